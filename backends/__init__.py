@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a model goes: legalize, emit, open, run, profile."""
