@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts about operators, attributes and constants that every floor above leans on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+ORIGINS = "tersor.origins"
+
+# Ops whose result is not a function of their inputs and attributes alone.
+RANDOM_OPS = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+
+
+def is_standard(node: ir.Node) -> bool:
+    """Whether the node's operator belongs to the ai.onnx domain."""
+    return node.domain in STANDARD_DOMAINS
+
+
+def is_op(node: ir.Node | None, *op_types: str) -> bool:
+    """Whether the node is one of the given ai.onnx operators."""
+    return node is not None and node.op_type in op_types and node.domain in STANDARD_DOMAINS
+
+
+def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """The bodies held by the node's attributes (If, Loop, Scan and custom ops), in attribute order."""
+    for attr in node.attributes.values():
+        if attr.type == ir.AttributeType.GRAPH and not attr.is_ref():
+            yield attr.as_graph()
+        elif attr.type == ir.AttributeType.GRAPHS and not attr.is_ref():
+            yield from attr.as_graphs()
+
+
+def has_subgraph(node: ir.Node) -> bool:
+    """Whether any attribute of the node holds a graph."""
+    return any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
+
+
+def has_reference_attribute(node: ir.Node) -> bool:
+    """Whether an attribute's value is only known where the enclosing function is called."""
+    return any(a.is_ref() for a in node.attributes.values())
+
+
+def graphs_within(graph: ir.Graph) -> Iterator[ir.Graph]:
+    """The graph, then every body nested in it, outer before inner."""
+    stack = [graph]
+    while stack:
+        current = stack.pop()
+        yield current
+        inner = [body for node in current for body in subgraphs(node)]
+        stack.extend(reversed(inner))
+
+
+def walk_graphs(model: ir.Model) -> Iterator[ir.Graph]:
+    """Every graph of the model: the main graph and its bodies, then each function's graph and its bodies."""
+    yield from graphs_within(model.graph)
+    for function in model.functions.values():
+        yield from graphs_within(function.graph)
+
+
+def walk_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Every node of every graph of the model."""
+    for graph in walk_graphs(model):
+        yield from graph
+
+
+def is_random(node: ir.Node) -> bool:
+    """Whether two runs of the node on the same inputs may differ (Dropout only in training mode)."""
+    if is_op(node, *RANDOM_OPS):
+        return True
+    return is_op(node, "Dropout") and len(node.inputs) > 2 and node.inputs[2] is not None
+
+
+def is_pure(node: ir.Node) -> bool:
+    """Whether the node may be removed when unused and merged with an equal one.
+
+    Unknown domains and nodes with bodies are not called pure: their effects are not ours to judge.
+    """
+    return is_standard(node) and not is_random(node) and not has_subgraph(node)
+
+
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor a value always holds, or None.
+
+    An initializer that is also listed as a graph input is only a default a caller may override: not constant.
+    """
+    if value is None:
+        return None
+    producer = value.producer()
+    if producer is None:
+        if value.is_initializer() and not value.is_graph_input():
+            return value.const_value
+        return None
+    if not is_op(producer, "Constant") or has_reference_attribute(producer):
+        return None
+    for name, attr in producer.attributes.items():
+        if name == "value":
+            return attr.as_tensor()
+        if name in ("value_float", "value_floats"):
+            return ir.tensor(np.asarray(attr.value, dtype=np.float32))
+        if name in ("value_int", "value_ints"):
+            return ir.tensor(np.asarray(attr.value, dtype=np.int64))
+    return None
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether `constant` would give an array, without reading the data."""
+    return constant_tensor(value) is not None
+
+
+def constant(value: ir.Value | None) -> NDArray[Any] | None:
+    """The constant's array (memory-mapped when external; do not write into it), or None if not constant.
+
+    String tensors are not given: no rewrite computes with them.
+    """
+    tensor = constant_tensor(value)
+    if tensor is None or tensor.dtype == ir.DataType.STRING:
+        return None
+    return tensor.numpy()
+
+
+def int_attr(node: ir.Node, name: str, default: int) -> int:
+    """An INT attribute, or the default the operator's schema gives."""
+    attr = node.attributes.get(name)
+    return default if attr is None else attr.as_int()
+
+
+def float_attr(node: ir.Node, name: str, default: float) -> float:
+    """A FLOAT attribute, or the default the operator's schema gives."""
+    attr = node.attributes.get(name)
+    return default if attr is None else attr.as_float()
+
+
+def string_attr(node: ir.Node, name: str, default: str) -> str:
+    """A STRING attribute, or the default the operator's schema gives."""
+    attr = node.attributes.get(name)
+    return default if attr is None else attr.as_string()
+
+
+def ints_attr(node: ir.Node, name: str) -> list[int] | None:
+    """An INTS attribute as a list, or None when absent."""
+    attr = node.attributes.get(name)
+    return None if attr is None else [int(i) for i in attr.as_ints()]
+
+
+def rank(value: ir.Value | None) -> int | None:
+    """The value's rank when known."""
+    if value is None or value.shape is None:
+        return None
+    return len(value.shape)
+
+
+def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The value's shape when every dimension is a known integer."""
+    if value is None or value.shape is None:
+        return None
+    dims = [d for d in value.shape if isinstance(d, int)]
+    return tuple(dims) if len(dims) == len(value.shape) else None
+
+
+def dims(value: ir.Value | None) -> tuple[int | str | None, ...] | None:
+    """The value's dimensions as integers, symbol names, or None where nothing is known."""
+    if value is None or value.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else d.value for d in value.shape)
+
+
+def same_shape(a: ir.Value, b: ir.Value) -> bool:
+    """Whether both shapes are known and provably equal for every input the signature allows."""
+    left, right = dims(a), dims(b)
+    return left is not None and left == right and None not in left
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """The node's input at the index, None when absent or left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def label(node: ir.Node) -> str:
+    """How a node is named to people: its name, or its operator and first output."""
+    if node.name:
+        return node.name
+    first = next((o.name for o in node.outputs if o.name), "")
+    return f"{node.op_type}({first})"
+
+
+def origins(node: ir.Node) -> tuple[str, ...]:
+    """The labels of the source nodes this node stands for; the node's own label when it was in the file."""
+    recorded: Sequence[str] | None = node.meta.get(ORIGINS)
+    if recorded is not None:
+        return tuple(recorded)
+    stored = node.metadata_props.get(ORIGINS)
+    if stored is not None:
+        return tuple(stored.split("\n"))
+    return (label(node),)
+
+
+def set_origins(node: ir.Node, names: Sequence[str]) -> None:
+    """Record which source nodes a node stands for (kept in memory; `save` writes them when asked)."""
+    node.meta[ORIGINS] = tuple(dict.fromkeys(names))

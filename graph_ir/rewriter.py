@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one door for edits.
+
+Counts, provenance, the worklist and the protection of the model's signature all hang off `Rewriter`; a pass
+that edits the IR in any other way cannot be bisected, reported or trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from .ops import ORIGINS, origins, set_origins, walk_graphs
+
+Allow = Callable[[str, ir.Node], bool]
+
+
+class Rewriter:
+    """Edits one model.
+
+    Args:
+        model: the model; edited in place.
+        allow: asked before each named rewrite with (rule name, root node); False skips it (bisection).
+        on_node: told of each node that was made, or whose inputs or uses changed (the driver's worklist).
+    """
+
+    def __init__(
+        self, model: ir.Model, *, allow: Allow | None = None, on_node: Callable[[ir.Node], None] | None = None
+    ) -> None:
+        self.model = model
+        self.edits = 0
+        self.on_node = on_node
+        self._allow = allow
+        self._origins: tuple[str, ...] = ()
+        self._names: set[str] | None = None
+        self._owners: dict[ir.Graph, ir.Graph] | None = None
+        self._functions: dict[ir.Graph, ir.Function] = {}
+        self._fresh: set[ir.Value] = set()
+
+    # -- scopes -------------------------------------------------------------------------------------------
+
+    def _index(self) -> tuple[set[str], dict[ir.Graph, ir.Graph]]:
+        """All value names in use, and for each graph the outermost graph that holds it (built once)."""
+        if self._names is None or self._owners is None:
+            names: set[str] = set()
+            owners: dict[ir.Graph, ir.Graph] = {}
+            self._functions = {f.graph: f for f in self.model.functions.values()}
+            outermost = self.model.graph
+            for graph in walk_graphs(self.model):
+                if graph in self._functions:
+                    outermost = graph
+                owners[graph] = outermost
+                names.update(v.name for v in graph.inputs if v.name)
+                names.update(graph.initializers)
+                names.update(o.name for node in graph for o in node.outputs if o.name)
+            self._names, self._owners = names, owners
+        return self._names, self._owners
+
+    def forget(self) -> None:
+        """Drop the index of names and scopes; call after bodies or functions were added or removed."""
+        self._names = self._owners = None
+
+    def fresh_name(self, hint: str) -> str:
+        """A value name used nowhere in the model: the hint itself, or the hint with a number."""
+        names, _ = self._index()
+        base = hint or "value"
+        name, number = base, 0
+        while name in names:
+            number += 1
+            name = f"{base}_{number}"
+        names.add(name)
+        return name
+
+    def opset(self, node: ir.Node, domain: str = "") -> int:
+        """The opset version of a domain in force at the node; 0 when not imported."""
+        _, owners = self._index()
+        function = self._functions.get(owners[_graph_of(node)])
+        imports = self.model.opset_imports if function is None else function.opset_imports
+        return imports.get(domain, imports.get("ai.onnx", 0) if domain == "" else 0)
+
+    # -- making things ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def standing_for(self, nodes: Sequence[ir.Node]) -> Iterator[None]:
+        """Nodes made inside this block carry the origins of the given ones."""
+        before = self._origins
+        self._origins = tuple(name for node in nodes for name in origins(node))
+        try:
+            yield
+        finally:
+            self._origins = before
+            self._fresh.clear()
+
+    def allowed(self, rule: str, node: ir.Node) -> bool:
+        """Whether the named rewrite may fire here (always, unless a bisection limits it)."""
+        return self._allow is None or self._allow(rule, node)
+
+    def constant(self, array: np.ndarray[Any, Any] | ir.TensorProtocol, name: str, near: ir.Node) -> ir.Value:
+        """A new constant, visible at `near`: an initializer of the outermost graph, or a Constant in a function.
+
+        Args:
+            array: the data; any ONNX dtype, also through ml_dtypes.
+            name: a hint for the name.
+            near: the node that will read it; a Constant node is put before it.
+        """
+        _, owners = self._index()
+        outermost = owners[_graph_of(near)]
+        tensor = ir.tensor(array) if isinstance(array, np.ndarray) else array
+        if outermost in self._functions:
+            attribute = ir.AttrTensor("value", tensor)
+            made = self.node("Constant", [], [attribute], before=near, name=name).outputs[0]
+            made.type, made.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+            return made
+        value = ir.Value(
+            name=self.fresh_name(name),
+            shape=ir.Shape(tensor.shape.numpy()),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        outermost.register_initializer(value)
+        self.edits += 1
+        return value
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | Sequence[ir.Attr] = (),
+        *,
+        before: ir.Node,
+        name: str = "",
+        domain: str = "",
+        outputs: int = 1,
+    ) -> ir.Node:
+        """Insert a new node before another one.
+
+        Args:
+            op_type: the operator.
+            inputs: its inputs; None for one left out.
+            attributes: attributes by name (Python values or arrays), or ready ones (copied from a node).
+            before: the node it is put in front of, in the same graph.
+            name: a hint for the names of the node and its outputs; `before`'s own when empty.
+            domain: the operator's domain.
+            outputs: how many outputs it has.
+        """
+        hint = name or before.name or op_type
+        if isinstance(attributes, Mapping):
+            ready = [a for a in ir.node(op_type, [], attributes).attributes.values()]
+        else:
+            ready = list(attributes)
+        made = ir.Node(
+            domain,
+            op_type,
+            inputs,
+            ready,
+            outputs=[ir.Value(name=self.fresh_name(hint if i == 0 else f"{hint}_{i}")) for i in range(outputs)],
+            name=hint,
+        )
+        _graph_of(before).insert_before(before, made)
+        if self._origins:
+            set_origins(made, self._origins)
+        self._fresh.update(made.outputs)
+        self.edits += 1
+        self._tell(made)
+        return made
+
+    # -- changing things ----------------------------------------------------------------------------------
+
+    def replace(self, old: ir.Value, new: ir.Value) -> None:
+        """Make every user of `old` read `new`, keeping graph outputs' names, types and order.
+
+        `new` must hold the same values as `old` and be defined wherever `old` is read. A graph output keeps
+        its name: a new value takes the name over, any other one is copied through an Identity.
+        """
+        if old is new:
+            return
+        old_producer = old.producer()
+        if new.type is None:
+            new.type = old.type
+        if new.shape is None:
+            new.shape = old.shape
+        output_of = old.graph if old.is_graph_output() else None
+        takes_over = new in self._fresh and old_producer is not None and not new.is_graph_output()
+        for user, index in old.uses():
+            user.replace_input_with(index, new)
+            self._tell(user)
+        if output_of is not None:
+            if not self.can_take_output(old, new):
+                if old_producer is None:
+                    raise ValueError(f"graph output {old.name!r} has no producer to stand in front of")
+                new = self.node("Identity", [new], before=old_producer, name=old.name or "").outputs[0]
+            new.type, new.shape = old.type, old.shape
+            self._swap_output(output_of, old, new)
+        elif takes_over:
+            self._swap_names(old, new)
+        self.edits += 1
+        producer = new.producer()
+        if producer is not None:
+            self._tell(producer)
+
+    def can_take_output(self, old: ir.Value, new: ir.Value) -> bool:
+        """Whether `new` can become the graph output `old` is, without an Identity in between."""
+        producer = new.producer()
+        return producer is not None and producer.graph is old.graph and not new.is_graph_output()
+
+    def _swap_names(self, old: ir.Value, new: ir.Value) -> None:
+        name, spare = old.name, new.name
+        old.name = self.fresh_name(f"{name}_replaced")
+        new.name = name
+        if spare:
+            self._index()[0].discard(spare)
+
+    def _swap_output(self, graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+        for i, output in enumerate(graph.outputs):
+            if output is old:
+                graph.outputs[i] = new
+        new.metadata_props.update(old.metadata_props)
+        new.doc_string = old.doc_string
+        self._swap_names(old, new)
+
+    def set_input(self, node: ir.Node, index: int, value: ir.Value | None) -> None:
+        """Change one input of a node (appending it when the index is the next one)."""
+        before = node.inputs[index] if index < len(node.inputs) else None
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        node.replace_input_with(index, value)
+        self.edits += 1
+        self._tell(node)
+        if before is not None and (producer := before.producer()) is not None:
+            self._tell(producer)
+
+    def trim_inputs(self, node: ir.Node, count: int) -> None:
+        """Drop a node's inputs from `count` on."""
+        node.resize_inputs(count)
+        self.edits += 1
+        self._tell(node)
+
+    def set_attribute(self, node: ir.Node, name: str, value: object) -> None:
+        """Set an attribute to a Python value or array; None removes it."""
+        if value is None:
+            node.attributes.pop(name, None)
+        else:
+            made = ir.node(node.op_type, [], {name: value})  # pyright: ignore[reportArgumentType]
+            node.attributes[name] = made.attributes[name]
+        self.edits += 1
+        self._tell(node)
+
+    def erase(self, node: ir.Node) -> None:
+        """Remove a node none of whose outputs is used or is a graph output.
+
+        Raises:
+            ValueError: if it is still used.
+        """
+        self.erase_all([node])
+
+    def erase_all(self, nodes: Sequence[ir.Node]) -> None:
+        """Remove nodes of one graph, users before producers; see `erase`."""
+        if not nodes:
+            return
+        names, _ = self._index()
+        for node in nodes:
+            for output in node.outputs:
+                if output.is_graph_output() or output.uses():
+                    raise ValueError(f"node {node.name!r} is still used through {output.name!r}")
+            for index, value in enumerate(node.inputs):
+                if value is None:
+                    continue
+                node.replace_input_with(index, None)
+                if (producer := value.producer()) is not None:
+                    self._tell(producer)
+            names.difference_update(o.name for o in node.outputs if o.name)
+        _graph_of(nodes[0]).remove(nodes)
+        self.edits += len(nodes)
+
+    def drop_initializer(self, value: ir.Value) -> None:
+        """Remove an initializer that nothing reads and that is neither input nor output."""
+        if value.uses() or value.is_graph_input() or value.is_graph_output() or value.graph is None:
+            raise ValueError(f"initializer {value.name!r} is still in use")
+        name = value.name or ""
+        del value.graph.initializers[name]
+        self._index()[0].discard(name)
+        self.edits += 1
+
+    def freeze_default(self, value: ir.Value) -> None:
+        """Make an initializer that is also an input a plain constant: the caller can no longer override it.
+
+        The one edit of the signature there is; only asked for by the user (`--freeze-default-inputs`).
+        """
+        if not (value.is_initializer() and value.is_graph_input()) or value.graph is None:
+            raise ValueError(f"{value.name!r} is not an input with a default")
+        value.graph.inputs.remove(value)
+        self.edits += 1
+        for user, _ in value.uses():
+            self._tell(user)
+
+    def _tell(self, node: ir.Node) -> None:
+        if self.on_node is not None and node.graph is not None:
+            self.on_node(node)
+
+
+def keep_origins(source: ir.Node, target: ir.Node) -> None:
+    """Let a node carry another node's origins besides its own."""
+    set_origins(target, (*target.meta.get(ORIGINS, ()), *origins(source)))
+
+
+def _graph_of(node: ir.Node) -> ir.Graph:
+    graph = node.graph
+    if graph is None:
+        raise ValueError(f"node {node.name!r} is in no graph")
+    return graph

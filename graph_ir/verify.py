@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verifier: what must hold of a model after every pass.
+
+Scopes (each value defined before it is read, names unique where they are visible), use lists, known operators
+with a legal number of inputs, and the model's signature. Far quicker than onnx.checker, which accepts models
+whose outputs a pass has swapped (docs/decisions/0001).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+
+from .errors import VerifyError
+from .ops import STANDARD_DOMAINS, dims, has_subgraph, label, subgraphs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Port = tuple[str, str, "tuple[int | str | None, ...] | None"]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What callers rely on: names, types and declared shapes of inputs and outputs, in order.
+
+    Attributes:
+        inputs: (name, type, dims) of each required input.
+        optional: names of inputs that have a default (an initializer of the same name).
+        outputs: (name, type, dims) of each output.
+    """
+
+    inputs: tuple[Port, ...]
+    optional: tuple[str, ...]
+    outputs: tuple[Port, ...]
+
+
+def signature_of(model: ir.Model) -> Signature:
+    """The model's signature as it stands."""
+    graph = model.graph
+    required = [v for v in graph.inputs if not v.is_initializer()]
+    return Signature(
+        tuple(_port(v) for v in required),
+        tuple(v.name or "" for v in graph.inputs if v.is_initializer()),
+        tuple(_port(v) for v in graph.outputs),
+    )
+
+
+def _port(value: ir.Value) -> Port:
+    return (value.name or "", str(value.type), dims(value))
+
+
+def verify(model: ir.Model, signature: Signature | None = None) -> None:
+    """Check the whole model.
+
+    Args:
+        model: the model.
+        signature: what inputs and outputs must still be, if given.
+
+    Raises:
+        VerifyError: naming the first node or value that breaks a rule.
+    """
+    names: dict[str, ir.Value] = {}
+    uses: dict[ir.Value, int] = {}
+    _verify_graph(model.graph, names, model.opset_imports, model, uses)
+    _verify_uses(uses)
+    for function in model.functions.values():
+        uses = {}
+        _verify_graph(function.graph, {}, function.opset_imports, model, uses)
+        _verify_uses(uses)
+    if signature is not None:
+        _verify_signature(signature, signature_of(model))
+
+
+def _verify_signature(before: Signature, after: Signature) -> None:
+    for what in ("inputs", "optional", "outputs"):
+        was, now = getattr(before, what), getattr(after, what)
+        if was != now:
+            lost = next((a for a, b in zip(was, now, strict=False) if a != b), None)
+            raise VerifyError(f"model signature changed: {what} {lost or was!r} became different: {now!r}")
+
+
+def _verify_graph(
+    graph: ir.Graph,
+    visible: dict[str, ir.Value],
+    opsets: dict[str, int],
+    model: ir.Model,
+    uses: dict[ir.Value, int],
+) -> None:
+    """Check one graph given the values visible from outside; `visible` is restored on return."""
+    added: list[str] = []
+
+    def define(value: ir.Value, where: str) -> None:
+        name = value.name
+        if name is None or (name == "" and where != "node output"):
+            raise VerifyError(f"{where} without a name in graph {graph.name!r}")
+        if name == "":
+            return
+        if name in visible:
+            raise VerifyError(f"name {name!r} is defined twice (second time as {where} in graph {graph.name!r})")
+        visible[name] = value
+        added.append(name)
+
+    for value in graph.inputs:
+        define(value, "input")
+    for name, value in graph.initializers.items():
+        if name != value.name:
+            raise VerifyError(f"initializer {value.name!r} is filed under {name!r}")
+        if value.const_value is None:
+            raise VerifyError(f"initializer {name!r} has no data")
+        if not value.is_graph_input():
+            define(value, "initializer")
+    known = visible.get
+    for node in graph:
+        if node.graph is not graph:
+            raise VerifyError(f"node {label(node)!r} is listed in a graph it does not belong to")
+        for value in node.inputs:
+            if value is None:
+                continue
+            if known(value.name or "") is not value:
+                raise VerifyError(f"node {label(node)!r} reads {value.name!r}, which is not defined before it")
+            uses[value] = uses.get(value, 0) + 1
+        if node.attributes and has_subgraph(node):
+            for body in subgraphs(node):
+                _verify_graph(body, visible, opsets, model, uses)
+        _verify_operator(node, opsets, model)
+        for output in node.outputs:
+            if output.producer() is not node:
+                raise VerifyError(f"output {output.name!r} of node {label(node)!r} claims another producer")
+            define(output, "node output")
+    for output in graph.outputs:
+        if known(output.name or "") is not output:
+            raise VerifyError(f"output {output.name!r} of graph {graph.name!r} is not produced in it")
+        uses.setdefault(output, 0)
+    for name in added:
+        del visible[name]
+
+
+def _verify_uses(uses: dict[ir.Value, int]) -> None:
+    for value, count in uses.items():
+        recorded = value.uses()
+        if len(recorded) != count:
+            raise VerifyError(f"value {value.name!r} has {count} readers but records {len(recorded)}")
+
+
+def _verify_operator(node: ir.Node, opsets: dict[str, int], model: ir.Model) -> None:
+    domain = "" if node.domain in STANDARD_DOMAINS else node.domain
+    version = opsets.get(domain, opsets.get("ai.onnx") if domain == "" else None)
+    if version is None:
+        if node.op_identifier() in model.functions:
+            return
+        raise VerifyError(f"node {label(node)!r} uses domain {node.domain!r}, which has no opset import")
+    if domain != "":
+        return
+    bounds = operator_bounds(node.op_type, version)
+    if bounds is None:
+        return  # unknown operators pass through; backends judge them
+    low, high, outputs = bounds
+    if not low <= _given(node.inputs) or len(node.inputs) > high or len(node.outputs) > outputs:
+        raise VerifyError(
+            f"node {label(node)!r}: {node.op_type} (opset {version}) takes {low} to {high} inputs and at most "
+            f"{outputs} outputs, not {len(node.inputs)} and {len(node.outputs)}"
+        )
+
+
+def _given(inputs: Sequence[ir.Value | None]) -> int:
+    """Inputs up to the last one given."""
+    count = len(inputs)
+    while count and inputs[count - 1] is None:
+        count -= 1
+    return count
+
+
+@cache
+def operator_bounds(op_type: str, version: int) -> tuple[int, int, int] | None:
+    """(least inputs, most inputs, most outputs) of an ai.onnx operator, None when the operator is unknown."""
+    try:
+        schema = onnx.defs.get_schema(op_type, version, "")
+    except onnx.defs.SchemaError:
+        return None
+    return schema.min_input, schema.max_input, schema.max_output
