@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pass is: a frozen dataclass whose fields are its options and whose claims are checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar
+
+from ..graph_ir import Model, Node, Rewriter
+from ..graph_ir.rewriter import Allow
+
+
+class Exactness(Enum):
+    """How far a pass may move the numbers; validation holds it to this."""
+
+    BITWISE = "bitwise"  # the same bits, for every input
+    ROUNDING = "rounding"  # the same real numbers, differently rounded
+    LOSSY = "lossy"  # an approximation, accepted by the user's own limit
+
+
+@dataclass(frozen=True)
+class Property:
+    """A named predicate over models that passes may require and ensure."""
+
+    name: str
+    holds: Callable[[Model], bool]
+
+
+NO_FUNCTIONS = Property("no-functions", lambda model: not model.functions)
+
+
+@dataclass
+class Context:
+    """All that varies between runs; a pass itself holds no state.
+
+    Attributes:
+        seed: for whatever draws numbers.
+        facts: what earlier steps measured, by name (for example "ranges").
+        counters: per rule, how often it fired; filled by the driver and the passes.
+        misses: per (rule, reason), how often a match was declined.
+        allow: asked before each single rewrite (bisection); None allows all.
+        notes: lines for the report: what was left alone, and why.
+    """
+
+    seed: int = 0
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    counters: Counter[str] = field(default_factory=Counter[str])
+    misses: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    allow: Allow | None = None
+    notes: list[str] = field(default_factory=list[str])
+
+    def rewriter(self, model: Model, on_node: Callable[[Node], None] | None = None) -> Rewriter:
+        """The door for edits, with this run's bisection limit."""
+        return Rewriter(model, allow=self.allow, on_node=on_node)
+
+    def note(self, text: str) -> None:
+        """Add a line to the report once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Base of all passes.
+
+    Class attributes:
+        name: as written in pipeline text.
+        exact: the claim validation checks.
+        requires: properties checked before it runs.
+        ensures: properties checked after it ran, and used to check a pipeline before it starts.
+        changes_signature: whether it may change inputs and outputs.
+        needs_facts: names in `Context.facts` it reads.
+    """
+
+    name: ClassVar[str]
+    exact: ClassVar[Exactness]
+    requires: ClassVar[tuple[Property, ...]] = ()
+    ensures: ClassVar[tuple[Property, ...]] = ()
+    changes_signature: ClassVar[bool] = False
+    needs_facts: ClassVar[tuple[str, ...]] = ()
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Rewrite the model in place; True if anything changed."""
+        raise NotImplementedError
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+
+Facts = Mapping[str, Any]

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of passes: one line each, loaded when named; plug-ins add to it by the entry point group below."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from ..graph_ir import UsageError
+from .base import Pass
+
+ENTRY_POINTS = "tersor.passes"
+
+TABLE: dict[str, str] = {
+    "inline": "clean.inline:Inline",
+    "eliminate-dead-code": "clean.dead_code:EliminateDeadCode",
+    "eliminate-identity": "clean.identity:EliminateIdentity",
+    "eliminate-no-ops": "clean.no_ops:EliminateNoOps",
+    "cse": "clean.cse:EliminateCommonSubexpressions",
+    "fold-constants": "clean.fold_constants:FoldConstants",
+    "fold-shapes": "clean.fold_shapes:FoldShapes",
+    "dedup-weights": "clean.dedup_weights:DeduplicateWeights",
+    "freeze-default-inputs": "clean.freeze:FreezeDefaultInputs",
+    "infer-shapes": "clean.infer_shapes:InferShapes",
+}
+
+
+@cache
+def _plugins() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+def names() -> list[str]:
+    """Names of all passes, built in and plugged in, sorted."""
+    return sorted({*TABLE, *_plugins()})
+
+
+def get(name: str) -> type[Pass]:
+    """The class of a pass.
+
+    Raises:
+        UsageError: for an unknown name (with the nearest ones) or a plug-in that cannot be loaded.
+    """
+    from difflib import get_close_matches
+
+    if name in TABLE:
+        module, _, attribute = TABLE[name].partition(":")
+        loaded = getattr(import_module(f".{module}", __package__), attribute)
+    elif name in _plugins():
+        module, _, attribute = _plugins()[name].partition(":")
+        try:
+            loaded = getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UsageError(f"plug-in pass {name!r} ({_plugins()[name]}) cannot be loaded: {error}") from error
+    else:
+        near = get_close_matches(name, names(), 3)
+        hint = f"; did you mean {', '.join(near)}?" if near else "; see `tersor passes`"
+        raise UsageError(f"no pass is called {name!r}{hint}")
+    if not (isinstance(loaded, type) and issubclass(loaded, Pass)):
+        raise UsageError(f"plug-in {name!r} is not a Pass")
+    return loaded

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Patterns over the graph, as values: written like the expression they match (docs/decisions/0003).
+
+    conv = op("Conv", var("x"), const("w"), maybe(const("b")))
+    root = op("BatchNormalization", conv, const("scale"), const("bias"), const("mean"), const("var"))
+
+A rule is a root pattern and a function that returns the value to put in place of the root's first output, or a
+`Miss` with the reason. Rules are indexed by the root's operator; matching costs nothing elsewhere. A second root is
+reached from the first through `Value.uses()`, never by search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph_ir import Node, Rewriter, Value
+from ..graph_ir.ops import constant_tensor, has_reference_attribute, is_standard
+
+
+class Pattern:
+    """Anything that can stand in an operand place."""
+
+
+@dataclass(frozen=True, eq=False)
+class Var(Pattern):
+    """Matches any value; the same name twice matches only the same value."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Const(Pattern):
+    """Matches a constant (never an initializer a caller may override)."""
+
+    name: str
+    value: float | None = None
+    tolerance: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Maybe(Pattern):
+    """Matches the inner pattern, or an input left out."""
+
+    inner: Pattern
+
+
+@dataclass(frozen=True, eq=False)
+class Either(Pattern):
+    """Matches the first alternative that fits."""
+
+    options: tuple[Pattern, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Op(Pattern):
+    """Matches the first output of an ai.onnx node of one of the types.
+
+    The same pattern object in two places matches only the same node.
+
+    A result inside the pattern must be read only by matched nodes and be no graph output, unless `shared`.
+    """
+
+    op_types: tuple[str, ...]
+    inputs: tuple[Pattern, ...]
+    commutes: bool = False
+    is_shared: bool = False
+    name: str = ""
+
+    def shared(self) -> Op:
+        """The same pattern, whose result others may read too (the node then stays)."""
+        return Op(self.op_types, self.inputs, self.commutes, True, self.name)
+
+    def named(self, name: str) -> Op:
+        """The same pattern, whose result value is bound to a name too."""
+        return Op(self.op_types, self.inputs, self.commutes, self.is_shared, name)
+
+
+def op(op_types: str | Sequence[str], *inputs: Pattern) -> Op:
+    """A node of a type (or one of several) with these inputs; inputs beyond the pattern must be absent."""
+    kinds = (op_types,) if isinstance(op_types, str) else tuple(op_types)
+    return Op(kinds, inputs)
+
+
+def commute(op_types: str | Sequence[str], left: Pattern, right: Pattern) -> Op:
+    """A two-operand node whose operands may stand in either order."""
+    kinds = (op_types,) if isinstance(op_types, str) else tuple(op_types)
+    return Op(kinds, (left, right), commutes=True)
+
+
+def var(name: str) -> Var:
+    """Any value, bound to a name."""
+    return Var(name)
+
+
+def const(name: str) -> Const:
+    """Any constant, bound to a name."""
+    return Const(name)
+
+
+def scalar(value: float, tolerance: float = 0.0) -> Const:
+    """A one-element constant of this value (within a relative tolerance)."""
+    return Const("", value, tolerance)
+
+
+def maybe(pattern: Pattern) -> Maybe:
+    """The pattern, or nothing."""
+    return Maybe(pattern)
+
+
+def either(*patterns: Pattern) -> Either:
+    """The first of several that matches."""
+    return Either(patterns)
+
+
+@dataclass(frozen=True)
+class Miss:
+    """Why a rule that matched did not fire; counted and shown by `--explain`."""
+
+    reason: str
+
+
+@dataclass
+class Match:
+    """What a pattern bound.
+
+    `match["x"]` is the bound value (None when an optional one is absent), `match.array("w")` a constant's data,
+    `match.node(pattern)` the node a sub-pattern matched.
+    """
+
+    root: Node
+    values: dict[str, Value | None] = field(default_factory=dict[str, "Value | None"])
+    nodes: dict[Op, Node] = field(default_factory=dict[Op, Node])
+
+    def __getitem__(self, name: str) -> Value:
+        value = self.values[name]
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def get(self, name: str) -> Value | None:
+        """The bound value, None when the optional operand is absent."""
+        return self.values.get(name)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The data of a bound constant."""
+        tensor = constant_tensor(self[name])
+        if tensor is None:
+            raise KeyError(name)
+        return tensor.numpy()
+
+    def node(self, pattern: Op) -> Node:
+        """The node a sub-pattern matched."""
+        return self.nodes[pattern]
+
+    def copy(self) -> Match:
+        """An independent copy, for backtracking."""
+        return Match(self.root, dict(self.values), dict(self.nodes))
+
+
+class Rule:
+    """One rewrite: a root pattern and what to put in its place.
+
+    The docstring states the algebra and when it is not valid.
+    """
+
+    root: ClassVar[Op]
+
+    @property
+    def name(self) -> str:
+        """How counters and bisection call the rule."""
+        return type(self).__name__
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
+        """The value to replace the root's first output, a `Miss`, or None when everything was edited in place.
+
+        Nothing may be created before the last reason to miss is ruled out.
+        """
+        raise NotImplementedError
+
+
+def match(pattern: Op, node: Node) -> Match | None:
+    """Match a pattern at a node; None when it does not fit."""
+    for found in _match_node(pattern, node, Match(node)):
+        if _closed(pattern, found):
+            return found
+    return None
+
+
+def _match_node(pattern: Op, node: Node, so_far: Match) -> Iterator[Match]:
+    if node.op_type not in pattern.op_types or not is_standard(node) or has_reference_attribute(node):
+        return
+    if so_far.nodes.get(pattern, node) is not node:
+        return
+    given = len(node.inputs)
+    while given and node.inputs[given - 1] is None:
+        given -= 1
+    if given > len(pattern.inputs):
+        return
+    orders = [pattern.inputs]
+    if pattern.commutes:
+        orders.append((pattern.inputs[1], pattern.inputs[0]))
+    for order in orders:
+        start = so_far.copy()
+        start.nodes[pattern] = node
+        if pattern.name:
+            start.values[pattern.name] = node.outputs[0]
+        yield from _match_inputs(order, node, 0, start)
+
+
+def _match_inputs(order: tuple[Pattern, ...], node: Node, index: int, so_far: Match) -> Iterator[Match]:
+    if index == len(order):
+        yield so_far
+        return
+    value = node.inputs[index] if index < len(node.inputs) else None
+    for found in _match_value(order[index], value, so_far):
+        yield from _match_inputs(order, node, index + 1, found)
+
+
+def _match_value(pattern: Pattern, value: Value | None, so_far: Match) -> Iterator[Match]:
+    if isinstance(pattern, Maybe):
+        if value is None:
+            found = so_far.copy()
+            if isinstance(pattern.inner, (Var, Const)):
+                found.values[pattern.inner.name] = None
+            yield found
+            return
+        yield from _match_value(pattern.inner, value, so_far)
+        return
+    if value is None:
+        return
+    if isinstance(pattern, Either):
+        for option in pattern.options:
+            yield from _match_value(option, value, so_far)
+        return
+    if isinstance(pattern, Op):
+        producer = value.producer()
+        if producer is not None and value.index() == 0:
+            yield from _match_node(pattern, producer, so_far)
+        return
+    if isinstance(pattern, Const):
+        if not _fits_constant(pattern, value):
+            return
+        if not pattern.name:
+            yield so_far
+            return
+    if isinstance(pattern, (Var, Const)):
+        if so_far.values.get(pattern.name, value) is not value:
+            return
+        found = so_far.copy()
+        found.values[pattern.name] = value
+        yield found
+
+
+def _fits_constant(pattern: Const, value: Value) -> bool:
+    tensor = constant_tensor(value)
+    if tensor is None:
+        return False
+    if pattern.value is None:
+        return True
+    if tensor.size != 1:
+        return False
+    try:
+        data = float(tensor.numpy().reshape(()))
+    except (TypeError, ValueError):
+        return False
+    return bool(np.abs(data - pattern.value) <= pattern.tolerance * np.abs(pattern.value))
+
+
+def _closed(pattern: Op, found: Match) -> bool:
+    """Whether every result inside the match is read only by matched nodes and is no graph output."""
+    matched = set(found.nodes.values())
+    for inner, node in found.nodes.items():
+        if node is found.root or inner.is_shared:
+            continue
+        for output in node.outputs:
+            if output.is_graph_output() or any(user not in matched for user, _ in output.uses()):
+                return False
+        if node.graph is not found.root.graph:
+            return False
+    return True

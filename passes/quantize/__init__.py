@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Int8 and other narrow arithmetic."""
