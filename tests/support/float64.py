@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operators that ONNX's reference evaluator computes wrongly or not at all, for the float64 truth.
+
+BatchNormalization before opset 14 runs there in training mode, and grouped ConvTranspose fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx.reference.op_run import OpRun
+
+Array = NDArray[Any]
+
+
+class BatchNormalization(OpRun):
+    """Inference form of every opset; y = (x - mean) / sqrt(var + epsilon) * scale + bias over axis 1."""
+
+    def _run(
+        self, x: Array, scale: Array, bias: Array, mean: Array, var: Array, **attributes: Any
+    ) -> tuple[Array, ...]:
+        epsilon = np.float64(np.float32(attributes.get("epsilon") or 1e-5))
+        if attributes.get("training_mode") or attributes.get("spatial") == 0:
+            raise NotImplementedError("only inference over channels")
+        shape = (-1, *[1] * (x.ndim - 2))
+        scale, bias, mean, var = (p.reshape(shape) for p in (scale, bias, mean, var))
+        return (((x - mean) / np.sqrt(var + epsilon) * scale + bias).astype(x.dtype),)
+
+
+class ConvTranspose(OpRun):
+    """Any rank, group, stride, dilation and explicit pads; each input element adds its scaled kernel."""
+
+    def _run(self, x: Array, w: Array, b: Array | None = None, **attributes: Any) -> tuple[Array]:
+        if attributes.get("auto_pad") not in (None, "NOTSET") or attributes.get("output_shape"):
+            raise NotImplementedError("only explicit pads")
+        n = x.ndim - 2
+        strides, dilations = _ints(attributes, "strides", n, 1), _ints(attributes, "dilations", n, 1)
+        pads, extra = _ints(attributes, "pads", 2 * n, 0), _ints(attributes, "output_padding", n, 0)
+        group = attributes.get("group") or 1
+        full = [(x.shape[2 + i] - 1) * strides[i] + (w.shape[2 + i] - 1) * dilations[i] + 1 for i in range(n)]
+        per_group = w.shape[1]
+        y = np.zeros(
+            (x.shape[0], per_group * group, *[f + e for f, e in zip(full, extra, strict=True)]), x.dtype
+        )
+        for g in range(group):
+            rows = slice(g * (x.shape[1] // group), (g + 1) * (x.shape[1] // group))
+            target = y[:, g * per_group : (g + 1) * per_group]
+            for at in product(*map(range, w.shape[2:])):
+                spot = tuple(
+                    slice(
+                        at[i] * dilations[i],
+                        at[i] * dilations[i] + (x.shape[2 + i] - 1) * strides[i] + 1,
+                        strides[i],
+                    )
+                    for i in range(n)
+                )
+                target[(slice(None), slice(None), *spot)] += np.einsum(
+                    "nc...,co->no...", x[:, rows], w[(rows, slice(None), *at)]
+                )
+        inner = tuple(slice(pads[i], y.shape[2 + i] - pads[n + i]) for i in range(n))
+        y = y[(slice(None), slice(None), *inner)]
+        return (y if b is None else y + b.reshape(-1, *[1] * n),)
+
+
+def _ints(attributes: dict[str, Any], name: str, count: int, default: int) -> Sequence[int]:
+    given = attributes.get(name)
+    return [default] * count if given is None else [int(i) for i in given]
+
+
+CORRECTED: list[type[OpRun]] = [BatchNormalization, ConvTranspose]
