@@ -34,7 +34,7 @@ $(TRAIN_READY): $(READY)
 	touch $@
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -56,7 +56,7 @@ digits: $(TRAIN_READY)
 test-lowest:
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints/lowest.txt --editable ".[dev]"
-	$(LOWEST)/bin/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	$(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist out .pytest_cache .ruff_cache .hypothesis
