@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Initializer deduplication."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...graph_ir import DataType, Model, Rewriter, Value
+from ...graph_ir.ops import graphs_within
+from ..base import Context, Exactness, Pass
+
+
+@dataclass(frozen=True)
+class DeduplicateWeights(Pass):
+    """Store weights of equal type, shape and bits once.
+
+    Weights a caller may override, and weights that are outputs, are left alone. Data is only read where two weights
+    agree in type and shape.
+    """
+
+    name: ClassVar[str] = "dedup-weights"
+    exact: ClassVar[Exactness] = Exactness.BITWISE
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        rewriter = ctx.rewriter(model)
+        by_form: dict[tuple[DataType, tuple[int, ...]], list[Value]] = {}
+        for graph in graphs_within(model.graph):
+            for value in graph.initializers.values():
+                tensor = value.const_value
+                if tensor is None or value.is_graph_input() or value.is_graph_output():
+                    continue
+                if tensor.dtype != DataType.STRING:
+                    by_form.setdefault((tensor.dtype, tuple(tensor.shape.numpy())), []).append(value)
+        for values in by_form.values():
+            if len(values) > 1:
+                ctx.counters["shared"] += _share(values, model, rewriter)
+        return rewriter.edits > 0
+
+
+def _share(values: list[Value], model: Model, rewriter: Rewriter) -> int:
+    first: dict[bytes, Value] = {}
+    shared = 0
+    for value in values:
+        tensor = value.const_value
+        if tensor is None:
+            continue
+        data = tensor.tobytes()
+        key = data if len(data) <= 64 else hashlib.blake2b(data, digest_size=32).digest()
+        kept = first.setdefault(key, value)
+        # A weight of one body is not visible in another; only those of the main graph are seen everywhere.
+        if kept is not value and kept.graph is model.graph:
+            rewriter.replace(value, kept)
+            rewriter.drop_initializer(value)
+            shared += 1
+    return shared

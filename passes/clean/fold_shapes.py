@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folding of shape arithmetic whose result inference knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...analysis.shapes import symbolic_data
+from ...graph_ir import DataType, Model, Node, Rewriter, Value
+from ...graph_ir.ops import dims, input_at, int_attr, is_constant, is_op, walk_graphs
+from ..base import Context, Exactness, Pass
+
+
+@dataclass(frozen=True)
+class FoldShapes(Pass):
+    """Replace integer tensors whose every element follows from the signature by constants, and fix Reshape targets.
+
+    A Reshape whose target has one unknown element gets a constant target with -1 there (when all others are known and
+    none is 0), or 0 where the element is the input's own dimension at the same place. Needs infer-shapes.
+    Not valid for dimensions the signature leaves open: those stay computed.
+    """
+
+    name: ClassVar[str] = "fold-shapes"
+    exact: ClassVar[Exactness] = Exactness.BITWISE
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        rewriter = ctx.rewriter(model)
+        for graph in walk_graphs(model):
+            for node in list(graph):
+                if is_op(node, "Reshape"):
+                    ctx.counters["reshape targets"] += _fix_reshape(node, rewriter)
+                elif not is_op(node, "Constant"):
+                    ctx.counters["shapes"] += _fold_outputs(node, rewriter)
+        return rewriter.edits > 0
+
+
+def _fold_outputs(node: Node, rewriter: Rewriter) -> int:
+    folded = 0
+    for output in node.outputs:
+        if output.dtype not in (DataType.INT64, DataType.INT32) or output.is_graph_output() or not output.uses():
+            continue
+        data = symbolic_data(output)
+        known = None if data is None else [e for e in data if isinstance(e, int)]
+        if data is None or known is None or len(known) != len(data) or not rewriter.allowed("fold-shapes", node):
+            continue
+        array = np.asarray(known, dtype=output.dtype.numpy())
+        rank = None if output.shape is None else len(output.shape)
+        if rank == 0:
+            array = array.reshape(())
+        elif rank != 1:
+            continue
+        with rewriter.standing_for([node]):
+            rewriter.replace(output, rewriter.constant(array, output.name or "shape", near=node))
+        folded += 1
+    return folded
+
+
+def _fix_reshape(node: Node, rewriter: Rewriter) -> int:
+    source, target = input_at(node, 0), input_at(node, 1)
+    if source is None or target is None or is_constant(target) or int_attr(node, "allowzero", 0):
+        return 0
+    data = symbolic_data(target)
+    if data is None:
+        return 0
+    fixed = _reshape_target(data, source)
+    if fixed is None or not rewriter.allowed("fold-shapes", node):
+        return 0
+    with rewriter.standing_for([node]):
+        made = rewriter.constant(np.asarray(fixed, np.int64), target.name or "shape", near=node)
+        rewriter.set_input(node, 1, made)
+    return 1
+
+
+def _reshape_target(data: tuple[object, ...], source: Value) -> list[int] | None:
+    """A constant target equal in effect to the symbolic one, or None."""
+    source_dims = dims(source)
+    if any(e == 0 for e in data):
+        return None
+    fixed: list[int] = []
+    open_places = 0
+    for position, element in enumerate(data):
+        if isinstance(element, int):
+            fixed.append(element)
+        elif (
+            element is not None
+            and source_dims is not None
+            and position < len(source_dims)
+            and str(element) == source_dims[position]
+        ):
+            fixed.append(0)
+        else:
+            fixed.append(-1)
+            open_places += 1
+    if open_places == 0:
+        return fixed
+    # -1 beside a copied dimension fails on an empty batch, where the original does not.
+    copied = 0 in fixed or -1 in data
+    return fixed if open_places == 1 and not copied else None

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inlining of model-local functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...graph_ir import Attr, Function, Graph, Model, Node, Rewriter, Value
+from ...graph_ir.ops import STANDARD_DOMAINS, graphs_within, input_at, label, origins, set_origins
+from ..base import Context, Exactness, Pass
+
+_MAX_DEPTH = 64
+
+
+@dataclass(frozen=True)
+class Inline(Pass):
+    """Replace calls of model-local functions by their bodies (ONNX IR specification, "Functions").
+
+    Inputs become the call's arguments (absent ones stay absent), attribute references its attributes or the function's
+    defaults, and all names are made unique. A function whose opset versions differ from the model's is left as it
+    is, with the reason noted: its operators could mean something else there.
+    """
+
+    name: ClassVar[str] = "inline"
+    exact: ClassVar[Exactness] = Exactness.BITWISE
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        if not model.functions:
+            return False
+        rewriter = ctx.rewriter(model)
+        refused: set[tuple[str, str, str]] = set()
+        inlined = 0
+        for _ in range(_MAX_DEPTH):
+            calls = [
+                node
+                for graph in graphs_within(model.graph)
+                for node in graph
+                if node.op_identifier() in model.functions and node.op_identifier() not in refused
+            ]
+            if not calls:
+                break
+            for call in calls:
+                function = model.functions[call.op_identifier()]
+                clash = _opset_clash(function, model)
+                if clash:
+                    refused.add(function.identifier())
+                    ctx.note(f"function {function.name!r} was not inlined: {clash}")
+                elif rewriter.allowed("inline", call):
+                    _inline(call, function, model, rewriter)
+                    inlined += 1
+                else:
+                    refused.add(function.identifier())
+        if not refused:
+            model.functions.clear()
+        ctx.counters["inlined"] += inlined
+        return inlined > 0
+
+
+def _opset_clash(function: Function, model: Model) -> str:
+    for domain, version in function.opset_imports.items():
+        have = model.opset_imports.get(domain)
+        if have is None and domain in STANDARD_DOMAINS:
+            have = next((model.opset_imports[d] for d in STANDARD_DOMAINS if d in model.opset_imports), None)
+        if have is not None and have != version:
+            return f"it uses opset {version} of {domain or 'ai.onnx'!r}, the model {have}"
+    return ""
+
+
+def _inline(call: Node, function: Function, model: Model, rewriter: Rewriter) -> None:
+    body = function.clone()
+    for domain, version in function.opset_imports.items():
+        model.opset_imports.setdefault(domain, version)
+    _bind_attributes(body.graph, call, function)
+    prefix = call.name or call.op_type
+    for graph in graphs_within(body.graph):
+        for value in [*(graph.inputs if graph is not body.graph else ()), *graph.initializers.values()]:
+            value.name = rewriter.fresh_name(f"{prefix}/{value.name}")
+        for node in graph:
+            set_origins(node, origins(call))
+            node.name = f"{prefix}/{node.name or node.op_type}"
+            for output in node.outputs:
+                if output.name:
+                    output.name = rewriter.fresh_name(f"{prefix}/{output.name}")
+    results = list(body.outputs)
+    arguments = {formal: input_at(call, i) for i, formal in enumerate(body.inputs)}
+    body.graph.outputs.clear()
+    for formal, actual in arguments.items():
+        for user, index in formal.uses():
+            user.replace_input_with(index, actual)
+    nodes = list(body.graph)
+    body.graph.remove(nodes)
+    target = call.graph
+    assert target is not None
+    target.insert_before(call, nodes)
+    with rewriter.standing_for([call]):
+        for output, result in zip(call.outputs, results, strict=False):
+            passed = arguments.get(result, result)
+            if passed is None:
+                raise ValueError(f"call {label(call)!r} leaves out an input its function returns")
+            _stand_in(output, passed, call, rewriter)
+        rewriter.erase(call)
+    rewriter.forget()
+
+
+def _stand_in(output: Value, result: Value, call: Node, rewriter: Rewriter) -> None:
+    """Let a result take the place of the call's output, through an Identity where two outputs share it."""
+    if output.is_graph_output() and not rewriter.can_take_output(output, result):
+        result = rewriter.node("Identity", [result], before=call, name=output.name or "").outputs[0]
+    rewriter.replace(output, result)
+
+
+def _bind_attributes(graph: Graph, call: Node, function: Function) -> None:
+    """Put the call's attributes, or the function's defaults, in place of references; drop those given by neither."""
+    for inner in graphs_within(graph):
+        for node in inner:
+            for name, attr in list(node.attributes.items()):
+                if not attr.is_ref():
+                    continue
+                source = call.attributes.get(attr.ref_attr_name or "")
+                if source is None:
+                    source = function.attributes.get(attr.ref_attr_name or "")
+                if source is None or source.value is None:
+                    del node.attributes[name]
+                elif source.is_ref():
+                    node.attributes[name] = Attr(name, source.type, None, source.ref_attr_name)
+                else:
+                    node.attributes[name] = Attr(name, source.type, source.value)
+
