@@ -18,6 +18,8 @@ from .ops import ORIGINS, origins, set_origins, walk_graphs
 
 Allow = Callable[[str, ir.Node], bool]
 
+_FREE_INITIALIZERS_IR_VERSION = 4
+
 
 class Rewriter:
     """Edits one model.
@@ -122,6 +124,8 @@ class Rewriter:
             const_value=tensor,
         )
         outermost.register_initializer(value)
+        # Before IR version 4 every initializer had to be listed as an input, too.
+        self.model.ir_version = max(self.model.ir_version, _FREE_INITIALIZERS_IR_VERSION)
         self.edits += 1
         return value
 
