@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a model, or look inside it, on the host.
+
+onnxruntime with its graph optimizer off, so that every value keeps the name and the numbers the graph gives
+it. Weights are lent to the session from where they lie (in memory or mapped from a file); only a proto
+without them is serialised, so neither size nor number of sessions multiplies them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..graph_ir import (
+    DataError,
+    DataType,
+    Model,
+    ModelError,
+    Signature,
+    Value,
+    constant,
+    from_proto,
+    load,
+    one_line,
+    signature_of,
+    to_proto,
+)
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+    from onnxruntime import InferenceSession, OrtValue
+
+Feed = Mapping[str, Any]
+
+_LENT = "lent"  # the location of lent weights
+_LENT_FROM = 1024  # bytes; smaller tensors stay in the proto, where shape inference can read them
+_LENDABLE = frozenset("?bBhHiIlLqQefd")  # numpy type characters that onnxruntime takes as they are
+
+
+class Evaluator:
+    """One onnxruntime session over a model.
+
+    Args:
+        model: an IR model, a ModelProto or the path of a model file. It is not changed, and must not be while
+            the evaluator lives.
+        outputs: names of the values to compute, in any order: model outputs, values inside the main graph,
+            inputs or constants. None for the model's own outputs.
+        optimize: whether onnxruntime may optimise the graph; the numbers may then differ by rounding.
+        threads: threads used inside operators.
+
+    Raises:
+        DataError: when a name in `outputs` is not a value of the main graph.
+        ModelError: when onnxruntime cannot run the model.
+    """
+
+    def __init__(
+        self,
+        model: Model | onnx.ModelProto | str | os.PathLike[str],
+        *,
+        outputs: Sequence[str] | None = None,
+        optimize: bool = False,
+        threads: int = 1,
+    ) -> None:
+        import onnxruntime as ort
+
+        if isinstance(model, (str, os.PathLike)):
+            model = load(model)
+        elif not isinstance(model, Model):
+            model = from_proto(model)
+        self.signature = signature_of(model)
+        declared = [value.name or "" for value in model.graph.outputs]
+        wanted = declared if outputs is None else list(dict.fromkeys(outputs))
+        self._given = [name for name in wanted if any(name == value.name for value in model.graph.inputs)]
+        self._constants = _constants(model, wanted)
+        self._computed = [name for name in wanted if name not in self._given and name not in self._constants]
+        self.outputs = wanted
+        extra = [name for name in self._computed if name not in declared]
+        _check_inside(model, extra)
+        proto = to_proto(model)
+        if outputs is not None:
+            # Only what was asked for: the rest need neither be kept nor, where a cut allows it, computed.
+            kept = {output.name: output for output in proto.graph.output}
+            del proto.graph.output[:]
+            for name in self._computed:
+                proto.graph.output.append(kept[name]) if name in kept else proto.graph.output.add(name=name)
+        self.lent = _lend(proto, model)
+        # Views, not copies. Neither the options nor the session keep them alive, so the evaluator must.
+        self._views = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self.lent.items()}
+        self._session = _open(proto, self._views, optimize, threads) if self._computed else None
+
+    def run(self, feed: Feed, *, index: int | None = None, check: bool = True) -> dict[str, NDArray[Any]]:
+        """Compute the outputs for one feed: input name to array, as the signature says.
+
+        Args:
+            feed: the inputs; those with a default may be left out.
+            index: which sample this is, for messages.
+            check: check the feed first (`check_feed`).
+
+        Returns:
+            Name to array, in the order of `outputs`. Sequence outputs are lists, as onnxruntime gives them.
+
+        Raises:
+            DataError: when the feed does not fit the model, or the model fails on it.
+        """
+        if check:
+            check_feed(self.signature, feed, index)
+        found: dict[str, Any] = dict(self._constants)
+        if self._session is not None:
+            errors = _runtime_errors()
+            try:
+                computed = self._session.run(self._computed, dict(feed))
+            except errors as error:
+                message = f"onnxruntime failed on {_sample(index)}: {one_line(error, 300)}"
+                raise DataError(message) from error
+            found.update(zip(self._computed, computed, strict=True))
+        for name in self._given:
+            if name not in feed:
+                raise DataError(f"{_sample(index)} leaves out {name!r}, whose value was asked for; give it")
+            found[name] = np.asarray(feed[name])
+        return {name: found[name] for name in self.outputs}
+
+
+def check_feed(signature: Signature, feed: Feed, index: int | None = None, *, finite: bool = True) -> None:
+    """Refuse a feed that does not fit a model's signature, naming the input and the sample.
+
+    Args:
+        signature: of the model (`signature_of`).
+        feed: input name to array.
+        index: which sample this is, counted from 0; None when there is only one.
+        finite: whether NaN and infinities are refused, too.
+
+    Raises:
+        DataError: input missing or unknown, not an array, wrong type, rank or fixed dimension, NaN or Inf.
+    """
+    where = _sample(index)
+    names = [name for name, _, _ in signature.inputs]
+    for name in names:
+        if name not in feed:
+            raise DataError(f"{where} misses input {name!r}; the model needs {', '.join(names)}")
+    for name in feed:
+        if name not in names and name not in signature.optional:
+            raise DataError(
+                f"{where} has {name!r}, which is no input of the model; it takes {', '.join(names)}"
+            )
+    for name, kind, dims in signature.inputs:
+        array = feed[name]
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{where}, input {name!r}: a {type(array).__name__}, not a numpy array")
+        array = np.asarray(array)
+        _check_array(f"{where}, input {name!r}", array, kind, dims, finite=finite)
+
+
+def input_dtype(kind: str) -> np.dtype[Any] | None:
+    """The numpy dtype of a signature type such as ``FLOAT``; None for what is not a tensor."""
+    if kind not in DataType.__members__:
+        return None
+    return np.dtype(object) if kind == "STRING" else DataType[kind].numpy()
+
+
+def _check_array(
+    where: str, array: NDArray[Any], kind: str, dims: tuple[int | str | None, ...] | None, *, finite: bool
+) -> None:
+    dtype = input_dtype(kind)
+    if dtype is None:
+        return
+    if array.dtype != dtype and not (dtype.hasobject and array.dtype.kind in "UST"):
+        raise DataError(f"{where}: type {array.dtype}, the model takes {dtype}; convert it with .astype")
+    if dims is not None:
+        shape = list(array.shape)
+        fits = len(shape) == len(dims) and all(
+            d == s for d, s in zip(dims, shape, strict=True) if isinstance(d, int)
+        )
+        if not fits:
+            wanted = ", ".join("?" if d is None else str(d) for d in dims)
+            raise DataError(f"{where}: shape {shape}, the model takes [{wanted}]")
+    kind_of: np.dtype[Any] = array.dtype
+    is_float = kind_of.kind == "f" or kind_of.name.startswith(("bfloat", "float"))
+    if finite and is_float and not np.isfinite(array).all():
+        what = "NaN" if np.isnan(array).any() else "infinite values"
+        raise DataError(f"{where}: holds {what}; mend the data or its preprocessing")
+
+
+def _sample(index: int | None) -> str:
+    return "the feed" if index is None else f"sample {index}"
+
+
+def _constants(model: Model, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
+    found: dict[str, NDArray[Any]] = {}
+    for name in wanted:
+        value = model.graph.initializers.get(name)
+        array = None if value is None else constant(value)
+        if array is not None:
+            found[name] = array
+    return found
+
+
+def _check_inside(model: Model, names: Sequence[str]) -> None:
+    if not names:
+        return
+    inside = {output.name for node in model.graph for output in node.outputs}
+    for name in names:
+        if not name or name not in inside:
+            raise DataError(f"{name!r} is no value of the model's main graph; it cannot be looked at")
+
+
+def _lend(proto: onnx.ModelProto, model: Model) -> dict[str, NDArray[Any]]:
+    """Take the large weights out of the proto; they are lent to the session by name."""
+    lent: dict[str, NDArray[Any]] = {}
+    for tensor in proto.graph.initializer:
+        array = _lendable(model.graph.initializers.get(tensor.name))
+        if array is None:
+            if tensor.external_data:  # onnxruntime has no folder to look in
+                _inline(tensor, model.graph.initializers[tensor.name])
+            continue
+        lent[tensor.name] = array
+        for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+            tensor.ClearField(field)
+        del tensor.external_data[:]
+        tensor.data_location = tensor.EXTERNAL
+        tensor.external_data.add(key="location", value=_LENT)
+    return lent
+
+
+def _lendable(value: Value | None) -> NDArray[Any] | None:
+    """The value's array when it is large, fixed, and of a type that needs no unpacking."""
+    if value is None or value.is_graph_input() or value.const_value is None:
+        return None
+    tensor = value.const_value
+    if tensor.nbytes < _LENT_FROM or tensor.dtype in (DataType.STRING, DataType.BFLOAT16):
+        return None
+    array = tensor.numpy()
+    if array.dtype.char not in _LENDABLE or array.nbytes != tensor.nbytes:
+        return None
+    return np.ascontiguousarray(array)
+
+
+def _inline(proto: onnx.TensorProto, value: Value) -> None:
+    assert value.const_value is not None
+    del proto.external_data[:]
+    proto.data_location = proto.DEFAULT
+    proto.raw_data = value.const_value.tobytes()
+
+
+def _open(
+    proto: onnx.ModelProto, lent: Mapping[str, OrtValue], optimize: bool, threads: int
+) -> InferenceSession:
+    import onnxruntime as ort
+    from google.protobuf.message import EncodeError
+
+    options = ort.SessionOptions()
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is raised
+    with tempfile.TemporaryDirectory(prefix="tersor-") as folder:
+        # Lent weights are external data whose file onnxruntime wants to exist, though it never reads it.
+        (Path(folder) / _LENT).touch()
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        for name, value in lent.items():
+            options.add_initializer(name, value)
+        try:
+            return ort.InferenceSession(
+                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except EncodeError as error:
+            raise ModelError("over 2 GB lie outside the main graph's initializers; cannot run it") from error
+        except _runtime_errors() as error:
+            raise ModelError(f"onnxruntime cannot run this model: {one_line(error, 300)}") from error
+
+
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """The exceptions onnxruntime raises; they share no base class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+        ValueError,
+        RuntimeError,
+    )
