@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-# What the bridge and surgery scripts use of onnx-graphsurgeon, which ships no types. Written from what the package
+# What the bridge and surgery scripts use of onnx-graphsurgeon, which ships no types. Written from what it
 # shows when asked (dir, inspect.signature, the attributes of objects). A name missing here is not used yet.
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 # A numpy type, or the number of an ONNX element type that numpy does not have.
-_DType = np.dtype[Any] | type[np.generic] | int
+_DType: TypeAlias = np.dtype[Any] | type[np.generic] | int
 
 class OnnxGraphSurgeonException(Exception): ...
 
 class Tensor:
     name: str
-    # The nodes that make this tensor (at most one) and those that read it; kept in step with the nodes' own lists.
+    # The nodes that make this tensor (at most one) and those that read it; kept in step with the nodes.
     inputs: list[Node]
     outputs: list[Node]
     dtype: _DType | None
