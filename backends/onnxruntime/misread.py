@@ -19,8 +19,8 @@ _UNCHECKED = ("Conv", "Gemm", "MatMul")
 def misread(scope: Scope, node: onnx.NodeProto) -> Verdict | None:
     """What an int8 kernel takes otherwise than the Q/DQ nodes say: fused, fast and wrong.
 
-    When it fuses, onnxruntime looks neither at the axis of a weight's scales nor at the scale of a Gemm's bias;
-    it lets a Conv's bias be off by 1 % (by any amount below 1e-6), and quantizes float weights by itself.
+    When it fuses, onnxruntime looks neither at the axis of a weight's scales nor at the scale of a Gemm's
+    bias; it lets a Conv's bias be off by 1 % (or 1e-6), and quantizes float weights by itself.
     """
     if node.op_type not in _UNCHECKED:
         return None
@@ -50,7 +50,7 @@ def misread(scope: Scope, node: onnx.NodeProto) -> Verdict | None:
 
 
 def bias_scale(scope: Scope, node: onnx.NodeProto, x: Quant, w: Quant) -> Verdict | None:
-    """Whether the int32 bias has a scale other than input scale times weight scale (the only one there is)."""
+    """Whether the int32 bias has another scale than input scale times weight scale."""
     producer = dq_of(scope, node.input[2]) if len(node.input) > 2 and node.input[2] else None
     if producer is None or x.scale is None or w.scale is None:
         return None

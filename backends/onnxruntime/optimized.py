@@ -32,6 +32,7 @@ _WEIGHTS_FILE = "session.optimized_model_external_initializers_file_name"
 _WEIGHTS_MIN = "session.optimized_model_external_initializers_min_size_in_bytes"
 _SMALL = 1024  # bytes of an initializer that stays within the proto: scales, zero points, shapes
 _MARK = re.compile(r"tersor_(\d+)_")
+_LAYOUTS = frozenset({"ReorderInput", "ReorderOutput", "Transpose"})
 _BODY = "_inlfunc_"  # prefix of tensors that come from an operator spelled as a function
 
 
@@ -127,7 +128,7 @@ def _write_optimized(
 
 
 def _kernels(proto: onnx.ModelProto, sources: Sequence[SourceNode], folder: Path) -> list[Kernel]:
-    by_output = {name: item.index for item in sources for name in item.node.output if name}
+    by_output = {name: item for item in sources for name in item.node.output if name}
     scopes = scopes_of(proto, folder)
     found: list[Kernel] = []
     for scope in scopes:
@@ -146,11 +147,12 @@ def _kernels(proto: onnx.ModelProto, sources: Sequence[SourceNode], folder: Path
     return found
 
 
-def _marked(node: onnx.NodeProto, by_output: dict[str, int]) -> set[int]:
+def _marked(node: onnx.NodeProto, by_output: dict[str, SourceNode]) -> set[int]:
     marks = {int(found) for found in _MARK.findall(node.name)}
     # A kernel of the blocked layout is called after the tensor that its source made.
     for name in [*node.output, node.name.removesuffix("_nchwc")]:
-        index = by_output.get(name)
-        if index is not None:
-            marks.add(index)
+        item = by_output.get(name)
+        # A change of layout that the runtime added takes over the name of the tensor behind it.
+        if item is not None and (node.op_type not in _LAYOUTS or item.node.op_type == node.op_type):
+            marks.add(item.index)
     return marks
