@@ -17,7 +17,8 @@ def extract_constant_nodes(
     """A proto without inputs that computes `outputs` from constants alone.
 
     Args:
-        nodes: in topological order, from any graphs of one model; every input is a constant or made by one of them.
+        nodes: in topological order, from any graphs of one model; every input is a constant or made by one of
+        them.
         outputs: values the nodes make.
         opsets: opset imports of the model or function the nodes come from.
         ir_version: of the model.

@@ -14,11 +14,11 @@ import onnx_ir as ir
 from .ops import dims, subgraphs
 
 if TYPE_CHECKING:
-    from hashlib import _Hash
+    Digest = hashlib.blake2b
 
 
 def structure_fingerprint(model: ir.Model) -> str:
-    """32 hex digits over operators, attributes, wiring, opsets, signature and weight shapes (not weight data)."""
+    """32 hex digits over operators, attributes, wiring, opsets, signature and weight shapes (not data)."""
     return _fingerprint(model, with_weights=False)
 
 
@@ -37,11 +37,11 @@ def _fingerprint(model: ir.Model, *, with_weights: bool) -> str:
     return digest.hexdigest()
 
 
-def _put(digest: _Hash, *items: object) -> None:
+def _put(digest: Digest, *items: object) -> None:
     digest.update(repr(items).encode())
 
 
-def _hash_tensor(digest: _Hash, tensor: ir.TensorProtocol, *, with_weights: bool) -> None:
+def _hash_tensor(digest: Digest, tensor: ir.TensorProtocol, *, with_weights: bool) -> None:
     _put(digest, int(tensor.dtype), tuple(tensor.shape.numpy()))
     if not with_weights:
         return
@@ -51,7 +51,7 @@ def _hash_tensor(digest: _Hash, tensor: ir.TensorProtocol, *, with_weights: bool
         digest.update(tensor.tobytes())
 
 
-def _hash_graph(digest: _Hash, graph: ir.Graph, numbers: dict[ir.Value, int], *, with_weights: bool) -> None:
+def _hash_graph(digest: Digest, graph: ir.Graph, numbers: dict[ir.Value, int], *, with_weights: bool) -> None:
     for value in graph.inputs:
         numbers[value] = len(numbers)
         _put(digest, "input", value.name, str(value.type), dims(value))

@@ -7,9 +7,9 @@ initializers; it cannot hold map types or sparse-tensor attributes. Measured in 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -25,7 +25,7 @@ TRAINING_INFO = "tersor.training_info"
 
 def notes(model: ir.Model) -> list[str]:
     """What was changed or left alone on import, a line each (in memory only)."""
-    return model.meta.setdefault(NOTES, [])
+    return cast("list[str]", model.meta.setdefault(NOTES, []))
 
 
 def before_import(proto: onnx.ModelProto) -> list[str]:
@@ -67,7 +67,7 @@ def after_import(model: ir.Model, proto: onnx.ModelProto, found: list[str]) -> N
 
 def after_export(model: ir.Model, proto: onnx.ModelProto) -> None:
     """Re-attach to the exported proto what `after_import` carried."""
-    for data in model.meta.get(TRAINING_INFO, []):
+    for data in cast("list[bytes]", model.meta.get(TRAINING_INFO, [])):
         proto.training_info.add().ParseFromString(data)
 
 
@@ -79,7 +79,7 @@ def check_external(model: ir.Model, base_dir: str) -> None:
     """
     seen: dict[str, int] = {}
     for tensor in _external_tensors(model):
-        location = str(tensor.location)
+        location = str(cast("str", tensor.location))
         if location not in seen:
             seen[location] = _checked_size(location, base_dir, tensor.name or "")
         needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
@@ -89,21 +89,27 @@ def check_external(model: ir.Model, base_dir: str) -> None:
                 f"{needed} are needed; the file is truncated or belongs to another model"
             )
         if tensor.length is not None and tensor.length < tensor.nbytes:
-            raise ModelError(f"tensor {tensor.name!r}: external data is {tensor.length} bytes, {tensor.nbytes} needed")
+            raise ModelError(
+                f"tensor {tensor.name!r}: external data is {tensor.length} bytes, {tensor.nbytes} needed"
+            )
 
 
 def _checked_size(location: str, base_dir: str, name: str) -> int:
     path = Path(location)
     if path.is_absolute() or ".." in path.parts or "\\" in location:
-        raise ModelError(f"tensor {name!r}: external data location {location!r} leaves the model's folder; refused")
+        raise ModelError(
+            f"tensor {name!r}: external data location {location!r} leaves the model's folder; refused"
+        )
     step = Path(base_dir)
     for part in path.parts:
-        step = step / part
+        step /= part
         if step.is_symlink():
-            raise ModelError(f"tensor {name!r}: external data {location!r} goes through a symbolic link; refused")
+            raise ModelError(
+                f"tensor {name!r}: external data {location!r} goes through a symbolic link; refused"
+            )
     if not step.is_file():
         raise ModelError(f"tensor {name!r}: external data file {location!r} is missing beside the model")
-    return os.stat(step).st_size
+    return step.stat().st_size
 
 
 def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
@@ -140,9 +146,9 @@ def _has_map(type_proto: onnx.TypeProto) -> bool:
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
-    shape = tuple(sparse.dims)
-    values = numpy_helper.to_array(sparse.values)
-    indices = numpy_helper.to_array(sparse.indices)
+    shape = tuple(int(d) for d in sparse.dims)
+    values = np.asarray(numpy_helper.to_array(sparse.values))
+    indices = np.asarray(numpy_helper.to_array(sparse.indices), np.int64)
     dense = np.zeros(shape, values.dtype)
     if indices.ndim == 1:
         dense.reshape(-1)[indices] = values

@@ -10,9 +10,10 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import onnx
 import onnx_ir as ir
@@ -38,7 +39,7 @@ _TEXT_FORMATS = {
 
 
 @contextmanager
-def gc_paused() -> Iterator[None]:
+def gc_paused() -> Generator[None]:
     """Pause Python's cyclic garbage collector inside the block."""
     was_on = gc.isenabled()
     gc.disable()
@@ -50,7 +51,7 @@ def gc_paused() -> Iterator[None]:
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
     """Give a path beside `path` to write to, renamed onto it at the end; on any error nothing is left.
 
     Raises:
@@ -79,8 +80,8 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     """Read a model file: protobuf (.onnx and others), ONNX text (.onnxtxt), protobuf text or JSON.
 
     Raises:
-        ModelError: when the file is missing, empty, not a model, truncated, cyclic, or names external data that
-            is missing, too short or outside the model's folder.
+        ModelError: when the file is missing, empty, not a model, truncated, cyclic, or names external data
+            that is missing, too short or outside the model's folder.
     """
     file = Path(path)
     if file.is_dir():
@@ -97,7 +98,9 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     except OSError as error:
         raise ModelError(f"cannot read {str(file)!r}: {error.strerror}") from error
     except (DecodeError, ValueError, onnx.parser.ParseError, UnicodeDecodeError) as error:
-        raise ModelError(f"{str(file)!r} is not an ONNX model, or is truncated: {one_line(error, 160)}") from error
+        raise ModelError(
+            f"{str(file)!r} is not an ONNX model, or is truncated: {one_line(error, 160)}"
+        ) from error
     except RuntimeError as error:
         raise ModelError(f"{str(file)!r} cannot be read as ONNX text: {one_line(error, 160)}") from error
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output or proto.graph.input):
@@ -190,7 +193,7 @@ def _redundantly_typed(model: ir.Model) -> Iterator[ir.Value]:
 def _stamp_origins(model: ir.Model) -> list[ir.Node]:
     stamped: list[ir.Node] = []
     for node in walk_nodes(model):
-        recorded = node.meta.get(ORIGINS)
+        recorded = cast("tuple[str, ...] | None", node.meta.get(ORIGINS))
         if recorded is not None and ORIGINS not in node.metadata_props:
             node.metadata_props[ORIGINS] = "\n".join(recorded)
             stamped.append(node)
@@ -214,7 +217,7 @@ def save(
     external_data: bool | None = None,
     provenance: bool = False,
 ) -> None:
-    """Write a model: protobuf, or text when the suffix says so. Written beside and renamed; never half a file.
+    """Write a model: protobuf, or text when the suffix says so. Written beside and renamed; never half.
 
     Args:
         model: left unchanged.
@@ -234,7 +237,8 @@ def save(
         _save_external(model, target, provenance)
         return
     with atomic_write(target) as beside:
-        proto = to_proto(model, provenance=provenance) if not _has_external(model) else _inline(model, provenance)
+        export = _inline if _has_external(model) else to_proto
+        proto = export(model, provenance=provenance)
         if kind == "protobuf":
             # onnx.save_model would parse options we do not need; one write is all there is to do.
             beside.write_bytes(proto.SerializeToString(deterministic=True))
@@ -250,7 +254,7 @@ def _has_external(model: ir.Model) -> bool:
     )
 
 
-def _inline(model: ir.Model, provenance: bool) -> onnx.ModelProto:
+def _inline(model: ir.Model, *, provenance: bool) -> onnx.ModelProto:
     """Export with external tensors read in (text formats and small models)."""
     proto = to_proto(model, provenance=provenance)
     by_name = {
@@ -271,12 +275,16 @@ def _inline(model: ir.Model, provenance: bool) -> onnx.ModelProto:
 def _save_external(model: ir.Model, target: Path, provenance: bool) -> None:
     data_name = target.name + ".data"
     originals = [
-        (value, value.const_value) for value in model.graph.initializers.values() if value.const_value is not None
+        (value, value.const_value)
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
     ]
     try:
         with atomic_write(target.with_name(data_name)) as data_beside:
             tensors = [t for _, t in originals if t.nbytes >= 1024 and t.dtype != ir.DataType.STRING]
-            moved = ir.external_data.convert_tensors_to_external(tensors, str(target.parent), data_beside.name)
+            moved = ir.external_data.convert_tensors_to_external(
+                tensors, str(target.parent), data_beside.name
+            )
             by_id = dict(zip(map(id, tensors), moved, strict=True))
             for value, tensor in originals:
                 if id(tensor) in by_id:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -195,9 +195,9 @@ def label(node: ir.Node) -> str:
 
 def origins(node: ir.Node) -> tuple[str, ...]:
     """The labels of the source nodes this node stands for; the node's own label when it was in the file."""
-    recorded: Sequence[str] | None = node.meta.get(ORIGINS)
+    recorded = cast("tuple[str, ...] | None", node.meta.get(ORIGINS))
     if recorded is not None:
-        return tuple(recorded)
+        return recorded
     stored = node.metadata_props.get(ORIGINS)
     if stored is not None:
         return tuple(stored.split("\n"))

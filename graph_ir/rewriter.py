@@ -7,9 +7,9 @@ that edits the IR in any other way cannot be bisected, reported or trusted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -87,7 +87,7 @@ class Rewriter:
     # -- making things ------------------------------------------------------------------------------------
 
     @contextmanager
-    def standing_for(self, nodes: Sequence[ir.Node]) -> Iterator[None]:
+    def standing_for(self, nodes: Sequence[ir.Node]) -> Generator[None]:
         """Nodes made inside this block carry the origins of the given ones."""
         before = self._origins
         self._origins = tuple(name for node in nodes for name in origins(node))
@@ -102,7 +102,7 @@ class Rewriter:
         return self._allow is None or self._allow(rule, node)
 
     def constant(self, array: np.ndarray[Any, Any] | ir.TensorProtocol, name: str, near: ir.Node) -> ir.Value:
-        """A new constant, visible at `near`: an initializer of the outermost graph, or a Constant in a function.
+        """A new constant, visible at `near`: a weight of the outermost graph, or a Constant in a function.
 
         Args:
             array: the data; any ONNX dtype, also through ml_dtypes.
@@ -153,7 +153,7 @@ class Rewriter:
         """
         hint = name or before.name or op_type
         if isinstance(attributes, Mapping):
-            ready = [a for a in ir.node(op_type, [], attributes).attributes.values()]
+            ready = list(ir.node(op_type, [], attributes).attributes.values())
         else:
             ready = list(attributes)
         made = ir.Node(
@@ -161,7 +161,9 @@ class Rewriter:
             op_type,
             inputs,
             ready,
-            outputs=[ir.Value(name=self.fresh_name(hint if i == 0 else f"{hint}_{i}")) for i in range(outputs)],
+            outputs=[
+                ir.Value(name=self.fresh_name(hint if i == 0 else f"{hint}_{i}")) for i in range(outputs)
+            ],
             name=hint,
         )
         _graph_of(before).insert_before(before, made)
@@ -308,7 +310,8 @@ class Rewriter:
 
 def keep_origins(source: ir.Node, target: ir.Node) -> None:
     """Let a node carry another node's origins besides its own."""
-    set_origins(target, (*target.meta.get(ORIGINS, ()), *origins(source)))
+    own = cast("tuple[str, ...]", target.meta.get(ORIGINS, ()))
+    set_origins(target, (*own, *origins(source)))
 
 
 def _graph_of(node: ir.Node) -> ir.Graph:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Short deterministic text of a model, for diffs and tests; and reading ONNX text with seeded weights.
 
-ONNX's own printer repeats every initializer as a value info and prints the data; here a weight is one line with
-its type, shape and a hash, small integers and scalars with their values.
+ONNX's own printer repeats every initializer as a value info and prints the data; here a weight is one line
+with its type, shape and a hash, small integers and scalars with their values.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx
@@ -19,9 +20,20 @@ from .errors import ModelError, one_line
 from .io import from_proto
 from .ops import subgraphs
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
 _PRINT_ELEMENTS = 8
 _SEEDED = re.compile(r"(\w+)\s*(\[[\d,\s]*\])\s*([\w.$/:-]+)\s*=\s*\{\s*seed\s*\}")
-_TEXT_DTYPES = {"float": np.float32, "double": np.float64, "float16": np.float16, "int64": np.int64, "int32": np.int32}
+_TEXT_DTYPES = {
+    "float": np.float32,
+    "double": np.float64,
+    "float16": np.float16,
+    "int64": np.int64,
+    "int32": np.int32,
+}
 
 
 def to_text(model: ir.Model) -> str:
@@ -56,10 +68,8 @@ def _typed(value: ir.Value) -> str:
 def _tensor(tensor: ir.TensorProtocol) -> str:
     if tensor.size <= _PRINT_ELEMENTS:
         return "{" + ", ".join(str(x) for x in tensor.numpy().reshape(-1).tolist()) + "}"
-    if tensor.dtype == ir.DataType.STRING:
-        data = repr(tensor.numpy().tolist()).encode()
-    else:
-        data = tensor.tobytes()
+    is_text = tensor.dtype == ir.DataType.STRING
+    data = repr(tensor.numpy().tolist()).encode() if is_text else tensor.tobytes()
     return "#" + hashlib.blake2b(data, digest_size=4).hexdigest()
 
 
@@ -70,8 +80,8 @@ def _attribute(attr: ir.Attr) -> str:
         return f"{attr.name}={_tensor(attr.as_tensor())}"
     if attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
         return f"{attr.name}=graph"
-    value = attr.value
-    return f"{attr.name}={list(value) if isinstance(value, (list, tuple)) else value}"
+    shown = list(cast("Sequence[Any]", attr.value)) if isinstance(attr.value, (list, tuple)) else attr.value
+    return f"{attr.name}={shown}"
 
 
 def _node(node: ir.Node) -> str:
@@ -91,7 +101,7 @@ def parse(text: str, seed: int = 0) -> ir.Model:
         ModelError: when the text does not parse or the graph is not valid.
     """
     rng = np.random.default_rng(seed)
-    weights: dict[str, np.ndarray] = {}  # pyright: ignore[reportMissingTypeArgument, reportUnknownVariableType]
+    weights: dict[str, NDArray[Any]] = {}
 
     def draw(match: re.Match[str]) -> str:
         dtype, shape, name = match.groups()

@@ -84,6 +84,32 @@ def _verify_signature(before: Signature, after: Signature) -> None:
             raise VerifyError(f"model signature changed: {what} {lost or was!r} became different: {now!r}")
 
 
+class _Scope:
+    """The names visible at one place, and which of them this graph added."""
+
+    def __init__(self, graph: ir.Graph, visible: dict[str, ir.Value]) -> None:
+        self.graph = graph
+        self.visible = visible
+        self.added: list[str] = []
+
+    def define(self, value: ir.Value, where: str) -> None:
+        name = value.name
+        if name == "" and where == "node output":
+            return
+        if not name:
+            raise VerifyError(f"{where} without a name in graph {self.graph.name!r}")
+        if name in self.visible:
+            raise VerifyError(
+                f"name {name!r} is defined twice, again as {where} in graph {self.graph.name!r}"
+            )
+        self.visible[name] = value
+        self.added.append(name)
+
+    def leave(self) -> None:
+        for name in self.added:
+            del self.visible[name]
+
+
 def _verify_graph(
     graph: ir.Graph,
     visible: dict[str, ir.Value],
@@ -92,38 +118,18 @@ def _verify_graph(
     uses: dict[ir.Value, int],
 ) -> None:
     """Check one graph given the values visible from outside; `visible` is restored on return."""
-    added: list[str] = []
-
-    def define(value: ir.Value, where: str) -> None:
-        name = value.name
-        if name is None or (name == "" and where != "node output"):
-            raise VerifyError(f"{where} without a name in graph {graph.name!r}")
-        if name == "":
-            return
-        if name in visible:
-            raise VerifyError(f"name {name!r} is defined twice (second time as {where} in graph {graph.name!r})")
-        visible[name] = value
-        added.append(name)
-
+    scope = _Scope(graph, visible)
     for value in graph.inputs:
-        define(value, "input")
+        scope.define(value, "input")
     for name, value in graph.initializers.items():
         if name != value.name:
             raise VerifyError(f"initializer {value.name!r} is filed under {name!r}")
         if value.const_value is None:
             raise VerifyError(f"initializer {name!r} has no data")
         if not value.is_graph_input():
-            define(value, "initializer")
-    known = visible.get
+            scope.define(value, "initializer")
     for node in graph:
-        if node.graph is not graph:
-            raise VerifyError(f"node {label(node)!r} is listed in a graph it does not belong to")
-        for value in node.inputs:
-            if value is None:
-                continue
-            if known(value.name or "") is not value:
-                raise VerifyError(f"node {label(node)!r} reads {value.name!r}, which is not defined before it")
-            uses[value] = uses.get(value, 0) + 1
+        _verify_reads(node, graph, visible, uses)
         if node.attributes and has_subgraph(node):
             for body in subgraphs(node):
                 _verify_graph(body, visible, opsets, model, uses)
@@ -131,13 +137,25 @@ def _verify_graph(
         for output in node.outputs:
             if output.producer() is not node:
                 raise VerifyError(f"output {output.name!r} of node {label(node)!r} claims another producer")
-            define(output, "node output")
+            scope.define(output, "node output")
     for output in graph.outputs:
-        if known(output.name or "") is not output:
+        if visible.get(output.name or "") is not output:
             raise VerifyError(f"output {output.name!r} of graph {graph.name!r} is not produced in it")
         uses.setdefault(output, 0)
-    for name in added:
-        del visible[name]
+    scope.leave()
+
+
+def _verify_reads(
+    node: ir.Node, graph: ir.Graph, visible: dict[str, ir.Value], uses: dict[ir.Value, int]
+) -> None:
+    if node.graph is not graph:
+        raise VerifyError(f"node {label(node)!r} is listed in a graph it does not belong to")
+    for value in node.inputs:
+        if value is None:
+            continue
+        if visible.get(value.name or "") is not value:
+            raise VerifyError(f"node {label(node)!r} reads {value.name!r}, which is not defined before it")
+        uses[value] = uses.get(value, 0) + 1
 
 
 def _verify_uses(uses: dict[ir.Value, int]) -> None:
@@ -162,8 +180,8 @@ def _verify_operator(node: ir.Node, opsets: dict[str, int], model: ir.Model) -> 
     low, high, outputs = bounds
     if not low <= _given(node.inputs) or len(node.inputs) > high or len(node.outputs) > outputs:
         raise VerifyError(
-            f"node {label(node)!r}: {node.op_type} (opset {version}) takes {low} to {high} inputs and at most "
-            f"{outputs} outputs, not {len(node.inputs)} and {len(node.outputs)}"
+            f"node {label(node)!r}: {node.op_type} (opset {version}) takes {low} to {high} inputs and "
+            f"at most {outputs} outputs, not {len(node.inputs)} and {len(node.outputs)}"
         )
 
 

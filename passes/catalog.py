@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of passes: one line each, loaded when named; plug-ins add to it by the entry point group below."""
+"""The table of passes: one line each, loaded when named; plug-ins add to it by an entry point group."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def get(name: str) -> type[Pass]:
         try:
             loaded = getattr(import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise UsageError(f"plug-in pass {name!r} ({_plugins()[name]}) cannot be loaded: {error}") from error
+            raise UsageError(
+                f"plug-in pass {name!r} ({_plugins()[name]}) cannot be loaded: {error}"
+            ) from error
     else:
         near = get_close_matches(name, names(), 3)
         hint = f"; did you mean {', '.join(near)}?" if near else "; see `tersor passes`"

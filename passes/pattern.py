@@ -4,9 +4,9 @@
     conv = op("Conv", var("x"), const("w"), maybe(const("b")))
     root = op("BatchNormalization", conv, const("scale"), const("bias"), const("mean"), const("var"))
 
-A rule is a root pattern and a function that returns the value to put in place of the root's first output, or a
-`Miss` with the reason. Rules are indexed by the root's operator; matching costs nothing elsewhere. A second root is
-reached from the first through `Value.uses()`, never by search.
+A rule is a root pattern and a function that returns the value to put in place of the root's first output, or
+a `Miss` with the reason. Rules are indexed by the root's operator; matching costs nothing elsewhere. A second
+root is reached from the first through `Value.uses()`, never by search.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Miss:
 class Match:
     """What a pattern bound.
 
-    `match["x"]` is the bound value (None when an optional one is absent), `match.array("w")` a constant's data,
+    `match["x"]` is the bound value (`get` gives None when absent), `match.array("w")` a constant's data,
     `match.node(pattern)` the node a sub-pattern matched.
     """
 
@@ -176,7 +176,7 @@ class Rule:
         return type(self).__name__
 
     def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
-        """The value to replace the root's first output, a `Miss`, or None when everything was edited in place.
+        """The value to replace the root's first output, a `Miss`, or None when edited in place.
 
         Nothing may be created before the last reason to miss is ruled out.
         """
@@ -186,7 +186,7 @@ class Rule:
 def match(pattern: Op, node: Node) -> Match | None:
     """Match a pattern at a node; None when it does not fit."""
     for found in _match_node(pattern, node, Match(node)):
-        if _closed(pattern, found):
+        if _closed(found):
             return found
     return None
 
@@ -271,7 +271,7 @@ def _fits_constant(pattern: Const, value: Value) -> bool:
     return bool(np.abs(data - pattern.value) <= pattern.tolerance * np.abs(pattern.value))
 
 
-def _closed(pattern: Op, found: Match) -> bool:
+def _closed(found: Match) -> bool:
     """Whether every result inside the match is read only by matched nodes and is no graph output."""
     matched = set(found.nodes.values())
     for inner, node in found.nodes.items():

@@ -16,9 +16,10 @@ _LARGE_ATTRIBUTE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class EliminateCommonSubexpressions(Pass):
-    """Compute equal expressions once: same operator, attributes and inputs, in the same or an enclosing graph.
+    """Compute equal expressions once: same operator, attributes, inputs, in the same or an enclosing graph.
 
-    Random operators, nodes with bodies and unknown domains are never merged. Two graph outputs keep two producers.
+    Random operators, nodes with bodies and unknown domains are never merged. Two graph outputs keep two
+    producers.
     """
 
     name: ClassVar[str] = "cse"

@@ -18,8 +18,8 @@ _PURE_DOMAINS = STANDARD_DOMAINS | {"ai.onnx.ml", "com.microsoft"}
 class EliminateDeadCode(Pass):
     """Remove nodes, weights and functions that no output depends on.
 
-    Valid for every input: what is removed cannot be observed. Nodes of unknown domains stay even when unused (they
-    may have effects of their own), as do graph inputs (they are part of the signature).
+    Valid for every input: what is removed cannot be observed. Nodes of unknown domains stay even when unused
+    (they may have effects of their own), as do graph inputs (they are part of the signature).
     """
 
     name: ClassVar[str] = "eliminate-dead-code"

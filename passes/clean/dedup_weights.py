@@ -16,8 +16,8 @@ from ..base import Context, Exactness, Pass
 class DeduplicateWeights(Pass):
     """Store weights of equal type, shape and bits once.
 
-    Weights a caller may override, and weights that are outputs, are left alone. Data is only read where two weights
-    agree in type and shape.
+    Weights a caller may override, and weights that are outputs, are left alone. Data is only read where two
+    weights agree in type and shape.
     """
 
     name: ClassVar[str] = "dedup-weights"

@@ -28,23 +28,33 @@ from ..base import Context, Exactness, Pass
 # A dequantized weight would be stored at four times its size and leave its int8 kernel.
 _NEVER = frozenset({"Constant", "DequantizeLinear"})
 # Operators whose output can be far larger than their inputs, with the input that says how large.
-_GROWERS = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1, "Range": 1, "Resize": 3, "Upsample": 1, "Pad": 1, "OneHot": 1}
+_GROWERS = {
+    "ConstantOfShape": 0,
+    "Expand": 1,
+    "Tile": 1,
+    "Range": 1,
+    "Resize": 3,
+    "Upsample": 1,
+    "Pad": 1,
+    "OneHot": 1,
+}
 _SEQUENCES = frozenset(
     {"SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength",
-     "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement", "StringSplit",
-     "ImageDecoder"}
+     "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
+     "StringSplit", "ImageDecoder"}
 )  # fmt: skip
 _FOLDABLE_KINDS = "fiub"
 _SMALL_ELEMENTS = 1 << 16
+_MOST_BROADCAST = 1e9
 
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
     """Compute what depends on constants alone, in every graph, body and function.
 
-    The values are computed by onnxruntime with its optimizer off. Left alone: random operators, bodies, values a
-    caller may override, DequantizeLinear (folding it would undo a quantized weight), strings, and whatever would make
-    the model larger by more than the budget.
+    The values are computed by onnxruntime with its optimizer off. Left alone: random operators, bodies,
+    values a caller may override, DequantizeLinear (folding it would undo a quantized weight), strings, and
+    whatever would make the model larger by more than the budget.
 
     Options:
         budget_kib: how much larger than its constant inputs one folded value may be, in KiB.
@@ -122,7 +132,10 @@ class FoldConstants(Pass):
             return False
         if any(v is not None and v not in known and not is_constant(v) for v in node.inputs):
             return False
-        if any(o.dtype is not None and not o.dtype.is_floating_point() and o.dtype.is_string() for o in node.outputs):
+        if any(
+            o.dtype is not None and not o.dtype.is_floating_point() and o.dtype.is_string()
+            for o in node.outputs
+        ):
             return False
         allowed = self.budget_kib * 1024 + sum(_nbytes(v) for v in node.inputs if v not in known)
         if _likely_bytes(node, known) > allowed:
@@ -137,7 +150,7 @@ def _nbytes(value: Value | None) -> int:
 
 
 def _likely_bytes(node: Node, known: set[Value]) -> float:
-    """Bytes the node's outputs will take, as far as can be told before running; inf when it could be anything."""
+    """Bytes the node's outputs will take, as far as can be told before running; inf when it cannot."""
     shapes = [static_shape(o) for o in node.outputs if o.name]
     if shapes and all(s is not None for s in shapes):
         return float(sum(8 * float(np.prod(s, dtype=np.float64)) for s in shapes if s is not None))
@@ -154,7 +167,11 @@ def _likely_bytes(node: Node, known: set[Value]) -> float:
             return 8 * abs(float(sizes.reshape(()) - start.reshape(())) / float(delta.reshape(())))
         return float("inf")
     elements = [0 if (t := constant_tensor(v)) is None else t.size for v in node.inputs]
-    return 0.0 if max(elements) <= _SMALL_ELEMENTS and float(np.prod(np.maximum(elements, 1.0))) < 1e9 else float("inf")
+    return (
+        0.0
+        if max(elements) <= _SMALL_ELEMENTS and float(np.prod(np.maximum(elements, 1.0))) < 1e9
+        else float("inf")
+    )
 
 
 def _store_constants(graph: Graph, rewriter: Rewriter) -> int:
@@ -196,6 +213,4 @@ def _evaluate(
         return {}
     by_name: dict[str, object] = dict(found)
     arrays = {o: by_name[o.name or ""] for o in outputs}
-    return {
-        o: a for o, a in arrays.items() if isinstance(a, np.ndarray) and a.dtype.kind in _FOLDABLE_KINDS
-    }
+    return {o: a for o, a in arrays.items() if isinstance(a, np.ndarray) and a.dtype.kind in _FOLDABLE_KINDS}

@@ -16,11 +16,11 @@ from ..base import Context, Exactness, Pass
 
 @dataclass(frozen=True)
 class FoldShapes(Pass):
-    """Replace integer tensors whose every element follows from the signature by constants, and fix Reshape targets.
+    """Replace integer tensors that follow from the signature by constants, and fix Reshape targets.
 
-    A Reshape whose target has one unknown element gets a constant target with -1 there (when all others are known and
-    none is 0), or 0 where the element is the input's own dimension at the same place. Needs infer-shapes.
-    Not valid for dimensions the signature leaves open: those stay computed.
+    A Reshape whose target has one unknown element gets a constant target with -1 there (when all others are
+    known and none is 0), or 0 where the element is the input's own dimension at the same place. Needs
+    infer-shapes. Not valid for dimensions the signature leaves open: those stay computed.
     """
 
     name: ClassVar[str] = "fold-shapes"
@@ -40,13 +40,22 @@ class FoldShapes(Pass):
 def _fold_outputs(node: Node, rewriter: Rewriter) -> int:
     folded = 0
     for output in node.outputs:
-        if output.dtype not in (DataType.INT64, DataType.INT32) or output.is_graph_output() or not output.uses():
+        if (
+            output.dtype not in (DataType.INT64, DataType.INT32)
+            or output.is_graph_output()
+            or not output.uses()
+        ):
             continue
         data = symbolic_data(output)
         known = None if data is None else [e for e in data if isinstance(e, int)]
-        if data is None or known is None or len(known) != len(data) or not rewriter.allowed("fold-shapes", node):
+        if (
+            data is None
+            or known is None
+            or len(known) != len(data)
+            or not rewriter.allowed("fold-shapes", node)
+        ):
             continue
-        array = np.asarray(known, dtype=output.dtype.numpy())
+        array = np.asarray(known, dtype=np.int32 if output.dtype == DataType.INT32 else np.int64)
         rank = None if output.shape is None else len(output.shape)
         if rank == 0:
             array = array.reshape(())

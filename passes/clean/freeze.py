@@ -14,8 +14,9 @@ from ..base import Context, Exactness, Pass
 class FreezeDefaultInputs(Pass):
     """Make initializers that are also listed as inputs plain constants.
 
-    Old exporters list every weight as an input; a caller could override it, so no rewrite may touch it. Once frozen
-    it can no longer be overridden: the one pass that changes the signature, and only asked for by name.
+    Old exporters list every weight as an input; a caller could override it, so no rewrite may touch it. Once
+    frozen it can no longer be overridden: the one pass that changes the signature, and only asked for by
+    name.
     """
 
     name: ClassVar[str] = "freeze-default-inputs"

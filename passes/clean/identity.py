@@ -15,8 +15,8 @@ from ..pattern import Match, Miss, Rule, op, var
 class _Identity(Rule):
     """y = Identity(x)  ->  readers of y read x.
 
-    Not valid where y is an output and x cannot take its place: x an input or weight, x itself an output, x from
-    an outer graph. Then the Identity is what gives the output its name, and stays.
+    Not valid where y is an output and x cannot take its place: x an input or weight, x itself an output, x
+    from an outer graph. Then the Identity is what gives the output its name, and stays.
     """
 
     root: ClassVar = op("Identity", var("x"))

@@ -17,9 +17,9 @@ _MAX_DEPTH = 64
 class Inline(Pass):
     """Replace calls of model-local functions by their bodies (ONNX IR specification, "Functions").
 
-    Inputs become the call's arguments (absent ones stay absent), attribute references its attributes or the function's
-    defaults, and all names are made unique. A function whose opset versions differ from the model's is left as it
-    is, with the reason noted: its operators could mean something else there.
+    Inputs become the call's arguments (absent ones stay absent), attribute references its attributes or the
+    function's defaults, and all names are made unique. A function whose opset versions differ from the
+    model's is left as it is, with the reason noted: its operators could mean something else there.
     """
 
     name: ClassVar[str] = "inline"
@@ -111,7 +111,7 @@ def _stand_in(output: Value, result: Value, call: Node, rewriter: Rewriter) -> N
 
 
 def _bind_attributes(graph: Graph, call: Node, function: Function) -> None:
-    """Put the call's attributes, or the function's defaults, in place of references; drop those given by neither."""
+    """Put the call's attributes, or the defaults, in place of references; drop those given by neither."""
     for inner in graphs_within(graph):
         for node in inner:
             for name, attr in list(node.attributes.items()):
@@ -126,4 +126,3 @@ def _bind_attributes(graph: Graph, call: Node, function: Function) -> None:
                     node.attributes[name] = Attr(name, source.type, None, source.ref_attr_name)
                 else:
                     node.attributes[name] = Attr(name, source.type, source.value)
-

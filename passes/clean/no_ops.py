@@ -48,7 +48,7 @@ def _pattern(*op_types: str, operands: int = 1) -> Op:
 
 
 class _Dropout(_Copy):
-    """Dropout(x) -> x in inference: opset 7 and later, training_mode absent or constant false (opset 12), mask unused.
+    """Dropout(x) -> x in inference: opset 7 on, training_mode absent or constant false, mask unused.
 
     Before opset 7 only with is_test=1: the default there is training.
     """
@@ -72,7 +72,9 @@ class _Cast(_Copy):
 
     def is_copy(self, node: Node, opset: int) -> bool:
         source = node.inputs[0]
-        return source is not None and source.dtype is not None and int(source.dtype) == int_attr(node, "to", 0)
+        return (
+            source is not None and source.dtype is not None and int(source.dtype) == int_attr(node, "to", 0)
+        )
 
 
 class _CastLike(_Copy):
@@ -82,7 +84,12 @@ class _CastLike(_Copy):
 
     def is_copy(self, node: Node, opset: int) -> bool:
         source, like = node.inputs[0], input_at(node, 1)
-        return source is not None and like is not None and source.dtype is not None and source.dtype == like.dtype
+        return (
+            source is not None
+            and like is not None
+            and source.dtype is not None
+            and source.dtype == like.dtype
+        )
 
 
 class _Transpose(_Copy):
@@ -125,7 +132,12 @@ class _Slice(_Copy):
             if any(a is None and input_at(node, i + 1) is not None for i, a in enumerate(arrays)):
                 return False
             starts, ends, axes, steps = (None if a is None else [int(i) for i in a] for a in arrays)
-        if starts is None or ends is None or any(starts) or (steps is not None and any(s != 1 for s in steps)):
+        if (
+            starts is None
+            or ends is None
+            or any(starts)
+            or (steps is not None and any(s != 1 for s in steps))
+        ):
             return False
         for axis, end in zip(axes if axes is not None else range(len(ends)), ends, strict=True):
             extent = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
@@ -178,7 +190,8 @@ class _Grow(_Copy):
 class _Neutral(_Copy):
     """x * 1, x / 1, x - 0, x ^ 1 and (integers) x + 0, with a constant that does not broadcast x to more.
 
-    x + 0.0 is left alone: it turns -0.0 into 0.0. Either operand may be the constant where the operator commutes.
+    x + 0.0 is left alone: it turns -0.0 into 0.0. Either operand may be the constant where the operator
+    commutes.
     """
 
     root = _pattern("Add", "Sub", "Mul", "Div", "Pow", operands=2)
@@ -222,7 +235,7 @@ def _enlarges(source: Value, shape: tuple[int, ...]) -> bool:
 
 @dataclass(frozen=True)
 class EliminateNoOps(Pass):
-    """Remove operators that provably copy their input (Dropout in inference, Cast to the same type, x * 1, ...)."""
+    """Remove operators that provably copy their input (inference Dropout, Cast to the same type, x * 1)."""
 
     name: ClassVar[str] = "eliminate-no-ops"
     exact: ClassVar[Exactness] = Exactness.BITWISE
