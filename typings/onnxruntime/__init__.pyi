@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What tersor uses of onnxruntime, which ships no types. Written from what the runtime shows when asked
-# (dir, inspect.signature, the signatures in its doc strings). A name missing here is not used yet, or is newer than
-# the oldest release we accept.
+# (dir, inspect.signature, the signatures in its doc strings). A name missing here is not used yet,
+# or is newer than the oldest release we accept.
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
