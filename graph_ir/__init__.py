@@ -22,7 +22,16 @@ from onnx_ir import (
     tensor,
 )
 
-from .errors import ClaimError, DataError, ModelError, TersorError, UsageError, VerifyError, one_line
+from .errors import (
+    ClaimError,
+    DataError,
+    ModelError,
+    TersorError,
+    UnsupportedModelError,
+    UsageError,
+    VerifyError,
+    one_line,
+)
 from .fingerprint import fingerprint, structure_fingerprint
 from .guard import notes
 from .io import INFERRED, atomic_write, from_proto, gc_paused, load, save, to_proto
@@ -52,6 +61,7 @@ __all__ = [
     "TensorProtocol",
     "TensorType",
     "TersorError",
+    "UnsupportedModelError",
     "UsageError",
     "Value",
     "VerifyError",

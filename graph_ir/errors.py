@@ -17,6 +17,10 @@ class ModelError(TersorError):
     """The model file cannot be read, is not valid ONNX, or holds what the IR cannot keep."""
 
 
+class UnsupportedModelError(ModelError):
+    """The model is valid, but holds what the IR cannot keep; it can be copied, not rewritten."""
+
+
 class DataError(TersorError):
     """Feeds, metrics or measured ranges do not fit the model."""
 

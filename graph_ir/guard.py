@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
-from .errors import ModelError
+from .errors import ModelError, UnsupportedModelError
 from .ops import walk_graphs, walk_nodes
 
 NOTES = "tersor.notes"
@@ -32,13 +32,13 @@ def before_import(proto: onnx.ModelProto) -> list[str]:
     """Make the proto safe for the IR, in place; returns notes.
 
     Raises:
-        ModelError: for a map type or a sparse-tensor attribute, which the IR cannot hold.
+        UnsupportedModelError: for a map type or a sparse-tensor attribute, which the IR cannot hold.
     """
     found: list[str] = []
     for graph in _graph_protos(proto):
         for info in (*graph.input, *graph.output, *graph.value_info):
             if _has_map(info.type):
-                raise ModelError(f"value {info.name!r} has a map type, which tersor cannot hold")
+                raise UnsupportedModelError(f"value {info.name!r} has a map type, which tersor cannot hold")
         for sparse in graph.sparse_initializer:
             graph.initializer.append(_dense(sparse))
             found.append(f"sparse initializer {sparse.values.name!r} was made dense")
@@ -46,7 +46,7 @@ def before_import(proto: onnx.ModelProto) -> list[str]:
         for node in graph.node:
             for attr in node.attribute:
                 if attr.type in (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS):
-                    raise ModelError(
+                    raise UnsupportedModelError(
                         f"node {node.name or node.op_type!r}: attribute {attr.name!r} is a sparse tensor, "
                         "which tersor cannot hold"
                     )
@@ -153,5 +153,5 @@ def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
     if indices.ndim == 1:
         dense.reshape(-1)[indices] = values
     else:
-        dense[tuple(indices.T)] = values
+        dense[tuple(indices[:, k] for k in range(len(shape)))] = values
     return numpy_helper.from_array(dense, sparse.values.name)
