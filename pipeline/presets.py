@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pipeline texts with a name, for `opt`, `build` and recipes (`preset = "lossless"`)."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from ..graph_ir import UsageError
+
+LOSSLESS = (
+    "inline,infer-shapes,"
+    "(eliminate-no-ops,eliminate-identity,fold-constants,fold-shapes,cse,dedup-weights,eliminate-dead-code)!"
+)
+
+PRESETS: dict[str, str] = {"lossless": LOSSLESS}
+
+
+def preset(name: str) -> str:
+    """The pipeline text of a preset.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    near = get_close_matches(name, PRESETS, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PRESETS)}"
+    raise UsageError(f"no preset is called {name!r}; {hint}")
