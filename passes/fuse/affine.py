@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mul, Div, Add and Sub by constants into the linear operator before or after them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...graph_ir import Model, Node, Rewriter, Value
+from ..base import Context, Exactness, Pass
+from ..pattern import Match, Miss, Rule, commute, const, maybe, op, var
+from .linear import LINEAR, channels, channels_of_input, linear_of, typed, view
+from .weights import Wide, fold_weights
+
+_OPERATORS = ("Mul", "Div", "Add", "Sub")
+
+
+def scale_and_shift(node: Node, c: Wide, constant_first: bool) -> tuple[Wide, Wide] | Miss:
+    """The node's effect on its other operand as y -> s y + t; Misses for c / y, which is not linear."""
+    one, none = np.ones_like(c), np.zeros_like(c)
+    if node.op_type == "Mul":
+        return c, none
+    if node.op_type == "Add":
+        return one, c
+    if node.op_type == "Sub":
+        return (-one, c) if constant_first else (one, -c)
+    if constant_first:
+        return Miss("constant is the dividend")
+    if not c.all():
+        return Miss("division by zero")
+    return 1 / c, none
+
+
+class AffineAfter(Rule):
+    """A constant operator of a linear one: s (W x + b) + t = (s W) x + (s b + t)."""
+
+    root: ClassVar = commute(_OPERATORS, LINEAR, const("c"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """The linear operator with new weights."""
+        if rw.opset(m.root) < 7:
+            return Miss("opset below 7")
+        linear = linear_of(m, rw)
+        if isinstance(linear, Miss):
+            return linear
+        c = channels(typed(m["c"]), linear.out_axis, linear.outputs, linear.out_rank)
+        if c is None:
+            return Miss("operand is not one value a channel, or may enlarge the result")
+        parameters = scale_and_shift(m.root, c, m.root.inputs[0] is m["c"])
+        if isinstance(parameters, Miss):
+            return parameters
+        if linear.node.op_type == "MatMul" and linear.bias is None and m.root.op_type in ("Add", "Sub"):
+            return Miss("is the product's bias already")
+        folded = linear.after(*parameters)
+        return folded if isinstance(folded, Miss) else folded.emit(linear.x, rw, m.root)
+
+
+class AffineBefore(Rule):
+    """A linear operator of a constant one: W (s x + t) + b = (W s) x + (W t + b)."""
+
+    inner: ClassVar = commute(_OPERATORS, var("from"), const("c")).named("x")
+    root: ClassVar = op(("Conv", "ConvTranspose", "Gemm", "MatMul"), inner, const("w"), maybe(const("b")))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """The linear operator with new weights, reading the constant operator's input."""
+        if rw.opset(m.root) < 7:
+            return Miss("opset below 7")
+        linear = view(m.root, m["from"], m["w"], m.get("b"), rw.opset(m.root))
+        if isinstance(linear, Miss):
+            return linear
+        c = channels_of_input(typed(m["c"]), m["from"], linear)
+        if isinstance(c, Miss):
+            return c
+        inner = m.node(self.inner)
+        parameters = scale_and_shift(inner, c, inner.inputs[0] is m["c"])
+        if isinstance(parameters, Miss):
+            return parameters
+        folded = linear.before(*parameters)
+        return folded if isinstance(folded, Miss) else folded.emit(m["from"], rw, m.root)
+
+
+class AffineBeforeOnRight(AffineBefore):
+    """The same where the weight is MatMul's left operand."""
+
+    root: ClassVar = op("MatMul", const("w"), AffineBefore.inner)
+
+
+@dataclass(frozen=True)
+class FoldAffine(Pass):
+    """Fold Mul, Div, Add and Sub by constants into the Conv, ConvTranspose, Gemm or MatMul beside them.
+
+    With one s and t a channel (Mul: s = c; Div: s = 1 / c; Add: t = c; Sub: t = -c, or s = -1 and t = c):
+        after a linear operator   s (W x + b) + t = (s W) x + (s b + t)
+        before a linear operator  W (s x + t) + b = (W s) x + (W t + b)
+    Weights are folded in float64 and rounded once; a MatMul's bias is the Add behind it.
+
+    Not valid, so left alone: integers; a constant that differs along another axis than the channels, or that
+    would (or, shapes being unknown, could) broadcast the other operand to a larger shape; division by zero,
+    and of a constant; a shift in front of a padded Conv or any ConvTranspose; constants a caller may
+    override; a result between the two that others read; folded weights that overflow or lose digits.
+    Holds for finite results. A shift in front moves the cancellation of x + t into the sum: exact in real
+    numbers, rounded at the size of W t. Run the passes that recognise LayerNorm, HardSwish and their like
+    first: folding takes their last Mul, Add or Div away.
+
+    Attributes:
+        before: fold into the operator behind the constant one too, not only into the one in front.
+    """
+
+    name: ClassVar = "fold-affine"
+    exact: ClassVar = Exactness.ROUNDING
+
+    before: bool = True
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Fold wherever valid; True if anything changed."""
+        rules: list[Rule] = [AffineAfter()]
+        if self.before:
+            rules += [AffineBefore(), AffineBeforeOnRight()]
+        return fold_weights(model, ctx, rules)

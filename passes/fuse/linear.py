@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One view of Conv, ConvTranspose, Gemm and MatMul with constant weights: y = W x + b, channel by channel.
+
+A factor s and a shift t per output channel fold as   s (W x + b) + t = (s W) x + (s b + t),
+per input channel as                                  W (s x + t) + b = (W s) x + (W t + b).
+The first always holds; the second only where W x sums over the same inputs at every place: no padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...graph_ir import Node, Rewriter, Value
+from ...graph_ir.ops import constant_tensor, dims, float_attr, int_attr, ints_attr, rank, string_attr
+from ..pattern import Match, Miss, commute, const, either, maybe, op, var
+from .weights import FLOATS, Array, Wide, rounded, wide
+
+_W, _B, _X = const("w"), maybe(const("b")), var("x")
+_PRODUCTS = (op(("Conv", "ConvTranspose", "Gemm"), _X, _W, _B), op("MatMul", _X, _W), op("MatMul", _W, _X))
+_ADDED = tuple(commute("Add", product, const("b")) for product in _PRODUCTS[1:])
+LINEAR = either(*_PRODUCTS, *_ADDED)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear operator with constant weights.
+
+    Attributes:
+        node: Conv, ConvTranspose, Gemm or MatMul.
+        weight: its constant.
+        bias: the constant added per output channel, if any.
+        x: the other operand.
+        w: the weight's data.
+        b: float64 [outputs], the bias with Gemm's beta applied; None without one.
+        outputs: output channels.
+        out_axis: their axis in the result, counted from the end (negative).
+        out_rank: the rank the result has at least; exact when `rank_known`.
+        rank_known: see there.
+        inputs: input channels.
+        in_axis: their axis in x, counted from the end.
+    """
+
+    node: Node
+    weight: Value
+    bias: Value | None
+    x: Value
+    w: Array
+    b: Wide | None
+    outputs: int
+    out_axis: int
+    out_rank: int
+    rank_known: bool
+    inputs: int
+    in_axis: int
+
+    @property
+    def group(self) -> int:
+        """Groups of a convolution; 1 for a product."""
+        return int_attr(self.node, "group", 1)
+
+    @property
+    def weight_on_left(self) -> bool:
+        """Whether it is MatMul(weight, x)."""
+        return self.node.op_type == "MatMul" and self.node.inputs[0] is self.weight
+
+    def rows(self, array: Wide) -> Wide:
+        """An array shaped as the weight, seen as [outputs, ..., what each sums over]."""
+        kind = self.node.op_type
+        if kind == "Conv":
+            return array
+        if kind == "ConvTranspose":
+            group, shape = self.group, array.shape
+            split = array.reshape(group, shape[0] // group, shape[1], *shape[2:])
+            return _swapped(split).reshape(self.outputs, shape[0] // group, *shape[2:])
+        if kind == "Gemm":
+            return array if int_attr(self.node, "transB", 0) else _transposed(array, [1, 0])
+        return _transposed(array, self._order())
+
+    def _unrows(self, rows: Array) -> Array:
+        """The inverse of `rows`."""
+        kind = self.node.op_type
+        if kind == "Conv" or (kind == "Gemm" and int_attr(self.node, "transB", 0)):
+            return rows
+        if kind == "ConvTranspose":
+            group, shape = self.group, self.w.shape
+            split = rows.reshape(group, shape[1], shape[0] // group, *shape[2:])
+            return _swapped(split).reshape(shape)
+        if kind == "Gemm":
+            return np.ascontiguousarray(_transposed(rows, [1, 0]))
+        order = self._order()
+        return np.ascontiguousarray(_transposed(rows, [order.index(i) for i in range(rows.ndim)]))
+
+    def _order(self) -> list[int]:
+        """A product's weight axes with its output channels first."""
+        out = self.w.ndim - (2 if self.weight_on_left else 1)
+        return [out, *(i for i in range(self.w.ndim) if i != out)]
+
+    def after(self, s: Wide, t: Wide) -> Folded | Miss:
+        """Fold y -> s y + t, with float64 [outputs] s and t."""
+        rows = self.rows(wide(self.w))
+        scaled = rows * s.reshape(-1, *[1] * (rows.ndim - 1))
+        bias = t if self.b is None else self.b * s + t
+        return self._folded(scaled, bias)
+
+    def before(self, s: Wide, t: Wide) -> Folded | Miss:
+        """Fold x -> s x + t, with float64 [inputs] s and t."""
+        rows = self.rows(wide(self.w))
+        kind = self.node.op_type
+        per_row = rows.ndim - 1
+        if kind in ("Conv", "ConvTranspose"):
+            group, per_group = self.group, rows.shape[1]
+            blocks = rows.reshape(group, self.outputs // group, *rows.shape[1:])
+            spread = (group, 1, per_group, *[1] * (per_row - 1))
+            scaled = (blocks * s.reshape(spread)).reshape(rows.shape)
+            shift = (blocks * t.reshape(spread)).reshape(self.outputs, -1).sum(axis=1)
+        else:
+            # What a product's row sums over is its last axis ([n, ..., k]), also when its weight is a batch.
+            scaled = rows * s
+            shift = (rows * t).reshape(self.outputs, -1).sum(axis=1) * float_attr(self.node, "alpha", 1.0)
+        if t.any():
+            if kind in ("Conv", "ConvTranspose") and not self._unpadded():
+                return Miss("padding: a shift before it would not reach the border")
+            if rows.ndim != 2 and kind == "MatMul":
+                return Miss("weight is a batch: the shift is no bias")
+        return self._folded(scaled, shift if self.b is None else self.b + shift)
+
+    def _unpadded(self) -> bool:
+        if self.node.op_type != "Conv":
+            return False
+        auto = string_attr(self.node, "auto_pad", "NOTSET")
+        if auto == "NOTSET":
+            return not any(ints_attr(self.node, "pads") or [])
+        return auto == "VALID" or all(d == 1 for d in self.w.shape[2:])
+
+    def _folded(self, rows: Wide, bias: Wide) -> Folded | Miss:
+        tensor = constant_tensor(self.weight)
+        if tensor is None:
+            return Miss("weight is not constant")
+        if not np.isfinite(rows).all() or not np.isfinite(bias).all():
+            return Miss("folded weights are not finite")
+        weight = rounded(rows, self.w, tensor.dtype, rows.shape)
+        small = rounded(bias.reshape(1, -1), self.w, tensor.dtype, bias.shape)
+        if weight is None or small is None:
+            return Miss("folded weights overflow or underflow")
+        keeps_bias = self.bias is not None or bool(bias.any())
+        return Folded(self, self._unrows(weight), small if keeps_bias else None)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """New weights for a linear operator, in its dtype."""
+
+    linear: Linear
+    weight: Array
+    bias: Array | None
+
+    def emit(self, x: Value, rw: Rewriter, before: Node) -> Value:
+        """Insert the operator with the new weights, reading x; returns its result."""
+        old = self.linear
+        node = old.node
+        attributes = [a for a in node.attributes.values() if a.name != "beta"]
+        weight = rw.constant(self.weight, old.weight.name or "weight", before)
+        bias = None
+        if self.bias is not None:
+            data = self.bias.reshape(-1, 1) if old.weight_on_left else self.bias
+            hint = old.bias.name if old.bias is not None else f"{old.weight.name or 'weight'}_bias"
+            bias = rw.constant(data, hint or "bias", before)
+        name = node.name or node.op_type
+        if node.op_type != "MatMul":
+            operands = [x, weight] if bias is None else [x, weight, bias]
+            return rw.node(node.op_type, operands, attributes, before=before, name=name).outputs[0]
+        sides = [weight, x] if old.weight_on_left else [x, weight]
+        product = rw.node("MatMul", sides, before=before, name=name).outputs[0]
+        if bias is None:
+            return product
+        product.type, product.shape = node.outputs[0].type, node.outputs[0].shape
+        return rw.node("Add", [product, bias], before=before, name=f"{name}_bias").outputs[0]
+
+
+def linear_of(m: Match, rw: Rewriter) -> Linear | Miss:
+    """The linear operator that `LINEAR` matched.
+
+    Misses when ranks, channels or the bias's shape are not what the operator's specification says, when the
+    dtype is not a float, and below opset 7, where broadcasting had attributes of its own.
+    """
+    node = next(m.nodes[p] for p in _PRODUCTS if p in m.nodes)
+    return view(node, m["x"], m["w"], m.get("b"), rw.opset(node))
+
+
+def view(node: Node, x: Value, weight: Value, bias: Value | None, opset: int) -> Linear | Miss:
+    """See `linear_of`; a MatMul's bias is added by an Add behind it."""
+    tensor = constant_tensor(weight)
+    if tensor is None or tensor.dtype not in FLOATS:
+        return Miss("weight is not a float constant")
+    if tensor.size == 0:
+        return Miss("weight is empty")
+    w = tensor.numpy()
+    kind = node.op_type
+    if opset < 7 and kind in ("Gemm", "MatMul"):
+        return Miss("opset below 7")
+    shape = w.shape
+    if kind in ("Conv", "ConvTranspose"):
+        group = int_attr(node, "group", 1)
+        if w.ndim < 3 or group < 1 or shape[0] % group:
+            return Miss("weight is not shaped as a convolution's")
+        axis = 1 - w.ndim
+        ins, outs = (shape[1] * group, shape[0]) if kind == "Conv" else (shape[0], shape[1] * group)
+        sizes = (outs, axis, w.ndim, True, ins, axis)
+    elif kind == "Gemm":
+        if w.ndim != 2:
+            return Miss("weight is not a matrix")
+        outs, ins = shape if int_attr(node, "transB", 0) else shape[::-1]
+        sizes = (outs, -1, 2, True, ins, -2 if int_attr(node, "transA", 0) else -1)
+    else:
+        found = _product_sizes(node, x, weight, shape)
+        if isinstance(found, Miss):
+            return found
+        sizes = found
+    b = None
+    if bias is not None:
+        # A convolution's bias is [outputs] whatever its rank; the others broadcast theirs.
+        axis, least = (-1, 1) if kind in ("Conv", "ConvTranspose") else (sizes[1], sizes[2])
+        vector = channels(typed(bias), axis, sizes[0], least)
+        if vector is None:
+            return Miss("bias is not one value a channel")
+        b = vector * float_attr(node, "beta", 1.0)
+    return Linear(node, weight, bias, x, w, b, *sizes)
+
+
+def _product_sizes(
+    node: Node, x: Value, weight: Value, shape: tuple[int, ...]
+) -> tuple[int, int, int, bool, int, int] | Miss:
+    if len(shape) < 2:
+        return Miss("weight is a vector")
+    x_rank = rank(x)
+    if node.inputs[0] is weight:
+        if x_rank is None or x_rank < 2:
+            return Miss("rank of the right operand is unknown or one")
+        return (shape[-2], -2, max(x_rank, len(shape)), True, shape[-1], -2)
+    # A vector on the left loses its axis in the result: only the weight's own rank less one is sure then.
+    if x_rank is None:
+        return (shape[-1], -1, len(shape) - 1, False, shape[-2], -1)
+    return (shape[-1], -1, max(x_rank, len(shape)) if x_rank > 1 else len(shape) - 1, True, shape[-2], -1)
+
+
+def _swapped(array: Array) -> Array:
+    return _transposed(array, [0, 2, 1, *range(3, array.ndim)])
+
+
+def _transposed(array: Array, order: list[int]) -> Array:
+    return np.transpose(array, order)
+
+
+def channels(array: Array, axis: int, count: int, least_rank: int) -> Wide | None:
+    """A broadcast operand as float64 [count], or None when it is not one value a channel.
+
+    Args:
+        array: the operand, broadcast against a value of rank at least `least_rank`.
+        axis: the channel axis of that value, counted from the end.
+        count: its channels there.
+        least_rank: an operand of higher rank could enlarge the result.
+    """
+    if array.ndim > least_rank:
+        return None
+    for i in range(-array.ndim, 0):
+        if array.shape[i] != 1 and (i != axis or array.shape[i] != count):
+            return None
+    return np.ascontiguousarray(np.broadcast_to(wide(array).reshape(-1), (count,)))
+
+
+def channels_of_input(array: Array, x: Value, linear: Linear) -> Wide | Miss:
+    """A broadcast operand of x in front of a linear operator as float64 [inputs].
+
+    Misses unless the operand provably leaves the shape of x as it is: x could be one channel that the operand
+    makes many.
+    """
+    known = dims(x)
+    # Conv and Gemm read a value of the weight's rank; an operand of a lower one leaves it to x to have it.
+    unknown = 0 if linear.node.op_type == "MatMul" else linear.w.ndim - 1
+    least = unknown if known is None else len(known)
+    vector = channels(array, linear.in_axis, linear.inputs, least)
+    if vector is None:
+        return Miss("operand is not one value a channel, or may enlarge the input")
+    if array.size != 1 and (known is None or known[linear.in_axis] != linear.inputs):
+        return Miss("input channels are unknown")
+    return vector
+
+
+def typed(value: Value) -> Array:
+    """The data of a value that was matched as a constant."""
+    tensor = constant_tensor(value)
+    assert tensor is not None
+    return tensor.numpy()
