@@ -39,6 +39,8 @@ class Rewriter:
         self._allow = allow
         self._origins: tuple[str, ...] = ()
         self._names: set[str] | None = None
+        self._node_names: set[str] = set()
+        self._numbers: dict[str, int] = {}
         self._owners: dict[ir.Graph, ir.Graph] | None = None
         self._functions: dict[ir.Graph, ir.Function] = {}
         self._fresh: set[ir.Value] = set()
@@ -51,6 +53,7 @@ class Rewriter:
             names: set[str] = set()
             owners: dict[ir.Graph, ir.Graph] = {}
             self._functions = {f.graph: f for f in self.model.functions.values()}
+            self._node_names.clear()
             outermost = self.model.graph
             for graph in walk_graphs(self.model):
                 if graph in self._functions:
@@ -59,6 +62,7 @@ class Rewriter:
                 names.update(v.name for v in graph.inputs if v.name)
                 names.update(graph.initializers)
                 names.update(o.name for node in graph for o in node.outputs if o.name)
+                self._node_names.update(node.name for node in graph if node.name)
             self._names, self._owners = names, owners
         return self._names, self._owners
 
@@ -69,12 +73,15 @@ class Rewriter:
     def fresh_name(self, hint: str) -> str:
         """A value name used nowhere in the model: the hint itself, or the hint with a number."""
         names, _ = self._index()
-        base = hint or "value"
-        name, number = base, 0
-        while name in names:
-            number += 1
-            name = f"{base}_{number}"
-        names.add(name)
+        return self._fresh_in(names, hint or "value")
+
+    def _fresh_in(self, taken: set[str], base: str) -> str:
+        """The base, or the base with a number not tried yet (never searched twice); it is then taken."""
+        name = base
+        while name in taken:
+            self._numbers[base] = self._numbers.get(base, 0) + 1
+            name = f"{base}_{self._numbers[base]}"
+        taken.add(name)
         return name
 
     def opset(self, node: ir.Node, domain: str = "") -> int:
@@ -164,7 +171,7 @@ class Rewriter:
             outputs=[
                 ir.Value(name=self.fresh_name(hint if i == 0 else f"{hint}_{i}")) for i in range(outputs)
             ],
-            name=hint,
+            name=self._fresh_in(self._node_names, hint),
         )
         _graph_of(before).insert_before(before, made)
         if self._origins:
@@ -279,6 +286,7 @@ class Rewriter:
                 if (producer := value.producer()) is not None:
                     self._tell(producer)
             names.difference_update(o.name for o in node.outputs if o.name)
+            self._node_names.discard(node.name or "")
         _graph_of(nodes[0]).remove(nodes)
         self.edits += len(nodes)
 

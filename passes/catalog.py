@@ -23,6 +23,13 @@ TABLE: dict[str, str] = {
     "dedup-weights": "clean.dedup_weights:DeduplicateWeights",
     "freeze-default-inputs": "clean.freeze:FreezeDefaultInputs",
     "infer-shapes": "clean.infer_shapes:InferShapes",
+    "fold-batch-norm": "fuse.batch_norm:FoldBatchNorm",
+    "fold-affine": "fuse.affine:FoldAffine",
+    "merge-transpose": "fuse.merge_transpose:MergeTransposes",
+    "merge-reshape": "fuse.merge_reshape:MergeReshapes",
+    "merge-cast": "fuse.merge_cast:MergeCasts",
+    "merge-clip": "fuse.merge_clip:MergeClips",
+    "merge-min-max": "fuse.merge_min_max:MergeMinMaxes",
 }
 
 
