@@ -7,10 +7,17 @@ from difflib import get_close_matches
 
 from ..graph_ir import UsageError
 
+FREEZE = "freeze-default-inputs"
+
 LOSSLESS = (
-    "inline,infer-shapes,"
-    "(eliminate-no-ops,eliminate-identity,fold-constants,fold-shapes,cse,dedup-weights,eliminate-dead-code)!"
+    "inline,eliminate-dead-code,infer-shapes,"
+    "(fold-constants,fold-shapes,eliminate-no-ops,eliminate-identity,"
+    "merge-cast,merge-transpose,merge-reshape,merge-clip,merge-min-max,"
+    "fold-batch-norm,fold-affine,cse,dedup-weights,eliminate-dead-code)!"
 )
+
+# What Q/DQ per channel and the int8 kernels start from.
+INT8_READY = "infer-shapes"
 
 PRESETS: dict[str, str] = {"lossless": LOSSLESS}
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The choice among judged and timed candidates: never slower, never less accurate than allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from ...backends.onnxruntime.latency import Latency, compare
+from .result import Candidate, Judgement
+
+TIE = 0.02  # candidates this close in time are told apart by accuracy
+NOISE = 0.01  # how much slower than the original a candidate may look and still count as not slower
+
+Times = Mapping[int, Mapping[str, Latency]]
+
+
+def relative_time(times: Times, name: str, reference: str) -> float:
+    """A candidate's time over the reference's: geometric mean over the thread counts, of paired medians."""
+    logs = [
+        math.log(compare(by_name[name], by_name[reference]).median)
+        for by_name in times.values()
+        if name in by_name and reference in by_name
+    ]
+    return math.exp(sum(logs) / len(logs)) if logs else 1.0
+
+
+def not_slower(times: Times, name: str, reference: str) -> bool:
+    """Whether a candidate is no slower than the reference at any thread count, within the noise."""
+    return all(
+        compare(by_name[name], by_name[reference]).median <= 1 + NOISE
+        for by_name in times.values()
+        if name in by_name and reference in by_name
+    )
+
+
+def pick(
+    judged: Mapping[str, tuple[Candidate, Judgement]], times: Times, original: str
+) -> tuple[Candidate, str]:
+    """The fastest accepted candidate that is not slower than the original; ties go to the more accurate.
+
+    Args:
+        judged: candidates by name; the original is among them.
+        times: latencies by thread count and name; a candidate without one is out of the running.
+        original: the original's name.
+
+    Returns:
+        The winner, and one sentence on why.
+    """
+    timed = set().union(*(by_name.keys() for by_name in times.values())) if times else set[str]()
+    running = {
+        name: relative_time(times, name, original)
+        for name, (_, judgement) in judged.items()
+        if judgement.accepted and name in timed and not_slower(times, name, original)
+    }
+    if not running:
+        return judged[original][0], "nothing accepted was at least as fast as the original"
+    best = min(running.values())
+    tied = [name for name, time in running.items() if time <= best * (1 + TIE)]
+    winner = max(tied, key=lambda name: (_accuracy(judged[name][1]), -running[name]))
+    return judged[winner][0], _why(winner, running[winner], judged, times, original)
+
+
+def _accuracy(judgement: Judgement) -> float:
+    return judgement.sqnr_db
+
+
+def _why(
+    winner: str,
+    time: float,
+    judged: Mapping[str, tuple[Candidate, Judgement]],
+    times: Times,
+    original: str,
+) -> str:
+    refused = [
+        f"{name} ({judgement.reason})" for name, (_, judgement) in judged.items() if not judgement.accepted
+    ]
+    slower = [
+        name
+        for name, (_, judgement) in judged.items()
+        if judgement.accepted and name != original and not not_slower(times, name, original)
+    ]
+    text = f"{winner}: {1 / time:.2f} times the original's speed, the fastest that keeps within the limits"
+    if refused:
+        text += f"; refused: {', '.join(refused)}"
+    if slower:
+        text += f"; slower than the original: {', '.join(slower)}"
+    return text

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The build from end to end: prepare, search, measure, choose, audit, write."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from ...analysis.cost import cost
+from ...analysis.shapes import infer_shapes
+from ...backends.base import BackendError, Feed
+from ...backends.onnxruntime.audit import Audit, audit
+from ...backends.onnxruntime.config import SESSION_FILE
+from ...backends.onnxruntime.cpu import usable_cores
+from ...backends.onnxruntime.latency import Latency, measure, session_runners
+from ...backends.onnxruntime.session import OrtSession
+from ...calibration.data import Feeds, open_feeds
+from ...graph_ir import DataError, Model, ModelError, Signature, atomic_write, load, notes, save, signature_of
+from ...graph_ir.ops import walk_nodes
+from .accuracy import Judge
+from .choose import pick
+from .lock import write_lock
+from .report import write_report
+from .result import BuildResult, Candidate, Facts, Judgement
+from .search import Search
+from .settings import BuildSettings
+from .workshop import Workshop
+
+MODEL_FILE = "model.onnx"
+JUDGING_FEEDS = 32
+LEAST_FLOAT_SQNR_DB = 40.0  # a lossless pipeline that moves an output further is not trusted
+MOST_TIMED = 8
+
+
+def build(settings: BuildSettings) -> BuildResult:
+    """Build the best form of a model for a target and write it with its proof.
+
+    Writes `model.onnx`, `session.json`, `report.json` and `build.lock.json` into `settings.out`, each beside and
+    renamed. What is written is never slower than the original and keeps within the accuracy limits, on this
+    machine and this data; when nothing better is found it is the original.
+
+    Raises:
+        ModelError, DataError, UsageError: wrong input.
+        BackendError: onnxruntime cannot run the original.
+    """
+    settings.check()
+    model = load(settings.model)
+    feeds = None if settings.data is None else open_feeds(settings.data, model, limit=settings.samples)
+    with tempfile.TemporaryDirectory(prefix="tersor-build-") as folder:
+        result = _search(settings, model, feeds, Path(folder))
+        settings.out.mkdir(parents=True, exist_ok=True)
+        result.winner = _ship(result.winner, settings)
+        write_report(result, settings)
+        write_lock(result, settings, feeds)
+    return result
+
+
+def _search(settings: BuildSettings, model: Model, feeds: Feeds | None, folder: Path) -> BuildResult:
+    tell = settings.progress
+    original = Candidate("original", settings.model)
+    tell("opening the model", 0, None)
+    signature = signature_of(model)
+    judging = list(islice(feeds, JUDGING_FEEDS)) if feeds is not None else _drawn(original, signature, settings)
+    judge = Judge(original, judging, settings)
+    tell("lossless passes", 0, None)
+    workshop = Workshop(settings, folder)
+    judged: dict[str, tuple[Candidate, Judgement]] = {
+        original.name: (original, judge.judge(original)),
+        "float": (workshop.float_candidate, _strict(judge.judge(workshop.float_candidate))),
+    }
+    notes_ = [*notes(model), *workshop.notes]
+    if feeds is not None and workshop.int8_ready is not None:
+        workshop.calibrate_with(feeds)
+        search = Search(workshop, judge, tell)
+        search.static()
+        search.dynamic()
+        judged |= search.judged
+    elif feeds is None:
+        notes_.append("without --data only the lossless part was done; data would add int8, often twice as fast")
+    times = _times(judged, judging, settings) if judging else {}
+    winner, why = pick(judged, times, original.name)
+    if not judging:
+        notes_.append("no feed could be drawn that the model runs on, so nothing was timed; give --data")
+        winner, why = workshop.float_candidate, "the lossless passes only: nothing could be measured"
+    notes_ += [note for note in workshop.notes if note not in notes_]
+    bindings = _bindings(signature, judging)
+    shown = {c.name: _facts(c, bindings) for c in (original, winner)}
+    found = _audit(winner, bindings) if winner.name.startswith("int8") else None
+    return BuildResult(winner, why, original, shown, judged, times, found, notes_)
+
+
+def _drawn(original: Candidate, signature: Signature, settings: BuildSettings) -> list[Feed]:
+    """Feeds drawn from the signature, for timing and checking only; none when the model does not run on them."""
+    feeds: list[Feed] = list(open_feeds(f"random:{settings.seed}:2", signature))
+    with OrtSession(original.path) as session:
+        try:
+            for feed in feeds:
+                session.run(feed)
+        except (BackendError, DataError):
+            return []
+    return feeds
+
+
+def _strict(judgement: Judgement) -> Judgement:
+    """Hold the float candidate to what lossless means, whatever the user allows for int8."""
+    if judgement.accepted and judgement.sqnr_db < LEAST_FLOAT_SQNR_DB:
+        reason = f"the lossless passes moved an output to {judgement.sqnr_db:.1f} dB"
+        return Judgement(False, reason, judgement.metric, judgement.drop, judgement.fidelity)
+    return judgement
+
+
+def _times(
+    judged: Mapping[str, tuple[Candidate, Judgement]], feeds: Sequence[Feed], settings: BuildSettings
+) -> dict[int, Mapping[str, Latency]]:
+    """Latency of the accepted candidates, one thread and all, each side by side in one run."""
+    accepted = [(c, j) for c, j in judged.values() if j.accepted]
+    first = [item for item in accepted if item[0].name in ("original", "float")]
+    rest = sorted((i for i in accepted if i not in first), key=lambda item: -item[1].sqnr_db)
+    models = {c.name: (c.path, c.config) for c, _ in (*first, *rest[: MOST_TIMED - len(first)])}
+    times: dict[int, Mapping[str, Latency]] = {}
+    for threads in sorted({1, usable_cores()}):
+        settings.progress(f"timing on {threads} threads", 0, None)
+        with session_runners(models, feeds[0], threads=threads) as runners:
+            times[threads] = measure(runners, rounds=settings.rounds, budget_s=20)
+    return times
+
+
+def _bindings(signature: Signature, feeds: Sequence[Feed]) -> dict[str, int]:
+    """Sizes of the symbolic dimensions in the first feed."""
+    found: dict[str, int] = {}
+    for name, _, dims in signature.inputs:
+        if not feeds or name not in feeds[0]:
+            continue
+        for dim, size in zip(dims or (), feeds[0][name].shape, strict=False):
+            if isinstance(dim, str):
+                found.setdefault(dim, int(size))
+    return found
+
+
+def _facts(candidate: Candidate, bindings: Mapping[str, int]) -> Facts:
+    model = load(candidate.path)
+    infer_shapes(model)
+    table = cost(model, bindings=dict(bindings))
+    nodes = sum(1 for _ in walk_nodes(model))
+    return Facts(table.parameters, table.macs, candidate.size, nodes)
+
+
+def _audit(winner: Candidate, bindings: Mapping[str, int]) -> Audit:
+    model = load(winner.path)
+    infer_shapes(model)
+    table = cost(model, bindings=dict(bindings))
+    return audit(winner.path, winner.config, macs={entry.name: float(entry.macs or 0) for entry in table.nodes})
+
+
+def _ship(winner: Candidate, settings: BuildSettings) -> Candidate:
+    """Write the model and its session options into the output folder."""
+    target = settings.out / MODEL_FILE
+    if target.exists() and settings.model.exists() and target.samefile(settings.model):
+        raise ModelError(f"{str(target)!r} is the input itself, which is never touched; choose another folder")
+    if winner.path.with_name(winner.path.name + ".data").exists() or winner.name == "original":
+        save(load(winner.path), target)
+    else:
+        with atomic_write(target) as beside:
+            shutil.copyfile(winner.path, beside)
+    winner.config.save(settings.out / SESSION_FILE)
+    return Candidate(winner.name, target, winner.pipeline, winner.observer, winner.config)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`report.json`: the figures of a build, for machines and for later."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+from ...analysis.fidelity import Closeness
+from ...backends.onnxruntime.latency import compare
+from ...graph_ir import atomic_write
+from .result import BuildResult, Judgement
+from .settings import BuildSettings
+
+REPORT_FILE = "report.json"
+REPORT_VERSION = 1
+
+
+def write_report(result: BuildResult, settings: BuildSettings) -> None:
+    """Write the report into the output folder."""
+    with atomic_write(settings.out / REPORT_FILE) as beside:
+        beside.write_text(json.dumps(to_dict(result, settings), indent=2) + "\n", encoding="utf-8")
+
+
+def to_dict(result: BuildResult, settings: BuildSettings) -> dict[str, Any]:
+    """The report as plain data; infinite figures are strings, which JSON lacks numbers for."""
+    return {
+        "report": REPORT_VERSION,
+        "model": settings.model.name,
+        "target": settings.target,
+        "shipped": result.winner.name,
+        "why": result.why,
+        "pipeline": result.winner.pipeline,
+        "observer": result.winner.observer,
+        "limits": {"max_drop": settings.max_drop, "min_sqnr_db": settings.min_sqnr_db},
+        "facts": {name: asdict(facts) for name, facts in result.facts.items()},
+        "speedup": {str(threads): _figure(result.speedup(threads)) for threads in result.latency},
+        "candidates": [
+            {"name": name, "pipeline": candidate.pipeline, "bytes": _size(result, name), **_judgement(judgement)}
+            for name, (candidate, judgement) in result.judged.items()
+        ],
+        "latency": _latency(result),
+        "int8": _audit(result),
+        "notes": result.notes,
+    }
+
+
+def _size(result: BuildResult, name: str) -> int | None:
+    facts = result.facts.get(name)
+    return None if facts is None else facts.size
+
+
+def _judgement(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "accepted": judgement.accepted,
+        "reason": judgement.reason,
+        "metric": judgement.metric,
+        "drop": None if judgement.drop is None else _figure(judgement.drop),
+        "fidelity": {name: _closeness(c) for name, c in judgement.fidelity.items()},
+    }
+
+
+def _closeness(closeness: Closeness) -> dict[str, Any]:
+    return {
+        "sqnr_db": _figure(closeness.sqnr_db),
+        "cosine": _figure(closeness.cosine),
+        "max_abs": _figure(closeness.max_abs),
+    }
+
+
+def _latency(result: BuildResult) -> dict[str, Any]:
+    reference = result.before.name
+    return {
+        str(threads): {
+            name: {
+                "median_ms": _figure(latency.median_ms),
+                "p10_ms": _figure(latency.p10_ms),
+                "p90_ms": _figure(latency.p90_ms),
+                "min_ms": _figure(latency.min_ms),
+                "rounds": latency.rounds,
+                "over_original": [
+                    _figure(x) for x in (ratio.low, ratio.median, ratio.high)
+                ],
+            }
+            for name, latency in by_name.items()
+            for ratio in [compare(latency, by_name[reference])]
+        }
+        for threads, by_name in result.latency.items()
+    }
+
+
+def _audit(result: BuildResult) -> dict[str, Any] | None:
+    if result.audit is None:
+        return None
+    found = result.audit
+    return {
+        "linear_nodes": found.linear_total,
+        "linear_int8": found.linear_int8,
+        "macs_share": _figure(found.macs_share),
+        "weights_dequantized_each_run": len(found.leftovers),
+        "not_int8": [
+            {"node": row.node, "op_type": row.op_type, "kernel": row.kernel, "reason": row.reason}
+            for row in found.misses
+        ],
+    }
+
+
+def _figure(value: float) -> float | str:
+    return round(value, 6) if math.isfinite(value) else str(value)

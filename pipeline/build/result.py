@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a build found: candidates, their judgement and the figures that are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...analysis.fidelity import Closeness
+from ...backends.onnxruntime.audit import Audit
+from ...backends.onnxruntime.config import SessionConfig
+from ...backends.onnxruntime.latency import Latency
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One form of the model that may be shipped.
+
+    Attributes:
+        name: for people ("original", "float", "int8 mse").
+        path: the model file.
+        pipeline: the passes that made it from the original, as text; empty for the original.
+        observer: the rule its ranges were chosen by; empty when it needs none.
+        config: the session it wants.
+    """
+
+    name: str
+    path: Path
+    pipeline: str = ""
+    observer: str = ""
+    config: SessionConfig = field(default_factory=SessionConfig)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, external weights included."""
+        beside = self.path.with_name(self.path.name + ".data")
+        return self.path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How accurate a candidate is against the original.
+
+    Attributes:
+        accepted: whether it keeps within the limits asked for.
+        reason: why not; empty when accepted.
+        metric: the user's figure, None without one.
+        drop: relative loss of the metric, None without one.
+        fidelity: closeness of each output over the feeds.
+    """
+
+    accepted: bool
+    reason: str
+    metric: float | None
+    drop: float | None
+    fidelity: Mapping[str, Closeness]
+
+    @property
+    def sqnr_db(self) -> float:
+        """The worst output's signal-to-noise ratio in dB; inf when there is none."""
+        return min((c.sqnr_db for c in self.fidelity.values()), default=float("inf"))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Size and cost of one model: parameters (elements), MACs of one run, bytes on disk, nodes."""
+
+    parameters: int
+    macs: int
+    size: int
+    nodes: int
+
+
+@dataclass
+class BuildResult:
+    """Everything the report says.
+
+    Attributes:
+        winner: what was shipped.
+        why: one sentence on how it was chosen.
+        before: the original.
+        facts: size and cost by candidate name, of the original and the winner.
+        judged: candidates by name with their judgement, in the order they were tried.
+        latency: by number of threads (1 and all), by candidate name.
+        audit: the fusion audit of the winner, when it is quantized.
+        notes: what was left alone, frozen or skipped, and what more data would add.
+    """
+
+    winner: Candidate
+    why: str
+    before: Candidate
+    facts: Mapping[str, Facts]
+    judged: Mapping[str, tuple[Candidate, Judgement]]
+    latency: Mapping[int, Mapping[str, Latency]]
+    audit: Audit | None
+    notes: list[str] = field(default_factory=list[str])
+
+    def speedup(self, threads: int) -> float:
+        """How many times faster the winner is than the original, with so many threads."""
+        times = self.latency.get(threads, {})
+        if self.winner.name not in times or self.before.name not in times:
+            return 1.0
+        return times[self.before.name].median_ms / times[self.winner.name].median_ms

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a build is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...graph_ir import UsageError
+
+TARGETS = ("onnxruntime-cpu",)
+
+Progress = Callable[[str, int, "int | None"], None]
+"""Told the stage, how much of it is done, and how much there is (None when not known)."""
+
+
+def _silent(stage: str, done: int, total: int | None) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What a build is asked for.
+
+    Attributes:
+        model: the model file; never written to.
+        out: folder for the result; made when missing.
+        data: calibration feeds (see `calibration.open_feeds`); None does the lossless part only.
+        metric: `module:function`, called as `metric(run) -> float`, higher is better.
+        max_drop: how much of the metric may be lost, relative to the original (0.01 is one per cent).
+        min_sqnr_db: without a metric, the least signal-to-noise ratio of any output, in dB.
+        target: where the model will run.
+        passes: pipeline text to use in place of the lossless one.
+        recipe: a recipe file to follow in place of the search.
+        samples: how many feeds are used at most.
+        rounds: rounds of the closing latency measurement.
+        seed: for feeds drawn from the signature where no data is given.
+        progress: told how far it is.
+    """
+
+    model: Path
+    out: Path
+    data: str | None = None
+    metric: str | None = None
+    max_drop: float = 0.01
+    min_sqnr_db: float = 20.0
+    target: str = "onnxruntime-cpu"
+    passes: str | None = None
+    recipe: Path | None = None
+    samples: int | None = 256
+    rounds: int = 25
+    seed: int = 0
+    progress: Progress = _silent
+
+    def check(self) -> None:
+        """Refuse what cannot be asked for.
+
+        Raises:
+            UsageError: naming the option.
+        """
+        if self.target not in TARGETS:
+            raise UsageError(f"no target is called {self.target!r}; there is {', '.join(TARGETS)}")
+        if not 0 <= self.max_drop < 1:
+            raise UsageError(f"--max-drop is a share of the metric from 0 to below 1, not {self.max_drop}")
+        if self.passes is not None and self.recipe is not None:
+            raise UsageError("give --passes or --recipe, not both")
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError(f"{str(self.out)!r} is a file; -o names a folder")
+        if self.samples is not None and self.samples < 1:
+            raise UsageError(f"--samples must be at least 1, not {self.samples}")
+        if self.rounds < 1:
+            raise UsageError(f"--rounds must be at least 1, not {self.rounds}")

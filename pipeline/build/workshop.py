@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the candidates: each is the original taken through a pipeline, written to a working folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...calibration.collect import Histograms, channel_means, choose, collect
+from ...calibration.data import Feeds
+from ...graph_ir import Model, UsageError, load, save
+from ...graph_ir.ops import has_subgraph, is_op
+from ...passes.base import Context
+from ...passes.quantize.insert_qdq import MEANS, RANGES, InsertQdq
+from ...passes.quantize.dynamic import QuantizeDynamic
+from ...passes.quantize.plan import Decision, plan, tensors_to_observe
+from .. import manager
+from ..instruments import Verify
+from ..presets import FREEZE, INT8_READY, LOSSLESS
+from ..spec import Pipeline, parse, spec_of
+from .result import Candidate
+from .settings import BuildSettings
+
+
+class Workshop:
+    """Makes candidates for one build.
+
+    Args:
+        settings: of the build.
+        work: a folder of its own; the caller removes it.
+    """
+
+    def __init__(self, settings: BuildSettings, work: Path) -> None:
+        self.settings = settings
+        self.work = work
+        self.notes: list[str] = []
+        self._feeds: Feeds | None = None
+        self._histograms: Histograms | None = None
+        self._means: Mapping[str, Any] | None = None
+
+    def calibrate_with(self, feeds: Feeds) -> None:
+        """Use these feeds for whatever needs data."""
+        self._feeds = feeds
+
+    @cached_property
+    def lossless(self) -> Pipeline:
+        """The passes every candidate but the original has been through."""
+        return parse(f"{FREEZE},{self.settings.passes or LOSSLESS}")
+
+    @cached_property
+    def float_candidate(self) -> Candidate:
+        """The original after the lossless passes."""
+        return self._make("float", self.settings.model, self.lossless, Context(seed=self.settings.seed))
+
+    @cached_property
+    def int8_ready(self) -> Path | None:
+        """The float model in the form quantization starts from; None when its opset cannot be raised."""
+        text = str(parse(INT8_READY))
+        context = Context(seed=self.settings.seed)
+        model = load(self.float_candidate.path)
+        manager.run(parse(text), model, context, [Verify()])
+        version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+        if version < 13:
+            self.notes += context.notes
+            self.notes.append(f"no int8: Q/DQ per channel needs opset 13, and opset {version} cannot be raised")
+            return None
+        path = self.work / "int8-ready.onnx"
+        save(model, path, provenance=True)
+        return path
+
+    def ready_model(self) -> Model:
+        """A fresh copy of the model quantization starts from, shapes inferred."""
+        if self.int8_ready is None:
+            raise UsageError("the model cannot be quantized")
+        model = load(self.int8_ready)
+        manager.run(parse("infer-shapes"), model)
+        return model
+
+    def decisions(self) -> list[Decision]:
+        """What full int8 would do with each linear node, by the min-max ranges."""
+        return plan(self.ready_model(), self._ranges("minmax")).decisions
+
+    def static(self, name: str, observer: str, options: InsertQdq, *, means: bool = False) -> Candidate:
+        """Static int8: Q/DQ with ranges chosen by one rule.
+
+        Args:
+            name: of the candidate.
+            observer: see `calibration.observers.observer`.
+            options: the pass with its options.
+            means: correct biases by the means of the float model's channels.
+        """
+        context = Context(seed=self.settings.seed, facts={RANGES: self._ranges(observer)})
+        if means:
+            context.facts[MEANS] = self._channel_means()
+        pipeline = Pipeline((spec_of(options),))
+        made = self._make(name, self._ready_path(), pipeline, context, infer=True)
+        return replace(made, pipeline=self._whole(pipeline), observer=observer)
+
+    def dynamic(self, name: str) -> Candidate | None:
+        """Dynamic int8 of the linear layers; None when there are none worth it."""
+        if self.int8_ready is None:
+            return None
+        model = self.ready_model()
+        if not any(is_op(node, "MatMul", "Gemm") for node in model.graph):
+            return None
+        pipeline = Pipeline((spec_of(QuantizeDynamic()),))
+        context = Context(seed=self.settings.seed)
+        result = manager.run(pipeline, model, context, [Verify()])
+        if not result.changed:
+            return None
+        path = self._path(name)
+        save(model, path)
+        return Candidate(name, path, self._whole(pipeline))
+
+    def has_bodies(self) -> bool:
+        """Whether the model has control flow, whose bodies stay float."""
+        return any(has_subgraph(node) for node in load(self.float_candidate.path).graph)
+
+    def _whole(self, last: Pipeline) -> str:
+        return f"{self.lossless},{parse(INT8_READY)},infer-shapes,{last}"
+
+    def _ready_path(self) -> Path:
+        if self.int8_ready is None:
+            raise UsageError("the model cannot be quantized")
+        return self.int8_ready
+
+    def _ranges(self, observer: str) -> Mapping[str, Any]:
+        return choose(self._measured(), observer).values
+
+    def _measured(self) -> Histograms:
+        if self._histograms is None:
+            model = self.ready_model()
+            names = tensors_to_observe(model)
+            tell = self.settings.progress
+            self._histograms = collect(
+                load(self._ready_path()),
+                self._data(),
+                names,
+                threads=0,
+                progress=lambda done, total: tell("calibrating", done, total),
+            )
+        return self._histograms
+
+    def _channel_means(self) -> Mapping[str, Any]:
+        if self._means is None:
+            model = self.ready_model()
+            names = [n.outputs[0].name or "" for n in model.graph if is_op(n, "Conv")]
+            self._means = channel_means(load(self._ready_path()), self._data(), names, threads=0)
+        return self._means
+
+    def _data(self) -> Iterable[Any]:
+        if self._feeds is None:
+            raise UsageError("static quantization needs calibration data; give --data")
+        return self._feeds
+
+    def _path(self, name: str) -> Path:
+        return self.work / (name.replace(" ", "-").replace("/", "-") + ".onnx")
+
+    def _make(
+        self, name: str, source: Path, pipeline: Pipeline, context: Context, *, infer: bool = False
+    ) -> Candidate:
+        model = load(source)
+        if infer:
+            manager.run(parse("infer-shapes"), model)
+        manager.run(pipeline, model, context, [Verify()])
+        self.notes += [note for note in context.notes if note not in self.notes]
+        path = self._path(name)
+        save(model, path)
+        return Candidate(name, path, str(pipeline))

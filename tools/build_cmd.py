@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tersor build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from ..pipeline.build import BuildResult
+
+
+def command(
+    model: Path = typer.Argument(..., metavar="MODEL", help="The model file; it is never touched."),
+    out: Path = typer.Option(..., "-o", "--out", metavar="DIR", help="Folder for the result."),
+    *,
+    data: str | None = typer.Option(
+        None,
+        metavar="DATA",
+        help="Calibration inputs: .npz, a folder of .npz or .npy, module:function, or random by name.",
+    ),
+    target: str = typer.Option("onnxruntime-cpu", help="Where the model will run."),
+    metric: str | None = typer.Option(
+        None, metavar="MODULE:FUNCTION", help="metric(run) -> float, higher is better."
+    ),
+    max_drop: str = typer.Option("1%", help="How much of the metric may be lost, relative: 1%, 0.01."),
+    min_sqnr: float = typer.Option(20.0, help="Without a metric: least SQNR of any output, in dB."),
+    passes: str | None = typer.Option(None, metavar="TEXT", help="A pipeline instead of the lossless one."),
+    recipe: Path | None = typer.Option(None, metavar="FILE", help="Follow a recipe instead of searching."),
+    samples: int = typer.Option(256, help="Use at most so many of the inputs."),
+    rounds: int = typer.Option(25, help="Rounds of the closing latency measurement."),
+    seed: int = typer.Option(0, help="For inputs drawn from the signature where no data is given."),
+    as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
+) -> None:
+    r"""Turn a model into a verified, smaller and faster one.
+
+    For example:
+
+    \b
+      tersor build model.onnx -o out --data calib.npz
+      tersor build model.onnx -o out --data calib.npz --metric score:accuracy --max-drop 0.5%
+      tersor build model.onnx -o out --data loader:feeds --min-sqnr 25
+      tersor build model.onnx -o out
+
+    Writes model.onnx, session.json, report.json and build.lock.json into DIR. What is shipped is never slower than
+    MODEL and keeps within the limits, as measured here; if nothing better is found, it is MODEL itself, and the report
+    says why. Without --data only the lossless part is done.
+
+    The functions: `feeds()` gives an iterable of dicts, input name to array. `metric(run)` calls `run(feed)`, which
+    gives the list of outputs, as often as it likes, and returns a number.
+    """
+    from ..pipeline.build import BuildSettings, build
+    from ..pipeline.build.report import to_dict
+    from .progress import Progress
+    from .render import print_json
+
+    with Progress(f"building {model.name}") as progress:
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            progress.say(stage)
+            progress.step(done, total)
+
+        settings = BuildSettings(
+            model=model,
+            out=out,
+            data=data,
+            metric=metric,
+            max_drop=share(max_drop),
+            min_sqnr_db=min_sqnr,
+            target=target,
+            passes=passes,
+            recipe=recipe,
+            samples=samples,
+            rounds=rounds,
+            seed=seed,
+            progress=tell,
+        )
+        result = build(settings)
+    if as_json:
+        print_json(to_dict(result, settings))
+    else:
+        _print(result, settings.out)
+
+
+def share(text: str) -> float:
+    """A share of one: `1%` or `0.01`.
+
+    Raises:
+        UsageError: when the text is neither.
+    """
+    from ..graph_ir import UsageError
+
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no share; write 1% or 0.01") from error
+
+
+def _print(result: BuildResult, out: Path) -> None:
+    from .render import print_table, quantity, size
+
+    before, after = result.facts[result.before.name], result.facts[result.winner.name]
+    rows: list[tuple[object, ...]] = [
+        ("size", size(before.size), size(after.size), f"{after.size / before.size:.0%}"),
+        ("parameters", quantity(before.parameters), quantity(after.parameters), ""),
+        ("MACs", quantity(before.macs), quantity(after.macs), ""),
+        ("nodes", before.nodes, after.nodes, ""),
+    ]
+    for threads, times in result.latency.items():
+        cells = [
+            f"{t.median_ms:.3f} ms ({t.p10_ms:.3f} - {t.p90_ms:.3f})"
+            for t in (times[result.before.name], times[result.winner.name])
+        ]
+        name = f"latency, {threads} thread{'s' if threads > 1 else ''}"
+        rows.append((name, *cells, f"{result.speedup(threads):.2f}x faster"))
+    judgement = result.judged[result.winner.name][1]
+    reference = result.judged[result.before.name][1]
+    if judgement.metric is not None and reference.metric is not None:
+        drop = f"{judgement.drop or 0:+.2%} lost"
+        rows.append(("metric", f"{reference.metric:.4f}", f"{judgement.metric:.4f}", drop))
+    rows += [
+        (f"output {name}", "", f"{c.sqnr_db:.1f} dB SQNR", f"cosine {c.cosine:.5f}")
+        for name, c in judgement.fidelity.items()
+    ]
+    if result.audit is not None:
+        found = result.audit
+        rows.append(
+            ("int8 coverage", "", f"{found.linear_int8} of {found.linear_total} linear nodes",
+             f"{found.macs_share:.0%} of MACs")
+        )  # fmt: skip
+    print_table(("", result.before.name, result.winner.name, ""), rows)
+    print(f"\nshipped: {result.why}")
+    if result.audit is not None:
+        for row in result.audit.misses:
+            if row.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+                print(f"not int8: {row.node} ({row.op_type}): {row.reason or 'left float'}")
+    for note in result.notes:
+        print(f"note: {note}")
+    print(f"written to {out}: model.onnx, session.json, report.json, build.lock.json")
