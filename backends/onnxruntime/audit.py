@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from .charge import LINEAR, Kernel, SourceNode
 from .config import SessionConfig
 from .graph_view import DQ, Q, Scope, Verdict
 from .misread import misread
-from .optimized import Kernel, Optimized, SourceNode, optimized_with_sources
-from .rules import LINEAR, data_inputs, explain
+from .optimized import Optimized, optimized_with_sources
+from .rules import data_inputs, explain
 from .source import ModelSource
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .charge import LINEAR
 from .clamps import CLAMPS, clamp_verdict, is_redundant
 from .graph_view import Q, Quant, Scope, Verdict, dq_of, float_attribute, label, quant_of, string_attribute
 from .misread import bias_scale
@@ -19,7 +20,6 @@ from .misread import bias_scale
 if TYPE_CHECKING:
     import onnx
 
-LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 FLOAT_OUT = frozenset({"Gemm", "MatMul"})  # these have kernels with int8 inputs and a float output
 COMPUTING = frozenset(
     {"Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "Where"}

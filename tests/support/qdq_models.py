@@ -32,7 +32,7 @@ class Qdq:
         self._count += 1
         return f"{stem}_{self._count}"
 
-    def const(self, array: NDArray[np.generic], stem: str = "c") -> str:
+    def const(self, array: NDArray[Any] | np.generic, stem: str = "c") -> str:
         name = self.fresh(stem)
         self.constants.append(numpy_helper.from_array(np.asarray(array), name))
         return name
