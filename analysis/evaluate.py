@@ -149,11 +149,10 @@ def check_feed(signature: Signature, feed: Feed, index: int | None = None, *, fi
                 f"{where} has {name!r}, which is no input of the model; it takes {', '.join(names)}"
             )
     for name, kind, dims in signature.inputs:
-        array = feed[name]
-        if not isinstance(array, np.ndarray):
-            raise DataError(f"{where}, input {name!r}: a {type(array).__name__}, not a numpy array")
-        array = np.asarray(array)
-        _check_array(f"{where}, input {name!r}", array, kind, dims, finite=finite)
+        given: object = feed[name]
+        if not isinstance(given, np.ndarray):
+            raise DataError(f"{where}, input {name!r}: a {type(given).__name__}, not a numpy array")
+        _check_array(f"{where}, input {name!r}", feed[name], kind, dims, finite=finite)
 
 
 def input_dtype(kind: str) -> np.dtype[Any] | None:
@@ -179,8 +178,7 @@ def _check_array(
         if not fits:
             wanted = ", ".join("?" if d is None else str(d) for d in dims)
             raise DataError(f"{where}: shape {shape}, the model takes [{wanted}]")
-    kind_of: np.dtype[Any] = array.dtype
-    is_float = kind_of.kind == "f" or kind_of.name.startswith(("bfloat", "float"))
+    is_float = str(array.dtype).startswith(("float", "bfloat"))
     if finite and is_float and not np.isfinite(array).all():
         what = "NaN" if np.isnan(array).any() else "infinite values"
         raise DataError(f"{where}: holds {what}; mend the data or its preprocessing")
