@@ -84,18 +84,18 @@ class Histogram:
         flat = _as_float(array)
         if not flat.size:
             return
-        low, high = float(flat.min()), float(flat.max())
+        low, high = float(np.min(flat)), float(np.max(flat))
         if math.isnan(low) or math.isnan(high):
             raise DataError("NaN among the values to calibrate on; the model or its data is broken")
         if math.isinf(low) or math.isinf(high):
             finite = np.isfinite(flat)
-            self.infinite += int(flat.size - np.count_nonzero(finite))
-            flat = flat[finite]
+            self.infinite += flat.size - int(np.count_nonzero(finite))
+            flat = _as_float(np.extract(finite, flat))
             if not flat.size:
                 return
-            low, high = float(flat.min()), float(flat.max())
+            low, high = float(np.min(flat)), float(np.max(flat))
         self._cover(low, high)
-        self.zeros += int(flat.size - np.count_nonzero(flat))
+        self.zeros += flat.size - int(np.count_nonzero(flat))
         if low == high:
             self.counts[_cell(low, self.exponent) - self.base] += flat.size
             return

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -117,7 +119,7 @@ def test_entropy_cuts_a_far_outlier_and_keeps_an_even_spread() -> None:
     assert Entropy().result(histogram(sample("relu6")), U8) == (0.0, 6.0)
 
 
-def plain_divergence(counts: Data, end: int, levels: int) -> float:
+def plain_divergence(counts: NDArray[Any], end: int, levels: int) -> float:
     """KL(P || Q) of the window ``counts[:end]`` written out as in the slides."""
     p: Data = np.array(counts[:end])
     outliers = counts[end:].sum()
@@ -136,12 +138,12 @@ def plain_divergence(counts: Data, end: int, levels: int) -> float:
 
 def test_running_sums_give_the_divergence_written_out() -> None:
     rng = np.random.default_rng(3)
-    counts = np.floor(rng.exponential(2.0, 200)) * (rng.random(200) < 0.7)
+    counts: Data = np.floor(rng.exponential(2.0, 200)) * (rng.random(200) < 0.7)
     ends = np.arange(16, 201)
     got = divergences(counts, np.zeros_like(ends), ends, 16)
     expected = [plain_divergence(counts, int(end), 16) for end in ends]
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
-    mirrored = divergences(counts[::-1].copy(), 200 - ends, np.full_like(ends, 200), 8)
+    mirrored = divergences(np.flip(counts), 200 - ends, np.full_like(ends, 200), 8)
     assert np.isfinite(mirrored).any()
 
 
