@@ -116,8 +116,15 @@ class Session(Protocol):
 class Backend(Protocol):
     """Where a model goes. Heavy packages load inside the methods, never when the class is imported."""
 
-    name: str
-    legalize: str  # pipeline text that a model needs before `emit`
+    @property
+    def name(self) -> str:
+        """What a command line calls it."""
+        ...
+
+    @property
+    def legalize(self) -> str:
+        """Pipeline text that a model needs before `emit`; may be empty."""
+        ...
 
     def available(self) -> Missing | None:
         """None when it can be used here."""

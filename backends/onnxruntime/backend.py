@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from ...graph_ir import Model, Node, fingerprint, save
 from ..base import Artifact, BackendError, Feed, Missing, Profile, Support
@@ -24,9 +23,9 @@ _DEFAULT = SessionConfig()
 class OnnxRuntimeBackend:
     """Models for `onnxruntime.InferenceSession` on CPU: an ONNX file, and `session.json` beside it."""
 
-    name: ClassVar[str] = "onnxruntime-cpu"
+    name: str = "onnxruntime-cpu"
     # The runtime takes any standard model and does its own lowering; nothing has to be rewritten first.
-    legalize: ClassVar[str] = ""
+    legalize: str = ""
 
     def available(self) -> Missing | None:
         """None when onnxruntime can be imported."""

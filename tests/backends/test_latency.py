@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turn-by-turn measurement and paired statistics, on a clock that the test drives."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+
+from tersor.backends.onnxruntime.config import SessionConfig
+from tersor.backends.onnxruntime.latency import Latency, compare, faster, measure, quantile, session_runners
+from tersor.graph_ir import DataError
+
+
+class Machine:
+    """A clock, and candidates that move it; `load` slows everything down as time goes on."""
+
+    def __init__(self, load: Callable[[float], float] = lambda _: 1.0) -> None:
+        self.now = 0.0
+        self.log: list[str] = []
+        self._load = load
+
+    def clock(self) -> float:
+        return self.now
+
+    def candidate(
+        self, name: str, seconds: float, jitter: Callable[[], float] = lambda: 1.0
+    ) -> Callable[[], None]:
+        def run() -> None:
+            self.log.append(name)
+            self.now += seconds * self._load(self.now) * jitter()
+
+        return run
+
+
+def latency(name: str, *turns: float) -> Latency:
+    return Latency(name, turns, min(turns), 1)
+
+
+def test_candidates_take_turns() -> None:
+    machine = Machine()
+    runs = {"a": machine.candidate("a", 1.0), "b": machine.candidate("b", 1.0)}
+    measure(runs, rounds=3, clock=machine.clock)
+    assert "".join(machine.log) == "aa" + "bb" + "ab" * 3
+
+
+def test_short_runs_fill_their_turn_after_one_that_does_not_count() -> None:
+    machine = Machine()
+    found = measure({"a": machine.candidate("a", 0.005)}, rounds=2, min_time=0.02, clock=machine.clock)
+    assert found["a"].repeats == 4
+    assert len(machine.log) == 2 + 2 * (1 + 4)
+    assert found["a"].median_ms == pytest.approx(5.0)
+
+
+def test_a_slow_minute_hits_all_candidates_alike() -> None:
+    machine = Machine(load=lambda now: 3.0 if 10 < now < 25 else 1.0)
+    runs = {"a": machine.candidate("a", 0.9), "b": machine.candidate("b", 1.0)}
+    found = measure(runs, rounds=20, clock=machine.clock)
+    assert found["a"].p90_ms > 2 * found["a"].min_ms
+    ratio = compare(found["a"], found["b"])
+    assert ratio.median == pytest.approx(0.9)
+    assert faster(found["a"], found["b"])
+    assert not faster(found["b"], found["a"])
+
+
+def test_equal_candidates_in_noise_are_not_told_apart() -> None:
+    draw = random.Random(5)
+    wrong = 0
+    for _ in range(100):
+        a = latency("a", *(draw.lognormvariate(0, 0.3) for _ in range(25)))
+        b = latency("b", *(draw.lognormvariate(0, 0.3) for _ in range(25)))
+        wrong += compare(a, b).decided
+    assert wrong <= 10
+
+
+def test_the_interval_is_that_of_the_sign_test() -> None:
+    a = latency("a", *range(1, 11))
+    ratio = compare(a, latency("b", *[1.0] * 10))
+    # With 10 rounds the second smallest and second largest hold the median with 97.9 %.
+    assert (ratio.median, ratio.low, ratio.high) == pytest.approx((5.5, 2.0, 9.0))
+
+
+def test_five_rounds_decide_nothing() -> None:
+    ratio = compare(latency("a", *[1.0] * 5), latency("b", *[2.0] * 5))
+    assert (ratio.median, ratio.low, ratio.high) == (pytest.approx(0.5), 0.0, math.inf)
+    assert not ratio.decided
+    assert compare(latency("a", *[1.0] * 6), latency("b", *[2.0] * 6)).decided
+
+
+def test_a_margin_must_be_beaten() -> None:
+    a, b = latency("a", *[0.97] * 10), latency("b", *[1.0] * 10)
+    assert faster(a, b)
+    assert not faster(a, b, margin=0.05)
+
+
+def test_the_budget_ends_the_rounds_but_not_the_first() -> None:
+    machine = Machine()
+    found = measure({"a": machine.candidate("a", 1.0)}, rounds=50, budget_s=7.5, clock=machine.clock)
+    assert (found["a"].rounds, machine.now <= 7.5) == (5, True)
+    machine = Machine()
+    assert measure({"a": machine.candidate("a", 9.0)}, budget_s=1.0, clock=machine.clock)["a"].rounds == 1
+
+
+def test_a_settled_ratio_stops_early() -> None:
+    machine = Machine()
+    runs = {"a": machine.candidate("a", 1.0), "b": machine.candidate("b", 2.0)}
+    found = measure(runs, rounds=50, budget_s=1e9, precision=0.01, clock=machine.clock)
+    assert found["b"].rounds == 8
+    draw = random.Random(1)
+    machine = Machine()
+    runs = {
+        "a": machine.candidate("a", 1.0, lambda: draw.uniform(0.5, 1.5)),
+        "b": machine.candidate("b", 2.0, lambda: draw.uniform(0.5, 1.5)),
+    }
+    assert measure(runs, rounds=30, budget_s=1e9, precision=0.01, clock=machine.clock)["b"].rounds == 30
+
+
+def test_a_clock_that_stands_still_is_survived() -> None:
+    found = measure({"a": lambda: None, "b": lambda: None}, rounds=8, clock=lambda: 0.0)
+    assert compare(found["a"], found["b"]).median == 1.0
+
+
+def test_wrong_use_is_refused() -> None:
+    with pytest.raises(DataError, match="at least one candidate"):
+        measure({})
+    with pytest.raises(DataError, match="side by side"):
+        compare(latency("a", 1.0), latency("b", 1.0, 2.0))
+
+
+def test_quantiles_are_interpolated() -> None:
+    assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
+    assert quantile([0.0, 1.0], 0.9) == pytest.approx(0.9)
+    assert quantile([7.0], 0.99) == 7.0
+
+
+def test_session_runners_run_the_models_and_close_them() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 20]> g (float[4] x) => (float[4] y) { y = Neg(x) }'
+    )
+    feed = {"x": np.ones(4, np.float32)}
+    with session_runners({"a": (model, SessionConfig())}, feed) as runners:
+        assert np.array_equal(np.asarray(runners["a"]()), [[-1.0] * 4])
+    with pytest.raises(DataError), session_runners({"a": (model, SessionConfig())}, {}):
+        pass
