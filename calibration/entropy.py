@@ -27,7 +27,7 @@ from .scheme import Scheme
 _Counts = NDArray[np.float64]
 _Cells = NDArray[np.int64]
 
-_THRESHOLDS = 512
+_THRESHOLDS = 256
 _LEAST_HELD = 0.9  # share of the non-zero values that no window may clip away
 _HALF = 0.5  # count given to a level that only clipped values fall into
 

@@ -24,10 +24,11 @@ from .scheme import Scheme
 
 _Vector = NDArray[np.float64]
 
-_SWEEP = 64  # ranges tried in the first sweep, geometrically spaced down to _DEEPEST of the full one
+_SWEEP = 32  # ranges tried in the first sweep, geometrically spaced down to _DEEPEST of the full one
 _DEEPEST = 1 / 128
 _FINE = 9  # ranges tried in each refining sweep
 _ROUNDS = 3
+_BLOCK = 8  # ranges judged at once: the temporaries stay in the cache
 
 
 @dataclass(frozen=True)
@@ -35,23 +36,35 @@ class _Spread:
     """The distribution: an even density per cell, and points."""
 
     edges: _Vector
-    density: _Vector
+    weights: _Vector  # of G at each edge: density left of it less density right of it
     points: _Vector
-    weights: _Vector
+    masses: _Vector
     total: float
 
     def errors(self, low: _Vector, high: _Vector, scheme: Scheme) -> _Vector:
         """Mean squared error of each range ``[low[i], high[i]]``, shape ``[len(low)]``."""
+        blocks = [slice(start, start + _BLOCK) for start in range(0, low.size, _BLOCK)]
+        return np.concatenate([self._errors(low[block], high[block], scheme) for block in blocks])
+
+    def _errors(self, low: _Vector, high: _Vector, scheme: Scheme) -> _Vector:
         step, first, last = grid(low, high, scheme)
-        column = (step[:, None], first[:, None], last[:, None])
-        scaled = self.edges / column[0]
-        code = np.clip(np.rint(scaled), column[1], column[2])
-        scaled -= code
-        primitive = code / 12 + scaled * scaled * scaled / 3
-        spread = step**3 * (np.diff(primitive, axis=1) @ self.density)
-        scaled = self.points / column[0]
-        away = scaled - np.clip(np.rint(scaled), column[1], column[2])
-        return (spread + step**2 * ((away * away) @ self.weights)) / self.total
+        code, away = _restored(self.edges, step, first, last)
+        spread = code @ self.weights / 12
+        cube = away * away
+        cube *= away
+        spread += cube @ self.weights / 3
+        _, away = _restored(self.points, step, first, last)
+        return (step**3 * spread + step**2 * ((away * away) @ self.masses)) / self.total
+
+
+def _restored(values: _Vector, step: _Vector, first: _Vector, last: _Vector) -> tuple[_Vector, _Vector]:
+    """Code of each value and its distance from the code in steps, shape ``[ranges, values]``."""
+    away = values / step[:, None]
+    code = np.rint(away)
+    np.maximum(code, first[:, None], out=code)
+    np.minimum(code, last[:, None], out=code)
+    away -= code
+    return code, away
 
 
 def grid(low: _Vector, high: _Vector, scheme: Scheme) -> tuple[_Vector, _Vector, _Vector]:
@@ -76,7 +89,7 @@ def best_range(histogram: Histogram, scheme: Scheme) -> tuple[float, float]:
     if low == high:
         return low, high
     spread = _spread(histogram)
-    if not spread.density.any() and not spread.weights.any():
+    if not spread.weights.any() and not spread.masses.any():
         return low, high
     if scheme.symmetric:
         bound = max(-low, high)
@@ -123,4 +136,7 @@ def _spread(histogram: Histogram) -> _Spread:
     width = np.diff(edges)
     flat = width <= 0
     density = np.divide(counts, width, out=np.zeros_like(counts), where=~flat)
-    return _Spread(edges, density, edges[:-1][flat], counts[flat], float(histogram.count))
+    weights = np.zeros_like(edges)
+    weights[1:] += density
+    weights[:-1] -= density
+    return _Spread(edges, weights, edges[:-1][flat], counts[flat], float(histogram.count))
