@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
 from tersor.graph_ir import Model, from_proto, parse, signature_of, to_text, verify
 from tersor.graph_ir.ops import walk_nodes
@@ -67,6 +69,14 @@ def retyped(model: Model, dtype: onnx.TensorProto.DataType) -> Model:
         if tensor.data_type == onnx.TensorProto.FLOAT:
             array = onnx.numpy_helper.to_array(tensor).astype(onnx.helper.tensor_dtype_to_np_dtype(dtype))
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    return from_proto(proto)
+
+
+def with_array(model: Model, name: str, array: NDArray[Any]) -> Model:
+    """The model with other data in an initializer (ONNX text has no infinity)."""
+    proto = snapshot(model)
+    (tensor,) = (t for t in proto.graph.initializer if t.name == name)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, name))
     return from_proto(proto)
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import onnx
 import pytest
 
-from tersor.graph_ir import Model, from_proto, to_proto
+from tersor.graph_ir import Model
 from tersor.passes.fuse.affine import FoldAffine
-from tests.support.rewriting import declined, model_of, retyped, rewrite
+from tests.support.rewriting import declined, model_of, retyped, rewrite, with_array
 
 FOLD = FoldAffine()
 W = "float[6,4,3,3] w = {seed}, float[6] k = {seed}"
@@ -89,10 +89,8 @@ def test_weights_that_would_be_damaged(c: str, op: str, reason: str) -> None:
 
 
 def test_infinite_constant() -> None:
-    proto = to_proto(after_conv("y = Mul(n, c)", "1"))
-    (c,) = (tensor for tensor in proto.graph.initializer if tensor.name == "c")
-    c.CopyFrom(onnx.numpy_helper.from_array(np.array([np.inf], np.float32), "c"))
-    assert declined(FOLD, from_proto(proto)) == {"folded weights are not finite"}
+    model = with_array(after_conv("y = Mul(n, c)", "1"), "c", np.array([np.inf], np.float32))
+    assert declined(FOLD, model) == {"folded weights are not finite"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operators in the one form that later passes and int8 kernels know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...graph_ir import Model, Rewriter, Value
+from ...graph_ir.ops import constant_tensor
+from ..base import Context, Exactness, Pass
+from ..pattern import Match, Miss, Rule, const, op, var
+from .weights import FLOATS, fold_weights, wide
+
+
+class OneSlope(Rule):
+    """PRelu whose slopes are all one a >= 0 is LeakyRelu with alpha = a: both are x or a x by the sign of x.
+
+    Not valid for integers, or a slope float32 (LeakyRelu's attribute) cannot hold. A negative slope is left
+    alone: it gives PRelu(+0) = -0 where LeakyRelu gives +0.
+    """
+
+    root: ClassVar = op("PRelu", var("x"), const("slope"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """The LeakyRelu."""
+        tensor = constant_tensor(m["slope"])
+        if tensor is None or tensor.dtype not in FLOATS or tensor.size == 0:
+            return Miss("slope is not a float constant")
+        slopes = wide(tensor.numpy()).reshape(-1)
+        first = float(slopes[0])
+        if not (slopes == first).all() or not np.isfinite(first):
+            return Miss("slopes differ")
+        if np.signbit(slopes).any():
+            return Miss("slope is negative")
+        if float(np.float32(first)) != first:
+            return Miss("slope is no float32")
+        return rw.node("LeakyRelu", [m["x"]], {"alpha": first}, before=m.root).outputs[0]
+
+
+class SubtractConstant(Rule):
+    """x - c = x + (-c), bit for bit: subtraction is defined as that addition (IEEE 754, 5.4.1).
+
+    Not valid for unsigned integers; not done for signed ones, whose least number has no negative.
+    """
+
+    root: ClassVar = op("Sub", var("x"), const("c"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """The Add."""
+        tensor = constant_tensor(m["c"])
+        if tensor is None or tensor.dtype not in FLOATS:
+            return Miss("not a float constant")
+        if rw.opset(m.root) < 7:
+            return Miss("opset below 7")
+        negative = rw.constant(np.asarray(np.negative(tensor.numpy())), m["c"].name or "addend", m.root)
+        return rw.node("Add", [m["x"], negative], before=m.root).outputs[0]
+
+
+@dataclass(frozen=True)
+class Canonicalize(Pass):
+    """Write PRelu of one slope as LeakyRelu, and a constant subtracted as its negative added.
+
+    The algebra and limits stand with the rules `OneSlope` and `SubtractConstant`. onnxruntime has int8
+    kernels for LeakyRelu and Add, and none for PRelu and Sub.
+    """
+
+    name: ClassVar = "canonicalize"
+    exact: ClassVar = Exactness.BITWISE
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Rewrite wherever valid; True if anything changed."""
+        return fold_weights(model, ctx, [OneSlope(), SubtractConstant()])

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ReduceMean over all spatial axes as GlobalAveragePool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...graph_ir import DataType, Model, Rewriter, Value, constant
+from ...graph_ir.ops import input_at, int_attr, ints_attr, rank
+from ..base import Context, Exactness, Pass
+from ..driver import apply_rules
+from ..pattern import Match, Miss, Rule, maybe, op, var
+
+_DTYPES = (DataType.FLOAT16, DataType.FLOAT)  # onnxruntime has a double kernel for ReduceMean only
+
+
+class SpatialMean(Rule):
+    """The mean over axes 2 to r - 1 of a tensor of rank r: GlobalAveragePool, squeezed without keepdims."""
+
+    root: ClassVar = op("ReduceMean", var("x"), maybe(var("axes")))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """The pool, and the Squeeze if dimensions are not kept."""
+        node, x = m.root, m["x"]
+        ndim = rank(x)
+        if ndim is None or ndim < 3:
+            return Miss("not known to have spatial axes")
+        if x.dtype not in _DTYPES:
+            return Miss("not known to be floats GlobalAveragePool takes")
+        given = input_at(node, 1)
+        array = constant(given)
+        if given is not None and array is None:
+            return Miss("axes are not constant")
+        axes = ints_attr(node, "axes") if array is None else [int(a) for a in array.reshape(-1)]
+        if not axes:
+            return Miss("no axes: the mean of everything, or of nothing")
+        if sorted(a % ndim for a in axes if -ndim <= a < ndim) != list(range(2, ndim)):
+            return Miss("other axes than the spatial ones")
+        pooled = rw.node("GlobalAveragePool", [x], before=node).outputs[0]
+        if int_attr(node, "keepdims", 1):
+            return pooled
+        spatial = list(range(2, ndim))
+        if rw.opset(node) < 13:
+            return rw.node("Squeeze", [pooled], {"axes": spatial}, before=node).outputs[0]
+        where = rw.constant(np.array(spatial, dtype=np.int64), "spatial_axes", node)
+        return rw.node("Squeeze", [pooled, where], before=node).outputs[0]
+
+
+@dataclass(frozen=True)
+class ReduceMeanToGlobalAveragePool(Pass):
+    """Turn ReduceMean over all spatial axes into GlobalAveragePool.
+
+    The mean over axes 2 to r - 1 of x [N, C, ...] is GlobalAveragePool(x), which keeps the reduced axes as 1;
+    without keepdims a Squeeze drops them. That is one node more, but a view that costs nothing and that int8
+    passes through, while onnxruntime has an int8 kernel for the pool and none for ReduceMean; a later merge
+    of reshapes takes the Squeeze into a Flatten or Reshape behind it.
+
+    Not valid, so left alone: unknown rank, or rank below 3; axes that are not constant or are not exactly the
+    spatial ones; no axes (the mean of all, or with noop_with_empty_axes of nothing); integers. Not done for
+    double and bfloat16, for which onnxruntime has no such pool.
+    """
+
+    name: ClassVar = "reduce-mean-to-global-average-pool"
+    exact: ClassVar = Exactness.ROUNDING
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Rewrite wherever valid; True if anything changed."""
+        return apply_rules(model, ctx, [SpatialMean()])

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from tersor.passes.fuse.canonicalize import Canonicalize
+from tests.support.numerics import assert_bitwise
+from tests.support.rewriting import declined, model_of, retyped, rewrite, with_array
+
+CANON = Canonicalize()
+ODD = np.array([0.0, -0.0, 1.5, -1.5, np.inf, -np.inf, 1e-45, -1e-45, 3e38, -3e38], np.float32).reshape(
+    1, 2, 5
+)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 16, 20])
+@pytest.mark.parametrize("slope", ["float[2,1] s = {0.25, 0.25}", "float[1] s = {0.1}", "float s = {0.0}"])
+def test_one_slope(slope: str, opset: int) -> None:
+    model = model_of("y = PRelu(x, s)", slope, x="float[1,2,5] x", y="float[1,2,5] y", opset=opset)
+    done = rewrite(CANON, model)
+    assert done.ops == ["LeakyRelu"]
+    assert not done.model.graph.initializers
+    assert_bitwise(done.before, done.model, {"x": ODD})
+
+
+@pytest.mark.parametrize(
+    ("slope", "reason"),
+    [
+        ("float[2,1] s = {0.25, 0.5}", "slopes differ"),
+        ("float[1] s = {-0.25}", "slope is negative"),
+        ("float[2,1] s = {0.0, -0.0}", "slope is negative"),
+    ],
+)
+def test_slopes_that_stay(slope: str, reason: str) -> None:
+    model = model_of("y = PRelu(x, s)", slope, x="float[1,2,5] x", y="float[1,2,5] y")
+    assert declined(CANON, model) == {reason}
+
+
+def test_slope_of_integers_or_too_fine_for_the_attribute_stays() -> None:
+    model = model_of("y = PRelu(x, s)", "int32[1] s = {2}", x="int32[1,2,5] x", y="int32[1,2,5] y")
+    assert declined(CANON, model) == {"slope is not a float constant"}
+    model = model_of("y = PRelu(x, s)", "double[1] s = {0.1}", x="double[1,2,5] x", y="double[1,2,5] y")
+    assert declined(CANON, model) == {"slope is no float32"}
+    model = model_of(
+        "y = PRelu(x, s)", "float[1] s = {0.5}", x="float[1,2,5] x, float[1] s", y="float[1,2,5] y"
+    )
+    declined(CANON, model)
+
+
+@pytest.mark.parametrize("shape", ["", "[5]", "[2,1]", "[3,1,1]"])
+def test_subtracted_constant(shape: str) -> None:
+    y = "3,2,5" if shape == "[3,1,1]" else "1,2,5"
+    model = model_of("y = Sub(x, c)", f"float{shape} c = {{seed}}", x="float[1,2,5] x", y=f"float[{y}] y")
+    done = rewrite(CANON, model)
+    assert done.ops == ["Add"]
+    assert_bitwise(done.before, done.model, {"x": ODD})
+
+
+@pytest.mark.parametrize("c", [0.0, -0.0, np.inf, 1.5, 1e-45])
+def test_odd_constants(c: float) -> None:
+    model = model_of("y = Sub(x, c)", "float c = {1.0}", x="float[1,2,5] x", y="float[1,2,5] y")
+    done = rewrite(CANON, with_array(model, "c", np.array(c, np.float32)))
+    finite = ODD if np.isfinite(c) else np.where(np.isinf(ODD), np.float32(2), ODD)
+    assert_bitwise(done.before, done.model, {"x": finite})
+
+
+def test_shared_constant_is_copied() -> None:
+    model = model_of(
+        "p = Sub(x, c) y = Mul(p, c)", "float[5] c = {seed}", x="float[1,2,5] x", y="float[1,2,5] y"
+    )
+    done = rewrite(CANON, retyped(model, onnx.TensorProto.DOUBLE))
+    assert done.ops == ["Add", "Mul"]
+    assert set(done.model.graph.initializers) == {"c", "c_1"}
+
+
+def test_subtractions_that_stay() -> None:
+    x, y = "float[1,2,5] x", "float[1,2,5] y"
+    declined(CANON, model_of("y = Sub(c, x)", "float c = {2.0}", x=x, y=y))
+    declined(CANON, model_of("y = Sub(x, c)", "float c = {2.0}", x=f"{x}, float c", y=y))
+    model = model_of("y = Sub(x, c)", "int64 c = {2}", x="int64[3] x", y="int64[3] y")
+    assert declined(CANON, model) == {"not a float constant"}
+    old = model_of("y = Sub<broadcast = 1>(x, c)", "float[1] c = {2.0}", x=x, y=y, opset=6)
+    assert declined(CANON, old) == {"opset below 7"}
+
+
+def test_in_functions() -> None:
+    function = """<domain: "local", opset_import: ["" : 17]>
+    block (a) => (r) {
+      c = Constant<value_float = 3.0>()
+      p = Sub(a, c)
+      r = PRelu(p, c)
+    }"""
+    model = model_of("y = local.block(x)", x="float[1,2,5] x", y="float[1,2,5] y", functions=function)
+    assert rewrite(CANON, model).ops == ["block", "Add", "LeakyRelu"]
