@@ -20,6 +20,9 @@ RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
 
+# The ai.onnx operators with bodies; asking a node for its attributes costs more than asking for its type.
+_BODY_OPS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
 
 def is_standard(node: ir.Node) -> bool:
     """Whether the node's operator belongs to the ai.onnx domain."""
@@ -33,6 +36,8 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
 
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     """The bodies held by the node's attributes (If, Loop, Scan and custom ops), in attribute order."""
+    if node.op_type not in _BODY_OPS and node.domain in STANDARD_DOMAINS:
+        return
     for attr in node.attributes.values():
         if attr.type == ir.AttributeType.GRAPH and not attr.is_ref():
             yield attr.as_graph()
@@ -42,12 +47,14 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 
 def has_subgraph(node: ir.Node) -> bool:
     """Whether any attribute of the node holds a graph."""
+    if node.op_type not in _BODY_OPS and node.domain in STANDARD_DOMAINS:
+        return False
     return any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
 
 
 def has_reference_attribute(node: ir.Node) -> bool:
     """Whether an attribute's value is only known where the enclosing function is called."""
-    return any(a.is_ref() for a in node.attributes.values())
+    return bool(node.attributes) and any(a.is_ref() for a in node.attributes.values())
 
 
 def graphs_within(graph: ir.Graph) -> Iterator[ir.Graph]:

@@ -118,7 +118,7 @@ class Rewriter:
         """
         _, owners = self._index()
         outermost = owners[_graph_of(near)]
-        tensor = ir.tensor(array) if isinstance(array, np.ndarray) else array
+        tensor = _as_tensor(array)
         if outermost in self._functions:
             attribute = ir.AttrTensor("value", tensor)
             made = self.node("Constant", [], [attribute], before=near, name=name).outputs[0]
@@ -320,6 +320,13 @@ def keep_origins(source: ir.Node, target: ir.Node) -> None:
     """Let a node carry another node's origins besides its own."""
     own = cast("tuple[str, ...]", target.meta.get(ORIGINS, ()))
     set_origins(target, (*own, *origins(source)))
+
+
+def _as_tensor(array: np.ndarray[Any, Any] | ir.TensorProtocol) -> ir.TensorProtocol:
+    if not isinstance(array, np.ndarray):
+        return array
+    # The general constructor asks for protocols at run time, which is slow.
+    return ir.tensor(array) if array.dtype.kind in "OUST" else ir.Tensor(array)
 
 
 def _graph_of(node: ir.Node) -> ir.Graph:

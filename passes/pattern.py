@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph_ir import Node, Rewriter, Value
-from ..graph_ir.ops import constant_tensor, has_reference_attribute, is_standard
+from ..graph_ir.ops import constant_tensor, has_reference_attribute, is_constant, is_standard
 
 
 class Pattern:
@@ -185,10 +185,33 @@ class Rule:
 
 def match(pattern: Op, node: Node) -> Match | None:
     """Match a pattern at a node; None when it does not fit."""
+    if not _could_match(pattern, node):
+        return None
     for found in _match_node(pattern, node, Match(node)):
         if _closed(found):
             return found
     return None
+
+
+def _could_match(pattern: Op, node: Node) -> bool:
+    """A quick look, without binding anything, that turns most nodes away."""
+    inputs = node.inputs
+    if pattern.commutes:
+        return len(inputs) == len(pattern.inputs) and (
+            (_fits(pattern.inputs[0], inputs[0]) and _fits(pattern.inputs[1], inputs[1]))
+            or (_fits(pattern.inputs[0], inputs[1]) and _fits(pattern.inputs[1], inputs[0]))
+        )
+    count = len(inputs)
+    return all(_fits(p, inputs[i] if i < count else None) for i, p in enumerate(pattern.inputs))
+
+
+def _fits(pattern: Pattern, value: Value | None) -> bool:
+    if isinstance(pattern, Op):
+        producer = None if value is None else value.producer()
+        return producer is not None and producer.op_type in pattern.op_types
+    if isinstance(pattern, Const):
+        return is_constant(value)
+    return value is not None or isinstance(pattern, (Maybe, Either))
 
 
 def _match_node(pattern: Op, node: Node, so_far: Match) -> Iterator[Match]:
