@@ -25,6 +25,7 @@ from .scheme import U8, Scheme
 
 BUDGET = 256 << 20  # bytes of values kept at once
 _PROBE = 64  # values of unknown size that are measured in one run
+_SENTINEL = 1e9  # magnitude that masks use instead of infinity; a step of 8 bits would swallow all else
 
 Progress = Callable[[int, "int | None"], None]
 
@@ -208,8 +209,12 @@ def _range(histogram: Histogram, rule: Observer, scheme: Scheme) -> TensorRange:
         return TensorRange(0.0, 0.0, 0.0, 0.0, 0, rule.name, unsafe=reason)
     low, high = rule.result(histogram, scheme)
     mean, deviation = histogram.moments()
-    unsafe = f"{histogram.infinite} infinite values" if histogram.infinite else ""
     smallest, largest = histogram.minimum, histogram.maximum
+    unsafe = ""
+    if histogram.infinite:
+        unsafe = f"{histogram.infinite} infinite values"
+    elif max(-smallest, largest) >= _SENTINEL:
+        unsafe = f"values from {smallest:.3g} to {largest:.3g}, which stand for infinity"
     return TensorRange(low, high, smallest, largest, histogram.count, rule.name, mean, deviation, unsafe)
 
 

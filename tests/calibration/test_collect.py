@@ -136,6 +136,15 @@ def test_values_that_overflow_are_marked_unsafe() -> None:
     assert np.isfinite([found.values["y"].lo, found.values["y"].hi]).all()
 
 
+def test_masks_are_marked_unsafe() -> None:
+    text = TEXT.replace("r = Relu(c)", "r = Mul(c, big)").replace(
+        "b = {seed}>", "b = {seed}, float[1] big = {-1e30}>"
+    )
+    found = choose(collect(parse(text), data(), ["c", "r"]), "minmax")
+    assert found.values["c"].unsafe == ""
+    assert "stand for infinity" in found.values["r"].unsafe
+
+
 class Shrinking:
     """Gives one feed less on each pass."""
 
