@@ -52,6 +52,11 @@ def mark(index: int) -> str:
     return f"@{index}@"
 
 
+def unmarked(text: str, sources: Sequence[SourceNode]) -> str:
+    """The runtime's words with the nodes' own names in place of their marks."""
+    return _MARK.sub(lambda found: sources[int(found[1])].label, text)
+
+
 def charge(proto: onnx.ModelProto, sources: Sequence[SourceNode], folder: Path) -> list[Kernel]:
     """Charge every node of the optimized graph to source nodes that went in under their marks."""
     by_output = {name: item for item in sources for name in item.node.output if name}

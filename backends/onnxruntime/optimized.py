@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base import BackendError
-from .charge import Kernel, SourceNode, charge, mark
+from .charge import Kernel, SourceNode, charge, mark, unmarked
 from .config import SessionConfig
 from .graph_view import label, scopes_of
 from .session import Level, make_session, session_options
@@ -81,7 +81,10 @@ def optimized_with_sources(
     with tempfile.TemporaryDirectory(prefix="tersor-") as name:
         for item in sources:
             item.node.name = mark(item.index)
-        path = _write_optimized(proto, config, level, Path(name), folder)
+        try:
+            path = _write_optimized(proto, config, level, Path(name), folder)
+        except BackendError as error:
+            raise BackendError(unmarked(str(error), sources)) from error
         for item in sources:
             item.node.name = item.label
         result = onnx.load(str(path), load_external_data=False)

@@ -20,7 +20,6 @@ from .misread import bias_scale
 if TYPE_CHECKING:
     import onnx
 
-FLOAT_OUT = frozenset({"Gemm", "MatMul"})  # these have kernels with int8 inputs and a float output
 COMPUTING = frozenset(
     {"Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "Where"}
     | {"AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax"}
@@ -29,6 +28,9 @@ MOVING = frozenset(
     {"MaxPool", "ReduceMax", "ReduceMin", "Resize", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
     | {"Slice", "Gather", "GatherElements", "Expand", "Tile", "Split", "DepthToSpace"}
 )
+
+# Past these the runtime moves a DequantizeLinear by itself (QDQPropagation): they need no quantizer behind.
+PROPAGATED = frozenset({"MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice"})
 
 
 def data_inputs(node: onnx.NodeProto) -> list[str]:
@@ -150,7 +152,7 @@ def _float_output(
                 "float-bias", "its bias is float and its output is not quantized; give an int32 bias"
             )
         return None
-    if node.op_type in MOVING:
+    if node.op_type in PROPAGATED:
         return None
     if scope.is_output(tensor):
         return Verdict("graph-output", f"its output {tensor!r} is a graph output without a quantizer")

@@ -163,3 +163,12 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     )
     with pytest.raises(BackendError, match=r"my:Foo.*not a registered"):
         audit(model)
+
+
+def test_a_refused_node_is_called_by_its_own_name() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 20]> '
+        "g (double[2] x) => (double[2] y) { [lost] y = HardSigmoid(x) }"
+    )
+    with pytest.raises(BackendError, match="node with name 'lost'"):
+        audit(model)
