@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Correct the mean shift that rounded weights give each output channel.
+
+Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction"
+(arXiv:1906.04721), section 4.2: with `e = W_q - W`, the shift of output channel o is `sum over c, k of
+e[o, c, k] * E[x_c]`; it is taken off the bias. Borders of padded convolutions see less of it; that is
+neglected, as in the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...graph_ir import Model, Node
+from ...graph_ir.numerics import QuantParams, dequantize, quantize
+from ...graph_ir.ops import int_attr, is_op, rank
+from .kinds import LINEAR, data_channels, refuse_linear
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Means = Mapping[str, "NDArray[Any]"]
+"""By value name, the mean of each channel (axis 1)."""
+
+
+def values_for_means(model: Model) -> list[str]:
+    """Names of the values whose channel means `insert-qdq` can use, in graph order: inputs of linear nodes."""
+    names: dict[str, None] = {}
+    for node in model.graph:
+        x = node.inputs[0] if is_op(node, *LINEAR) and refuse_linear(node) is None else None
+        if x is not None and x.name and (node.op_type == "Conv" or rank(x) == 2):
+            names[x.name] = None
+    return list(names)
+
+
+def corrected_bias(
+    node: Node, weights: NDArray[Any], params: QuantParams, bias: NDArray[Any] | None, means: NDArray[Any]
+) -> NDArray[Any] | None:
+    """The bias that cancels the mean error of the rounded weights; the given one when the means do not fit.
+
+    Args:
+        node: a Conv, Gemm or MatMul.
+        weights: its float weights.
+        params: their grid.
+        bias: one value per output channel, or None for no bias.
+        means: one value per input channel.
+
+    Returns:
+        Shape `[out channels]`; a bias is made where there was none, except for a MatMul (it takes none).
+    """
+    if node.op_type == "MatMul" and (bias is None or rank(node.inputs[0]) != 2):
+        return bias
+    _, channels = data_channels(node, weights)
+    if means.shape != (channels,) or not np.isfinite(means).all():
+        return bias
+    error = dequantize(quantize(weights, params), params).astype(np.float64) - weights
+    if node.op_type == "Conv":
+        group = int_attr(node, "group", 1)
+        per_input = error.reshape(*error.shape[:2], -1).sum(axis=2)  # [out, in / group]
+        rows = per_input.reshape(group, -1, per_input.shape[1])
+        shift = np.einsum("goc,gc->go", rows, means.astype(np.float64).reshape(group, -1)).reshape(-1)
+    else:
+        matrix = np.transpose(error) if int_attr(node, "transB", 0) else error
+        shift = np.einsum("k,kn->n", means.astype(np.float64), matrix)
+    before = np.zeros_like(shift) if bias is None else bias.astype(np.float64)
+    return np.asarray(before - shift, np.float32)

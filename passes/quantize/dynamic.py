@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantise linear layers whose activations are measured at run time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ...graph_ir import DataType, Model, Node, Rewriter, UsageError, Value, constant
+from ...graph_ir.numerics import quantize, weight_params
+from ...graph_ir.ops import (
+    float_attr,
+    has_reference_attribute,
+    input_at,
+    int_attr,
+    is_op,
+    label,
+    origins,
+    walk_graphs,
+)
+from ..base import Context, Exactness, Pass
+from .kinds import refuse_linear
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KINDS = ("MatMul", "Gemm")
+LEAST_OPSET = 11
+
+
+@dataclass(frozen=True)
+class QuantizeDynamic(Pass):
+    """Quantise MatMul and Gemm of constant weights to int8, with activation scales found at run time.
+
+    `x @ W + B` becomes `Cast((q(x) - z) @ Wq) * (s * w) + B` with `q, s, z = DynamicQuantizeLinear(x)`
+    (one for all that read x) and `Wq` int8 with one scale `w` per column; onnxruntime runs that as one
+    DynamicQuantizeMatMul. It needs no data and suits transformers, whose activations differ much between
+    inputs. Not done when the weights are not a constant float matrix, or (Gemm) the data input is
+    transposed or the bias is not one value per column.
+
+    Options:
+        op_types: MatMul, Gemm or both.
+        exclude: labels or origins of nodes that stay float.
+        bits: 8, or 7 for x86 CPUs without VNNI.
+        mse_weights: choose weight scales by least squared error instead of the largest weight.
+    """
+
+    name: ClassVar[str] = "quantize-dynamic"
+    exact: ClassVar[Exactness] = Exactness.LOSSY
+
+    op_types: tuple[str, ...] = KINDS
+    exclude: tuple[str, ...] = ()
+    bits: int = 8
+    mse_weights: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.op_types) - set(KINDS))
+        if unknown:
+            raise UsageError(
+                f"quantize-dynamic cannot quantise {unknown[0]}; op_types are {' and '.join(KINDS)}"
+            )
+        if self.bits not in (7, 8):
+            raise UsageError(f"quantize-dynamic takes 7 or 8 bits, not {self.bits}")
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Rewrite every graph, body and function."""
+        rewriter = ctx.rewriter(model)
+        exclude = set(self.exclude)
+        for graph in walk_graphs(model):
+            shared: dict[Value, Node] = {}
+            for node in list(graph):
+                if node.graph is None or not is_op(node, *self.op_types):
+                    continue
+                reason = self._refuse(node, exclude, rewriter)
+                if reason is not None:
+                    ctx.misses[self.name, reason] += 1
+                elif rewriter.allowed(self.name, node):
+                    self._rewrite(node, rewriter, shared)
+                    ctx.counters[self.name] += 1
+        for value in [v for v in model.graph.initializers.values() if not v.uses()]:
+            if not (value.is_graph_input() or value.is_graph_output()):
+                rewriter.drop_initializer(value)
+        return rewriter.edits > 0
+
+    def _refuse(self, node: Node, exclude: set[str], rewriter: Rewriter) -> str | None:
+        if label(node) in exclude or any(o in exclude for o in origins(node)):
+            return "excluded"
+        if has_reference_attribute(node):
+            return "an attribute is set by the function's caller"
+        if rewriter.opset(node) < LEAST_OPSET:
+            return f"it needs opset {LEAST_OPSET}"
+        return refuse_linear(node)
+
+    def _rewrite(self, node: Node, rw: Rewriter, shared: dict[Value, Node]) -> None:
+        x, source = node.inputs[0], node.inputs[1]
+        assert x is not None
+        assert source is not None
+        weights, bias = _matrix_and_bias(node)
+        params = weight_params(weights, 1, bits=self.bits, mse=self.mse_weights)
+        name = node.outputs[0].name
+        with rw.standing_for([node]):
+            if x not in shared:
+                hint = f"{x.name}_dynamic"
+                shared[x] = rw.node("DynamicQuantizeLinear", [x], before=node, name=hint, outputs=3)
+            codes, x_scale, x_zero = shared[x].outputs
+            w = rw.constant(quantize(weights, params), f"{source.name}_quantized", node)
+            w_scale = rw.constant(params.scale, f"{source.name}_scale", node)
+            w_zero = rw.constant(params.zero_point, f"{source.name}_zero_point", node)
+            total = rw.node("MatMulInteger", [codes, w, x_zero, w_zero], before=node, name=f"{name}_integer")
+            cast = rw.node(
+                "Cast", total.outputs, {"to": int(DataType.FLOAT)}, before=node, name=f"{name}_cast"
+            )
+            scale = rw.node("Mul", [x_scale, w_scale], before=node, name=f"{name}_scale")
+            out = rw.node(
+                "Mul", [cast.outputs[0], scale.outputs[0]], before=node, name=f"{name}_scaled"
+            ).outputs[0]
+            if bias is not None:
+                added = rw.constant(bias, f"{source.name}_bias", node)
+                out = rw.node("Add", [out, added], before=node, name=f"{name}_biased").outputs[0]
+            rw.replace(node.outputs[0], out)
+            rw.erase(node)
+
+
+def _matrix_and_bias(node: Node) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    data = constant(node.inputs[1])
+    assert data is not None
+    if node.op_type == "MatMul":
+        return data, None
+    weights: NDArray[Any] = np.transpose(data) if int_attr(node, "transB", 0) else data
+    alpha, beta = float_attr(node, "alpha", 1.0), float_attr(node, "beta", 1.0)
+    if alpha != 1.0:
+        weights = np.asarray(weights * np.float32(alpha))
+    bias = constant(input_at(node, 2))
+    if bias is None:
+        return weights, None
+    scaled = np.asarray(bias.reshape(-1) * np.float32(beta), np.float32)
+    return weights, np.array(np.broadcast_to(scaled, (int(weights.shape[1]),)))

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write a `QuantPlan` into the model.
+
+Forms that the runtime fuses in a default session (each has a test that reads the runtime's own graph back):
+
+    x -> Q -> DQ -> Conv(DQ(int8 W), DQ(int32 B)) -> Q -> DQ    one Q and one DQ for each value
+    DQ -> Gemm(DQ W, DQ B)                            float out: the bias must be int32
+    DQ -> MatMul(DQ W) -> Sub(-B)                     N-d; an Add would become a Gemm with a float bias
+    DQ with equal scales per channel -> float Conv    a scalar DQ would let the runtime requantise W
+    DQ -> com.microsoft.QuickGelu -> Q                SiLU; two readers of a DQ would unfuse it
+    DQ -> depthwise Conv(DQ(127 ...)) -> Q            an average; the runtime's own int8 one is slow
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...graph_ir import Node, Rewriter, Value, constant
+from ...graph_ir.numerics import QuantParams, raise_scales_for_bias, weight_params
+from ...graph_ir.ops import float_attr, input_at, is_op, rank
+from .bias_correction import Means, corrected_bias
+from .kinds import BOUNDS, average_kernel, channel_axis, data_channels, data_inputs, linear_depth
+from .quant_plan import NodePlan, QuantPlan, Role
+from .values import ValueWriter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MICROSOFT = "com.microsoft"
+_WEIGHED = ("Conv", "ConvTranspose", "Gemm")
+
+
+class Emitter:
+    """Rewrites the planned nodes of one graph, in graph order.
+
+    Args:
+        rewriter: the door.
+        plan: what to do; no edit may have happened since it was made.
+        bits: 8, or 7 for CPUs whose int8 kernels saturate at 16 bits.
+        mse: choose weight scales by least squared error.
+        means: the mean of each channel of a value, by value name; biases are corrected where it is known.
+    """
+
+    def __init__(
+        self,
+        rewriter: Rewriter,
+        plan: QuantPlan,
+        *,
+        bits: int = 8,
+        mse: bool = False,
+        means: Means | None = None,
+    ) -> None:
+        self.rw, self.plan, self.bits, self.mse = rewriter, plan, bits, mse
+        self.means: Means = means or {}
+        self.values = ValueWriter(rewriter, plan.params)
+
+    def run(self, nodes: Sequence[Node]) -> int:
+        """Emit all planned nodes; the number of nodes that became int8."""
+        done = 0
+        for node in nodes:
+            planned = self.plan.nodes.get(node)
+            if planned is None:
+                if is_op(node, *_WEIGHED):
+                    self._keep_float(node)
+                continue
+            with self.rw.standing_for(planned.absorbed(node)[::-1]):
+                if planned.role is Role.NATIVE:
+                    self._native(node)
+                else:
+                    self._emit(node, planned)
+            done += 1
+        return done
+
+    def _emit(self, node: Node, planned: NodePlan) -> None:
+        old = list(node.outputs) if planned.role is Role.PASSING else [self.plan.carrier(node)]
+        for value, made in zip(old, self._kernel(node, planned), strict=True):
+            ready = made
+            if planned.quantized_out:
+                ready = self.values.quantized(made, self.plan.params[value], node, value.name or "")
+            self.rw.replace(value, ready)
+        self.rw.erase_all(planned.absorbed(node))
+
+    def _kernel(self, node: Node, planned: NodePlan) -> Sequence[Value]:
+        if planned.role is Role.LINEAR:
+            return [self._linear(node, planned)]
+        if planned.gate is not None:
+            return [self._gated(node, planned.gate)]
+        if (average := average_kernel(node)) is not None:
+            return [self._average(node, *average)]
+        data = set(data_inputs(node))
+        inputs = [self.values.operand(v, node) if v in data else v for v in node.inputs]
+        attributes, count = list(node.attributes.values()), len(node.outputs)
+        title = _title(node)
+        return self.rw.node(node.op_type, inputs, attributes, before=node, name=title, outputs=count).outputs
+
+    def _gated(self, node: Node, gate: Node) -> Value:
+        """`x * g(x)` in float as one operator: the runtime would give each of two readers a DQ of its own."""
+        data = [self.values.operand(gate.inputs[0], node)]
+        title = _title(node)
+        if gate.op_type == "Sigmoid":
+            self.rw.model.opset_imports.setdefault(MICROSOFT, 1)
+            one = {"alpha": 1.0}
+            return self.rw.node("QuickGelu", data, one, before=node, name=title, domain=MICROSOFT).outputs[0]
+        alpha, beta = float_attr(gate, "alpha", 0.2), float_attr(gate, "beta", 0.5)
+        if self.rw.opset(node) >= 14 and abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
+            return self.rw.node("HardSwish", data, before=node, name=title).outputs[0]
+        hard = {"alpha": alpha, "beta": beta}
+        gated = self.rw.node("HardSigmoid", data, hard, before=node, name=_title(gate)).outputs[0]
+        return self.rw.node("Mul", [data[0], gated], before=node, name=title).outputs[0]
+
+    def _average(self, node: Node, channels: int, kernel: list[int]) -> Value:
+        """An average as a depthwise convolution of equal weights: the code 127 with the scale 1 / (127 n)."""
+        scale = np.full(channels, 1 / (127 * int(np.prod(kernel))), np.float32)
+        params = QuantParams(scale, np.zeros(channels, np.int8), 0)
+        name = f"{node.outputs[0].name}_average"
+        weights = self.rw.constant(np.full((channels, 1, *kernel), 127, np.int8), f"{name}_weights", node)
+        ready = self.values.dequantized(weights, params, node, name)
+        kept = {"auto_pad", "kernel_shape", "pads", "strides"}
+        attributes = [a for a in node.attributes.values() if a.name in kept]
+        inputs = [self.values.operand(node.inputs[0], node), ready]
+        made = self.rw.node("Conv", inputs, attributes, before=node, name=_title(node))
+        self.rw.set_attribute(made, "group", channels)
+        return made.outputs[0]
+
+    def _native(self, node: Node) -> None:
+        """An operator without a rule that is defined on codes: between Q and DQ, padding with zero's code."""
+        found = self.values.codes_of(node.inputs[0])
+        assert found is not None
+        codes, params = found
+        out = node.outputs[0]
+        inputs: list[Value | None] = [codes, *node.inputs[1:]]
+        if node.op_type == "Pad":
+            _, zero = self.values.grid(params, node, out.name or "")
+            inputs[2:3] = [zero]
+        attributes = list(node.attributes.values())
+        made = self.rw.node(node.op_type, inputs, attributes, before=node, name=_title(node))
+        self.rw.replace(out, self.values.dequantized(made.outputs[0], params, node, out.name or ""))
+        self.rw.erase(node)
+
+    def _linear(self, node: Node, planned: NodePlan) -> Value:
+        x, source = node.inputs[0], node.inputs[1]
+        assert x is not None
+        assert source is not None
+        grid = self.values.grid_of(x)
+        weights, bias = _weights_and_bias(node, planned)
+        params = weight_params(weights, channel_axis(node), bits=self.bits, mse=self.mse)
+        means = self.means.get(x.name or "")
+        if means is not None:
+            bias = corrected_bias(node, weights, params, bias, means)
+        if bias is not None:
+            params = raise_scales_for_bias(bias, float(grid.scale), params, linear_depth(node, weights))
+        attributes = [a for a in node.attributes.values() if a.name not in ("alpha", "beta")]
+        data, title = self.values.operand(x, node), _title(node)
+        inputs = [data, self.values.weight(source, weights, params, node)]
+        if planned.bias_add is not None and rank(x) != 2:
+            assert bias is not None
+            product = self.rw.node("MatMul", inputs, before=node, name=title).outputs[0]
+            negated = self.rw.constant(-bias, f"{source.name}_negated_bias", node)
+            return self.values.node("Sub", [product, negated], node, f"{product.name}_biased")
+        if bias is not None:
+            inputs.append(self.values.bias(bias, grid, params, node))
+        op_type = "Gemm" if planned.bias_add is not None else node.op_type
+        return self.rw.node(op_type, inputs, attributes, before=node, name=title).outputs[0]
+
+    def _keep_float(self, node: Node) -> None:
+        """Keep a float Conv, ConvTranspose or Gemm between DQ and Q float in a default session.
+
+        The runtime replaces such a node's weights by per-tensor int8 ones, if the DQ has a scalar scale. One
+        equal scale for each channel dequantises to the same values and stops it.
+        """
+        source = node.inputs[0] if len(node.inputs) > 1 else None
+        weights = None if self.values.codes_of(source) is None else constant(node.inputs[1])
+        if source is None or weights is None or not self._meets_int8(node.outputs[0]):
+            return
+        axis, count = data_channels(node, weights)
+        with self.rw.standing_for([node]):
+            self.rw.set_input(node, 0, self.values.spread(source, axis, count, node))
+
+    def _meets_int8(self, value: Value) -> bool:
+        while True:
+            users = [user for user, _ in value.uses()]
+            if any(user in self.plan.nodes for user in users):
+                return True
+            if len(users) != 1 or not is_op(users[0], *BOUNDS):
+                return False
+            value = users[0].outputs[0]
+
+
+def _weights_and_bias(node: Node, planned: NodePlan) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """A linear node's weights and its bias (one value per channel), Gemm's alpha and beta multiplied in."""
+    weights = constant(node.inputs[1])
+    assert weights is not None
+    added = planned.bias_add
+    if added is not None:
+        return weights, next(iter(_constants(added)))
+    bias = constant(input_at(node, 2))
+    if node.op_type == "Gemm":
+        alpha, beta = float_attr(node, "alpha", 1.0), float_attr(node, "beta", 1.0)
+        weights = weights if alpha == 1.0 else np.asarray(weights * np.float32(alpha))
+        bias = bias if bias is None or beta == 1.0 else np.asarray(bias * np.float32(beta))
+    if bias is None:
+        return weights, None
+    channels = int(weights.shape[channel_axis(node)])
+    return weights, np.ascontiguousarray(np.broadcast_to(bias.reshape(-1), (channels,)))
+
+
+def _constants(node: Node) -> list[NDArray[Any]]:
+    return [a for a in map(constant, node.inputs) if a is not None]
+
+
+def _title(node: Node) -> str:
+    return node.name or node.outputs[0].name or node.op_type

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Insert Q/DQ so that onnxruntime runs the model in int8 on CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, cast
+
+from ...graph_ir import Model, UsageError
+from ...graph_ir.ops import label
+from ..base import Context, Exactness, Pass
+from .bias_correction import Means
+from .emit import Emitter
+from .kinds import LINEAR, QUANTIZABLE
+from .plan import PlanOptions, RangeMap, plan
+
+SCHEMES = ("u8s8", "u8s8-reduced")
+RANGES, MEANS, PLAN = "ranges", "channel-means", "quant-plan"
+LEAST_OPSET = 13
+
+
+@dataclass(frozen=True)
+class InsertQdq(Pass):
+    """Insert Q/DQ for onnxruntime on CPU: U8 activations, S8 weights per channel, int32 biases.
+
+    Reads `ctx.facts["ranges"]` (value name -> lo, hi, unsafe) and, where given, `ctx.facts["channel-
+    means"]` (value name -> mean per channel) for bias correction. Leaves the `QuantPlan`'s decisions in
+    `ctx.facts["quant-plan"]`.
+
+    Options:
+        scheme: `u8s8`, or `u8s8-reduced` with 7-bit weights for x86 CPUs without VNNI.
+        op_types: linear and follower operators that may become int8; empty for all.
+        exclude: labels or origins of nodes that stay float.
+        float_stem: keep a first convolution of at most 4 channels float.
+        float_tail: keep what follows the last linear nodes float.
+        mse_weights: choose weight scales by least squared error instead of the largest weight.
+    """
+
+    name: ClassVar[str] = "insert-qdq"
+    exact: ClassVar[Exactness] = Exactness.LOSSY
+    needs_facts: ClassVar[tuple[str, ...]] = (RANGES,)
+
+    scheme: str = "u8s8"
+    op_types: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    float_stem: bool = True
+    float_tail: bool = True
+    mse_weights: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise UsageError(f"insert-qdq knows no scheme {self.scheme!r}; it has {', '.join(SCHEMES)}")
+        unknown = sorted(set(self.op_types) - QUANTIZABLE)
+        if unknown:
+            raise UsageError(
+                f"insert-qdq cannot quantise {unknown[0]}; op_types are {', '.join(sorted(QUANTIZABLE))}"
+            )
+
+    @property
+    def plan_options(self) -> PlanOptions:
+        """The options as the planner takes them."""
+        return PlanOptions(
+            frozenset(self.op_types) or None, frozenset(self.exclude), self.float_stem, self.float_tail
+        )
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Plan and emit.
+
+        Raises:
+            UsageError: without ranges, or below opset 13 (per-channel Q/DQ needs it).
+        """
+        if RANGES not in ctx.facts:
+            raise UsageError("insert-qdq needs calibrated ranges; calibrate the model with data first")
+        version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+        if version < LEAST_OPSET:
+            raise UsageError(
+                f"insert-qdq needs opset {LEAST_OPSET} and the model has {version}; run raise-opset before it"
+            )
+        options, allow = self.plan_options, ctx.allow
+        if (
+            allow is not None
+        ):  # a bisection leaves nodes out one by one; their neighbours must be planned anew
+            barred = {label(n) for n in model.graph if n.op_type in LINEAR and not allow(self.name, n)}
+            options = replace(options, exclude=options.exclude | barred)
+        decided = plan(model, cast("RangeMap", ctx.facts[RANGES]), options)
+        ctx.facts[PLAN] = tuple(decided.decisions)
+        rewriter = ctx.rewriter(model)
+        means = cast("Means | None", ctx.facts.get(MEANS))
+        emitter = Emitter(
+            rewriter,
+            decided,
+            bits=7 if self.scheme.endswith("reduced") else 8,
+            mse=self.mse_weights,
+            means=means,
+        )
+        ctx.counters["insert-qdq"] += emitter.run(list(model.graph))
+        for decision in decided.decisions:
+            if not decision.int8:
+                ctx.misses["insert-qdq", decision.reason] += 1
+        for value in [v for v in model.graph.initializers.values() if not v.uses()]:
+            if not (value.is_graph_input() or value.is_graph_output()):
+                rewriter.drop_initializer(value)
+        return rewriter.edits > 0

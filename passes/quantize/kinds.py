@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which operators onnxruntime runs on int8, and what a single node must look like for that.
+
+A refusal is a line of text: the reason the node stays float. Nothing here looks at ranges or neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...graph_ir import DataType, Node, Value, constant
+from ...graph_ir.ops import constant_tensor, float_attr, input_at, int_attr, ints_attr, is_op, string_attr
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LINEAR = frozenset({"Conv", "Gemm", "MatMul"})
+# Linear in spirit, but the runtime has no int8 kernel for them: reported, never quantised.
+FLOAT_LINEAR = frozenset({"ConvTranspose", "Einsum", "LSTM", "GRU", "RNN", "ConvInteger", "DeformConv"})
+# Own int8 kernels with an output scale of their own.
+FOLLOWERS = frozenset(
+    {"Add", "Mul", "Concat", "Where", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax"}
+)
+# No int8 kernel: they compute in float between a DQ and a Q, cheaper than the end of an int8 region.
+ISLANDS = frozenset(
+    {"HardSwish", "HardSigmoid", "Gelu", "Swish", "Mish", "Tanh", "Elu", "Selu", "Celu", "Softplus", "PRelu"}
+)
+GATES = frozenset({"Sigmoid", "HardSigmoid"})
+# The same codes come out that went in; the runtime drops the Q/DQ around them.
+PASSING = frozenset(
+    {
+        "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split",
+        "Resize",
+        "DepthToSpace", "Expand", "Tile", "ReduceMax", "ReduceMin", "GatherElements",
+    }
+)  # fmt: skip
+# No rule in the runtime, but the operator itself is defined on uint8: it is put between Q and DQ as it is.
+NATIVE = frozenset({"Pad", "SpaceToDepth"})
+BOUNDS = frozenset({"Relu", "Clip"})
+QUANTIZABLE = LINEAR | FOLLOWERS | ISLANDS
+
+_WEIGHT = 1
+
+
+def data_inputs(node: Node) -> list[Value]:
+    """The inputs of a follower or passing node that hold activations (or constants in their place)."""
+    if node.op_type == "Where":
+        picked = node.inputs[1:3]
+    elif node.op_type in {"Add", "Mul", "Concat"}:
+        picked = node.inputs[:]
+    else:
+        picked = node.inputs[:1]
+    return [v for v in picked if v is not None]
+
+
+def refuse_linear(node: Node) -> str | None:
+    """Why a Conv, Gemm or MatMul cannot become int8 for what it is itself; None when it can."""
+    if len(node.inputs) < 2 or node.inputs[0] is None:
+        return "it lacks an input"
+    x, w = node.inputs[0], node.inputs[_WEIGHT]
+    if constant_tensor(x) is not None:
+        return "its data input is a constant"
+    tensor = constant_tensor(w)
+    if tensor is None:
+        return "its weights are not constant" if node.op_type != "MatMul" else "both operands are activations"
+    if tensor.dtype != DataType.FLOAT:
+        return f"its weights are {tensor.dtype.name.lower()}, not float"
+    array = tensor.numpy()
+    if array.size == 0 or not np.isfinite(array).all():
+        return "its weights are empty or not finite"
+    if node.op_type == "MatMul":
+        return None if array.ndim == 2 else "its weights are not a matrix"
+    if node.op_type == "Gemm":
+        if int_attr(node, "transA", 0):
+            return "it transposes its data input"
+        if float_attr(node, "alpha", 1.0) <= 0:
+            return "its alpha is not positive"
+        columns = array.shape[0] if int_attr(node, "transB", 0) else array.shape[1]
+        return _refuse_bias(node, columns)
+    if array.ndim < 3:
+        return "its weights have no spatial axis"
+    return _refuse_bias(node, array.shape[0])
+
+
+def _refuse_bias(node: Node, channels: int) -> str | None:
+    value = input_at(node, 2)
+    if value is None:
+        return None
+    bias = constant(value)
+    if bias is None:
+        return "its bias is not constant"
+    if not np.isfinite(bias).all():
+        return "its bias is not finite"
+    if bias.size not in (1, channels) or (bias.ndim and bias.shape[-1] not in (1, channels)):
+        return "its bias is not one value per channel"
+    return None
+
+
+def refuse_follower(node: Node) -> str | None:
+    """Why a follower cannot take its int8 kernel for what it is itself."""
+    if any(v is None for v in node.inputs):
+        return "an input is left out"
+    for value in data_inputs(node):
+        array = constant(value)
+        if array is not None and (
+            array.dtype != np.float32 or not array.size or not np.isfinite(array).all()
+        ):
+            return "a constant operand is not finite float"
+    if node.op_type == "AveragePool" and any(d != 1 for d in ints_attr(node, "dilations") or ()):
+        return "the runtime has no dilated int8 average"
+    return None
+
+
+def refuse_passing(node: Node) -> str | None:
+    """Why a passing node cannot run on the codes."""
+    if node.op_type == "MaxPool" and len(node.outputs) > 1 and node.outputs[1].uses():
+        return "its indices are read"
+    if node.op_type == "Resize" and string_attr(node, "mode", "nearest") != "nearest":
+        return "it interpolates"
+    if (
+        node.op_type == "Resize"
+        and string_attr(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    ):
+        return "it crops"
+    if node.op_type == "Pad":
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            fill = constant(node.inputs[2])
+            if fill is None or float(fill.reshape(())) != 0.0:
+                return "it does not pad with zero"
+        if len(node.inputs) < 2:
+            return "its pads are attributes of an old opset"
+    return None
+
+
+def gate_of(node: Node) -> Node | None:
+    """The Sigmoid or HardSigmoid g of a Mul that computes `x * g(x)` and alone reads it."""
+    if not is_op(node, "Mul"):
+        return None
+    for value, other in (tuple(node.inputs), tuple(node.inputs[::-1])):
+        producer = None if value is None else value.producer()
+        if producer is not None and gated_mul(producer) is node and producer.inputs[0] is other:
+            return producer
+    return None
+
+
+def gated_mul(node: Node) -> Node | None:
+    """The Mul of which the node is the gate (see `gate_of`)."""
+    if not is_op(node, *GATES):
+        return None
+    user = only_user(node.outputs[0])
+    if user is None or not is_op(user, "Mul") or node.inputs[0] not in user.inputs:
+        return None
+    return user
+
+
+def only_user(value: Value) -> Node | None:
+    """The one node that reads a value, in its producer's graph; None when others do or it is an output."""
+    uses = list(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    user, producer = uses[0][0], value.producer()
+    return user if producer is not None and user.graph is producer.graph else None
+
+
+def average_kernel(node: Node) -> tuple[int, list[int]] | None:
+    """Channels and kernel of an AveragePool that is a depthwise convolution with equal weights.
+
+    That holds when padding counts as zeros (or there is none), the output size is rounded down and the
+    channels are known.
+    """
+    x = node.inputs[0] if is_op(node, "AveragePool") else None
+    kernel = ints_attr(node, "kernel_shape")
+    if x is None or kernel is None or x.shape is None or len(x.shape) != len(kernel) + 2:
+        return None
+    channels = x.shape[1]
+    padded = any(ints_attr(node, "pads") or ()) or string_attr(node, "auto_pad", "NOTSET") not in (
+        "NOTSET",
+        "VALID",
+    )
+    if padded and not int_attr(node, "count_include_pad", 0):
+        return None
+    if not isinstance(channels, int) or int_attr(node, "ceil_mode", 0):
+        return None
+    return channels, kernel
+
+
+def bounds_of(node: Node) -> tuple[float, float] | None:
+    """The interval a Relu or Clip clamps to; None when it is not constant."""
+    if is_op(node, "Relu"):
+        return 0.0, float("inf")
+    limits = [float("-inf"), float("inf")]
+    for i in (0, 1):
+        value = input_at(node, i + 1)
+        if value is None:
+            continue
+        array = constant(value)
+        if array is None or array.size != 1:
+            return None
+        limits[i] = float(array.reshape(()))
+    if "min" in node.attributes or "max" in node.attributes:
+        return float_attr(node, "min", limits[0]), float_attr(node, "max", limits[1])
+    return limits[0], limits[1]
+
+
+def channel_axis(node: Node) -> int:
+    """The axis of a linear node's weights that runs over its outputs."""
+    if node.op_type == "Conv":
+        return 0
+    return 0 if node.op_type == "Gemm" and int_attr(node, "transB", 0) else 1
+
+
+def linear_depth(node: Node, weights: NDArray[Any]) -> int:
+    """How many products each output of a linear node sums."""
+    return int(weights.size // weights.shape[channel_axis(node)])
+
+
+def data_channels(node: Node, weights: NDArray[Any]) -> tuple[int, int]:
+    """The axis of a linear node's data input that its weights contract, and that axis's length.
+
+    For a convolution (also a transposed one) the channel axis.
+    """
+    if node.op_type == "ConvTranspose":
+        return 1, weights.shape[0]
+    if node.op_type == "Conv":
+        return 1, weights.shape[1] * int_attr(node, "group", 1)
+    return -1, weights.shape[1] if int_attr(node, "transB", 0) else weights.shape[0]

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write quantised values: Q/DQ around activations, codes of weights and biases, shared grids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...graph_ir import Node, Rewriter, Value, constant
+from ...graph_ir.numerics import QuantParams, activation_params, quantize, quantize_bias
+from ...graph_ir.ops import is_constant, is_op
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Key = tuple[bytes, bytes, str, "int | None"]
+
+
+class ValueWriter:
+    """Makes Q, DQ and their constants in one graph; each value gets one Q, equal grids share initializers.
+
+    Args:
+        rewriter: the door.
+        params: the grid of each float value that an int8 node may read.
+    """
+
+    def __init__(self, rewriter: Rewriter, params: Mapping[Value, QuantParams]) -> None:
+        self.rw = rewriter
+        self._params = params
+        self._codes: dict[Value, tuple[Value, QuantParams]] = {}  # a DQ's output -> the codes it reads
+        self._read: dict[Value, Value] = {}  # a float value -> the DQ output int8 nodes read instead
+        self._grids: dict[Key, tuple[Value, Value]] = {}
+        self._weights: dict[tuple[Value, Key], Value] = {}
+        self._spread: dict[Value, Value] = {}
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[Value | None],
+        near: Node,
+        hint: str,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Value:
+        """The output of a new node, called like it: the runtime refuses two nodes of one name."""
+        made = self.rw.node(op_type, inputs, attributes or {}, before=near, name=hint)
+        made.name = made.outputs[0].name
+        return made.outputs[0]
+
+    def codes_of(self, value: Value | None) -> tuple[Value, QuantParams] | None:
+        """The codes and grid behind a DQ's output; None for any other value."""
+        return None if value is None else self._codes.get(value)
+
+    def grid_of(self, value: Value) -> QuantParams:
+        """The grid an int8 node reads a value in."""
+        found = self._codes.get(value)
+        return self._params[value] if found is None else found[1]
+
+    def operand(self, value: Value | None, near: Node) -> Value | None:
+        """What an int8 node reads in place of a value: the output of a DQ."""
+        if value is None or value in self._codes:
+            return value
+        if is_constant(value):
+            array = constant(value)
+            assert array is not None
+            params = activation_params(float(array.min()), float(array.max()))
+            return self.weight(value, array, params, near)
+        if value not in self._read:
+            self._read[value] = self._entry(value, near)
+        return self._read[value]
+
+    def _entry(self, value: Value, near: Node) -> Value:
+        """Q and DQ of a float value.
+
+        Behind a float MaxPool the Q has one (equal) scale for each channel: the runtime would move a scalar
+        one to before the pool, and its NCHW pool of uint8 is many times slower than the float one.
+        """
+        params, name = self._params[value], value.name or ""
+        channels = value.shape[1] if value.shape is not None and len(value.shape) > 1 else None
+        if not is_op(value.producer(), "MaxPool") or not isinstance(channels, int):
+            return self.quantized(value, params, near, name)
+        scale, zero = self.grid(_spread(params, channels, 1), near, f"{name}_spread")
+        codes = self.node("QuantizeLinear", [value, scale, zero], near, f"{name}_quantized", {"axis": 1})
+        return self.dequantized(codes, params, near, name)
+
+    def spread(self, value: Value, axis: int, count: int, near: Node) -> Value:
+        """A second DQ of the same codes, with one (equal) scale for each index of an axis."""
+        if value not in self._spread:
+            codes, params = self._codes[value]
+            wide = _spread(params, count, axis)
+            self._spread[value] = self.dequantized(codes, wide, near, f"{value.name}_float")
+        return self._spread[value]
+
+    def quantized(self, value: Value, params: QuantParams, near: Node, name: str) -> Value:
+        """Q and DQ of a value; the output of the DQ."""
+        scale, zero = self.grid(params, near, name)
+        codes = self.node("QuantizeLinear", [value, scale, zero], near, f"{name}_quantized")
+        return self.dequantized(codes, params, near, name)
+
+    def dequantized(self, codes: Value, params: QuantParams, near: Node, name: str) -> Value:
+        """The DQ of codes."""
+        scale, zero = self.grid(params, near, name)
+        attributes = {} if params.axis is None else {"axis": params.axis}
+        hint = f"{name}_dequantized"
+        out = self.node("DequantizeLinear", [codes, scale, zero], near, hint, attributes)
+        self._codes[out] = codes, params
+        return out
+
+    def grid(self, params: QuantParams, near: Node, name: str) -> tuple[Value, Value]:
+        """The initializers of a grid: the runtime tells grids apart by name, so equal ones are one."""
+        if params.key not in self._grids:
+            scale = self.rw.constant(params.scale, f"{name}_scale", near)
+            zero = self.rw.constant(params.zero_point, f"{name}_zero_point", near)
+            self._grids[params.key] = scale, zero
+        return self._grids[params.key]
+
+    def weight(self, source: Value, array: NDArray[Any], params: QuantParams, near: Node) -> Value:
+        """The DQ of a constant's codes; the codes are shared by all users with the same grid.
+
+        Args:
+            source: the constant.
+            array: its data, or a positive multiple of it.
+            params: the grid.
+            near: the node that reads it.
+        """
+        key = source, params.key
+        if key not in self._weights:
+            self._weights[key] = self.rw.constant(quantize(array, params), f"{source.name}_quantized", near)
+        name = source.name or "weight"
+        scale, zero = self.grid(params, near, name)
+        attributes = {} if params.axis is None else {"axis": params.axis}
+        inputs = [self._weights[key], scale, zero]
+        return self.node("DequantizeLinear", inputs, near, f"{name}_dequantized", attributes)
+
+    def bias(self, bias: NDArray[Any], x: QuantParams, w: QuantParams, near: Node) -> Value:
+        """The DQ of an int32 bias with the exact scale of the accumulator."""
+        codes, scale = quantize_bias(bias, x.scale, w.scale)
+        name = f"{near.outputs[0].name}_bias"
+        inputs = [
+            self.rw.constant(codes, f"{name}_quantized", near),
+            self.rw.constant(scale, f"{name}_scale", near),
+            self.rw.constant(np.zeros(codes.shape, np.int32), f"{name}_zero_point", near),
+        ]
+        return self.node("DequantizeLinear", inputs, near, f"{name}_dequantized", {"axis": 0})
+
+
+def _spread(params: QuantParams, count: int, axis: int) -> QuantParams:
+    return QuantParams(np.full(count, params.scale), np.full(count, params.zero_point), axis)
