@@ -18,8 +18,7 @@ from collections.abc import Iterable, Mapping
 from functools import reduce
 from typing import NamedTuple, TypeAlias, Union
 
-MAX_TERMS = 16
-"""Polynomials longer than this are given up as unknown, which bounds the work per operation."""
+MAX_TERMS = 16  # longer polynomials are given up as unknown, which bounds the work per operation
 
 
 class FloorDiv(NamedTuple):
@@ -56,9 +55,6 @@ class Expr:
 
     def __str__(self) -> str:
         return self._text
-
-    def __repr__(self) -> str:
-        return f"Expr({self._text})"
 
     @property
     def name(self) -> str | None:
@@ -116,8 +112,6 @@ def mul(a: Dim, b: Dim) -> Dim:
         return 0
     if a is None or b is None:
         return None
-    if isinstance(a, int) and isinstance(b, int):
-        return a * b
     total: dict[Monomial, int] = {}
     for mono_a, coef_a in _terms(a):
         for mono_b, coef_b in _terms(b):
@@ -147,8 +141,19 @@ def product(values: Iterable[Dim]) -> Dim:
 
 
 def is_nonneg(a: Dim) -> bool:
-    """True when ``a`` >= 0 for every value of its names (sufficient test: no negative coefficient)."""
-    return a is not None and all(coef >= 0 for _, coef in _terms(a))
+    """True when ``a`` >= 0 for every value of its names (a sufficient test).
+
+    No negative coefficient will do; -c*floor(p/d) is first replaced by its lower bound -c*p/d.
+    """
+    if a is None or isinstance(a, int):
+        return a is not None and a >= 0
+    for mono, coef in a.terms:
+        if coef < 0:
+            if len(mono) != 1 or isinstance(mono[0], str):
+                return False
+            rest = add(a, Expr(((mono, -coef),)))
+            return is_nonneg(add(mul(rest, mono[0].den), mul(mono[0].num, coef)))
+    return True
 
 
 def is_positive(a: Dim) -> bool:
@@ -234,11 +239,7 @@ def mod(a: Dim, b: Dim, *, fmod: bool = False) -> Dim:
 
 def maximum(a: Dim, b: Dim) -> Dim:
     """The larger of two dims where the order is provable."""
-    if a is None or b is None:
-        return None
-    if is_nonneg(sub(a, b)):
-        return a
-    return b if is_nonneg(sub(b, a)) else None
+    return neg(minimum(neg(a), neg(b)))
 
 
 def minimum(a: Dim, b: Dim) -> Dim:
@@ -286,14 +287,13 @@ def evaluate(a: Dim, bindings: Mapping[str, int]) -> int | None:
     for mono, coef in a.terms:
         term = coef
         for atom in mono:
-            size = bindings.get(atom) if isinstance(atom, str) else _evaluate_floor(atom, bindings)
+            if isinstance(atom, str):
+                size = bindings.get(atom)
+            else:
+                num = evaluate(atom.num, bindings)
+                size = None if num is None else num // atom.den
             if size is None:
                 return None
             term *= size
         result += term
     return result
-
-
-def _evaluate_floor(atom: FloorDiv, bindings: Mapping[str, int]) -> int | None:
-    num = evaluate(atom.num, bindings)
-    return None if num is None else num // atom.den

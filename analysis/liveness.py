@@ -44,7 +44,7 @@ def lifetimes(graph: Graph | Function) -> dict[Value, tuple[int, int]]:
     ``len(graph)``; inputs are at -1.
     """
     end = len(graph)
-    alive: dict[Value, tuple[int, int]] = dict.fromkeys(graph.inputs, (-1, end))
+    alive: dict[Value, tuple[int, int]] = {v: (-1, end) for v in graph.inputs if not v.is_initializer()}
     for position, node in enumerate(graph):
         for value in reads(node):
             if value in alive:

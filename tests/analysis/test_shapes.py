@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shape inference on written models: what is found, what is protected, what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tersor.analysis.shapes import infer_node, infer_shapes, refined_shape, symbolic_data
+from tersor.graph_ir import INFERRED, Model, Rewriter, Value, from_proto, parse, to_proto
+from tersor.graph_ir.ops import dims, walk_graphs
+from tests.support.shape_truth import check
+
+HEAD = '<ir_version: 9, opset_import: ["" : 17]>\n'
+
+
+def values(model: Model) -> dict[str, Value]:
+    found = {o.name or "": o for graph in walk_graphs(model) for node in graph for o in node.outputs}
+    return found | {v.name or "": v for graph in walk_graphs(model) for v in graph.inputs}
+
+
+def inferred(text: str) -> dict[str, Value]:
+    model = parse(HEAD + text)
+    infer_shapes(model)
+    return values(model)
+
+
+def test_exporter_chain_is_followed_through_symbols() -> None:
+    text = """g (float[N,T,384] x) => (float[A,B,C,D] y) {
+        s = Shape(x)  i0 = Constant<value_int=0>()  i1 = Constant<value_int=1>()
+        n = Gather(s, i0)  t = Gather(s, i1)  ax = Constant<value_ints=[0]>()
+        nu = Unsqueeze(n, ax)  tu = Unsqueeze(t, ax)  h = Constant<value_ints=[12]>()
+        e = Constant<value_ints=[-1]>()  full = Concat<axis=0>(nu, tu, h, e)
+        r = Reshape(x, full)  y = Transpose<perm=[0,2,1,3]>(r)
+        flat = Mul(n, t)  fu = Unsqueeze(flat, ax)  two = Concat<axis=0>(fu, e)  z = Reshape(x, two)
+    }"""
+    found = inferred(text)
+    assert symbolic_data(found["full"]) == ("N", "T", 12, -1)
+    assert symbolic_data(found["flat"]) == ("N*T",)
+    assert dims(found["r"]) == ("N", "T", 12, 32)
+    assert refined_shape(found["y"]) == ["N", 12, "T", 32]
+    # With T = 0 the first size reads "copy N": only one empty dim away from another result.
+    assert dims(found["z"]) == ("?z.0", "?z.1")
+    feed = {"x": np.zeros((2, 5, 384), np.float32)}
+    check(to_proto(parse(HEAD + text)), feed, {"N": 2, "T": 5})
+
+
+def test_convolution_and_pooling_over_symbolic_space() -> None:
+    text = """g (float[N,3,H,W] x) => (float[A,B,C,D] y)
+        <float[8,3,3,3] w = {seed}, float[8,4,2,2] v = {seed}> {
+        a = Conv<pads=[1,1,1,1]>(x, w)  b = Conv<strides=[2,2], pads=[1,1,1,1]>(x, w)
+        c = MaxPool<kernel_shape=[2,2], strides=[2,2]>(b)  d = ConvTranspose<strides=[2,2]>(a, v)
+        s = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, w)  y = Concat<axis=3>(a, a)
+    }"""
+    found = inferred(text)
+    assert dims(found["a"]) == ("N", 8, "H", "W")
+    assert dims(found["b"]) == ("N", 8, "floor((H + 1)/2)", "floor((W + 1)/2)")
+    assert dims(found["c"]) == ("N", 8, "floor((H + 1)/4)", "floor((W + 1)/4)")
+    assert dims(found["d"]) == ("N", 4, "2*H", "2*W")
+    assert dims(found["s"]) == dims(found["b"])
+    assert refined_shape(found["y"]) == ["N", 8, "H", "2*W"]
+    for h, w in ((8, 9), (7, 6)):
+        feed = {"x": np.zeros((2, 3, h, w), np.float32)}
+        check(to_proto(parse(HEAD + text)), feed, {"N": 2, "H": h, "W": w})
+
+
+def test_pads_computed_the_exporters_way() -> None:
+    text = """g (float[N,4,H,W] x) => (float[A,B,C,D] y) {
+        p = Constant<value_ints=[0,0,1,1]>()  four = Constant<value_ints=[4]>()
+        z = ConstantOfShape<value: tensor = int64[1] {0}>(four)  all = Concat<axis=0>(p, z)
+        sh = Constant<value_ints=[-1,2]>()  m = Reshape(all, sh)
+        s0 = Constant<value_ints=[-1]>()  e0 = Constant<value_ints=[-9223372036854775807]>()
+        a0 = Constant<value_ints=[0]>()  r = Slice(m, s0, e0, a0, s0)  t = Transpose<perm=[1,0]>(r)
+        pads = Reshape(t, s0)  y = Pad(x, pads)
+    }"""
+    found = inferred(text)
+    assert symbolic_data(found["pads"]) == (0, 0, 1, 0, 0, 0, 1, 0)
+    assert refined_shape(found["y"]) == ["N", 4, "H + 2", "W"]
+    check(to_proto(parse(HEAD + text)), {"x": np.zeros((1, 4, 5, 6), np.float32)}, {"N": 1, "H": 5, "W": 6})
+
+
+def test_stale_types_in_the_file_are_not_believed() -> None:
+    proto = to_proto(
+        parse(HEAD + "g (float[N,4] x) => (float[N,4] y) { a = Relu(x)  b = Cast<to=7>(a)  y = Abs(x) }")
+    )
+    proto.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT16, [9, 9, 9]))
+    proto.graph.value_info.append(helper.make_tensor_value_info("b", TensorProto.INT64, ["N", 4]))
+    model = from_proto(proto)
+    report = infer_shapes(model)
+    found = values(model)
+    assert report.contradicted == ("a",)
+    assert (str(found["a"].dtype), dims(found["a"])) == ("FLOAT", ("N", 4))
+    assert INFERRED not in found["b"].meta  # right as it stood, so it stays the file's own
+    assert [v.name for v in to_proto(model).graph.value_info] == ["b"]
+
+
+def test_signature_is_kept_and_refined_beside() -> None:
+    model = parse(HEAD + "g (float[?,4] x) => (float[K,K] y) { y = Relu(x) }")
+    before = to_proto(model).SerializeToString(deterministic=True)
+    infer_shapes(model)
+    assert to_proto(model).SerializeToString(deterministic=True) == before
+    assert refined_shape(model.graph.outputs[0]) == ["?x.0", 4]
+    assert dims(model.graph.outputs[0]) == ("K", "K")
+
+
+def test_open_dims_are_named_so_that_copies_are_known_equal() -> None:
+    found = inferred("""g (float[K] x) => (int64[1,Z] y) {
+        i = NonZero(x)  j = Neg(i)  s = Shape(i)  k = Reshape(j, s)  y = Abs(k)  }""")
+    assert dims(found["i"]) == (1, "?i.1")
+    assert dims(found["k"]) == (1, "?i.1")
+
+
+def test_second_run_changes_nothing() -> None:
+    model = parse(
+        HEAD + "g (float[N,6] x) => (float[A] y) { a = Flatten<axis=0>(x)  b = NonZero(a)  y = ReduceSum(a) }"
+    )
+    first = infer_shapes(model)
+    shapes = {name: dims(value) for name, value in values(model).items()}
+    assert infer_shapes(model) == first
+    assert {name: dims(value) for name, value in values(model).items()} == shapes
+
+
+def test_declared_type_of_an_unknown_operator_is_all_there_is() -> None:
+    proto = to_proto(
+        parse("""<ir_version: 9, opset_import: ["" : 17, "x.y" : 1]>
+        g (float[N,4] x) => (float[N,5] y) { a = x.y.Magic(x)  y = Relu(a) }""")
+    )
+    proto.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, ["N", None]))
+    model = from_proto(proto)
+    report = infer_shapes(model)
+    assert report.notes == (("Magic(a)", "no schema for x.y.Magic at opset 1"),)
+    assert refined_shape(model.graph.outputs[0]) == ["N", "?a.1"]
+    assert dims(values(model)["a"]) == ("N", None)
+    assert INFERRED not in values(model)["a"].meta
+
+
+def test_declared_name_that_looks_like_a_sum_is_another_size() -> None:
+    found = inferred(
+        'g (float[N] x, float["2*N"] z) => (float[A] y) { y = Concat<axis=0>(x, x)  w = Relu(y) }'
+    )
+    assert dims(found["w"]) != ("2*N",)
+
+
+def test_type_error_leaves_the_rest_known() -> None:
+    model = parse(
+        HEAD + "g (float[2,3] x, float[7,5] z) => (float[A] y) { a = MatMul(x, z)  b = Relu(a)  y = Abs(x) }"
+    )
+    report = infer_shapes(model)
+    assert [name for name, _ in report.notes] == ["MatMul(a)"]
+    assert report.unranked == ("a", "b")
+    assert (report.values, report.typed, report.ranked) == (3, 3, 1)
+
+
+@pytest.mark.parametrize(("h", "wanted"), [("H", None), (6, (3, 12))])
+def test_one_new_node_is_typed_from_its_inputs(h: str | int, wanted: tuple[int, ...] | None) -> None:
+    model = parse(HEAD + f"g (float[{h},6] x) => (float[A,B] y) {{ a = Relu(x)  y = Abs(a) }}")
+    infer_shapes(model)
+    rewriter = Rewriter(model)
+    last = model.graph[1]
+    target = rewriter.constant(np.array([3, -1], np.int64), "target", last)
+    node = rewriter.node("Reshape", [values(model)["a"], target], before=last)
+    assert infer_node(node)
+    if wanted is None:
+        assert dims(node.outputs[0]) == (3, "2*H")
+    else:
+        assert dims(node.outputs[0]) == wanted
+    onnx.checker.check_model(to_proto(model))
