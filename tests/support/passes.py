@@ -123,6 +123,18 @@ class NeedsInlined(Pass):
 
 
 @dataclass(frozen=True)
+class EnsuresInlined(Pass):
+    """Say that no functions are left, which holds for models that have none."""
+
+    name: ClassVar[str] = "ensures-inlined"
+    exact: ClassVar[Exactness] = Exactness.BITWISE
+    ensures: ClassVar[tuple[Property, ...]] = (NO_FUNCTIONS,)
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
 class NeedsRanges(Pass):
     """Need measured ranges."""
 
@@ -140,7 +152,7 @@ class BreaksPromise(Pass):
 
     name: ClassVar[str] = "breaks-promise"
     exact: ClassVar[Exactness] = Exactness.BITWISE
-    ensures: ClassVar[tuple[Property, ...]] = (Property("never", lambda model: False),)
+    ensures: ClassVar[tuple[Property, ...]] = (Property("never", lambda model: model.graph is None),)
 
     def run(self, model: Model, ctx: Context) -> bool:
         return False
@@ -190,6 +202,7 @@ PASSES: dict[str, type[Pass]] = {
         ScaleBitwise,
         ScaleLossy,
         NeedsInlined,
+        EnsuresInlined,
         NeedsRanges,
         BreaksPromise,
         RenamesOutput,

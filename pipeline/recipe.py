@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TOML recipes: what to run, on which data, and what to accept; checked as a whole before anything runs.
+
+    recipe = 1
+    [data.calib]
+    source = "calib.npz"              # a .npz, a folder, module:function, or random by name
+    samples = 256
+    [[step]]
+    preset = "lossless"
+    [[step]]
+    calibrate = { data = "calib", observer = "entropy" }
+    [[step]]
+    passes = "insert-qdq"
+    accept = { sqnr_db = 25, max_drop = "1%" }
+    [target]
+    backend = "onnxruntime-cpu"
+
+Paths are relative to the recipe. A `calibrate` step without `data` takes what `--data` says on the command
+line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from ..calibration import Feeds, Preprocess, observer, open_feeds
+from ..calibration.functions import names_function
+from ..graph_ir import Model, UsageError, one_line
+from .manager import ensured_by
+from .presets import preset
+from .spec import Pipeline, parse
+
+if TYPE_CHECKING:
+    from ..passes.base import Property
+
+VERSION = 1
+TARGETS = ("onnxruntime-cpu",)
+CALIBRATION_FACTS = ("ranges", "channel-means")
+SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A named section of data; `source` is absolute unless it is module:function or random."""
+
+    name: str
+    source: str
+    samples: int | None = None
+    preprocess: Preprocess | None = None
+
+    def open(self, model: Model) -> Feeds:
+        """The feeds for a model.
+
+        Raises:
+            DataError: they do not fit the model.
+        """
+        return open_feeds(self.source, model, preprocess=self.preprocess, limit=self.samples)
+
+
+@dataclass(frozen=True)
+class Accept:
+    """What a step must keep: least SQNR in dB of every output, largest share of the metric to lose."""
+
+    sqnr_db: float | None = None
+    max_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class PassesStep:
+    """Run passes; `preset` is the name the pipeline came from, if any."""
+
+    pipeline: Pipeline
+    accept: Accept | None = None
+    preset: str | None = None
+
+
+@dataclass(frozen=True)
+class CalibrateStep:
+    """Measure ranges on the section `data` (None: what the command line gives) by the rule `observer`."""
+
+    data: str | None = None
+    observer: str = "entropy"
+
+
+Step: TypeAlias = PassesStep | CalibrateStep
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe; `text` is the file as read, for the lock file."""
+
+    name: str
+    steps: tuple[Step, ...]
+    data: Mapping[str, DataSource]
+    backend: str = TARGETS[0]
+    text: str = ""
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether a step wants data that the recipe itself does not name."""
+        return any(isinstance(step, CalibrateStep) and step.data is None for step in self.steps)
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a recipe file, or a shipped one by name (`lossless`, `int8`).
+
+    Raises:
+        UsageError: one line with the file, the step and what is wrong.
+    """
+    path = Path(name)
+    if not path.exists() and path.name == str(name):
+        shipped = SHIPPED / f"{path.name.removesuffix('.toml')}.toml"
+        if shipped.exists():
+            path = shipped
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(each.stem for each in SHIPPED.glob("*.toml")))
+        raise UsageError(f"no recipe at {str(name)!r}; shipped ones are {known}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read recipe {str(name)!r}: {one_line(error)}") from error
+    return parse_recipe(text, str(name), path.parent)
+
+
+def parse_recipe(text: str, name: str = "recipe", folder: Path | None = None) -> Recipe:
+    """Read a recipe's text; relative paths in it start from `folder`.
+
+    Raises:
+        UsageError: see `load_recipe`.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    where = f"recipe {name!r}"
+    try:
+        table: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where} is not TOML: {one_line(error)}") from error
+    _known(where, table, ("recipe", "data", "step", "target"))
+    if table.get("recipe") != VERSION:
+        raise UsageError(f"{where} must begin with `recipe = {VERSION}`, not {table.get('recipe')!r}")
+    data = {
+        key: _data(f"{where}, data.{key}", key, section, folder or Path())
+        for key, section in _typed(where, table, "data", dict, {}).items()
+    }
+    given = _typed(where, table, "step", list, [])
+    if not given:
+        raise UsageError(f"{where} has no [[step]]")
+    steps = tuple(_step(f"{where}, step {i}", step, data) for i, step in enumerate(given, 1))
+    target = _typed(where, table, "target", dict, {})
+    _known(f"{where}, target", target, ("backend",))
+    backend = _typed(f"{where}, target", target, "backend", str, TARGETS[0])
+    if backend not in TARGETS:
+        raise UsageError(f"{where}: no backend is called {backend!r}; there is {', '.join(TARGETS)}")
+    check_order(steps, where)
+    return Recipe(name, steps, data, backend, text)
+
+
+def check_order(steps: Iterable[Step], where: str, model: Model | None = None) -> None:
+    """Check that what each pass requires is ensured, and what it reads is measured, by an earlier step.
+
+    Args:
+        steps: of a recipe.
+        where: how errors begin.
+        model: when given, what it already fulfils need not be ensured by a pass.
+
+    Raises:
+        UsageError: naming the step, the pass and what would mend it.
+    """
+    ensured: set[Property] = set()
+    facts: set[str] = set()
+    for number, step in enumerate(steps, 1):
+        if isinstance(step, CalibrateStep):
+            facts.update(CALIBRATION_FACTS)
+            continue
+        for spec in step.pipeline.passes():
+            for wanted in spec.pass_.requires:
+                if wanted not in ensured and (model is None or not wanted.holds(model)):
+                    advice = ensured_by(wanted)
+                    raise UsageError(
+                        f"{where}, step {number}: {spec.name!r} requires {wanted.name!r}; {advice}"
+                    )
+            missing = next((fact for fact in spec.pass_.needs_facts if fact not in facts), None)
+            if missing is not None:
+                advice = "put a `calibrate` step before it"
+                raise UsageError(f"{where}, step {number}: {spec.name!r} needs {missing!r}; {advice}")
+            ensured.update(spec.pass_.ensures)
+
+
+def _data(where: str, name: str, section: Any, folder: Path) -> DataSource:
+    table = _table(where, section)
+    _known(where, table, ("source", "samples", "preprocess"))
+    source = _typed(where, table, "source", str, "")
+    if not source:
+        raise UsageError(f"{where} needs `source`: a .npz, a folder, module:function, or random by name")
+    samples = _typed(where, table, "samples", int, None)
+    if samples is not None and samples < 1:
+        raise UsageError(f"{where}: samples is {samples}; at least 1 is needed")
+    by_name = source == "random" or source.startswith("random:")
+    path = folder / source
+    if path.exists():
+        source = str(path.resolve())
+    elif not by_name and not names_function(source):
+        raise UsageError(f"{where}: no data at {str(path)!r}")
+    given = table.get("preprocess")
+    preprocess = None if given is None else _in(where, lambda: Preprocess.of(_table(where, given)))
+    return DataSource(name, source, samples, preprocess)
+
+
+def _step(where: str, section: Any, data: Mapping[str, DataSource]) -> Step:
+    table = _table(where, section)
+    _known(where, table, ("passes", "preset", "calibrate", "accept"))
+    kinds = [kind for kind in ("passes", "preset", "calibrate") if kind in table]
+    if len(kinds) != 1:
+        found = ", ".join(kinds) or "none"
+        raise UsageError(f"{where} must have one of `passes`, `preset`, `calibrate`; it has {found}")
+    if kinds == ["calibrate"]:
+        if "accept" in table:
+            raise UsageError(f"{where}: `accept` belongs to a step with passes")
+        return _calibrate(where, _table(f"{where}, calibrate", table["calibrate"]), data)
+    accept = None if "accept" not in table else _accept(f"{where}, accept", table["accept"])
+    if kinds == ["passes"]:
+        text = _typed(where, table, "passes", str, "")
+        return PassesStep(_in(where, lambda: parse(text)), accept)
+    name = _typed(where, table, "preset", str, "")
+    return PassesStep(_in(where, lambda: parse(preset(name))), accept, name)
+
+
+def _calibrate(where: str, table: Mapping[str, Any], data: Mapping[str, DataSource]) -> CalibrateStep:
+    _known(f"{where}, calibrate", table, ("data", "observer"))
+    name = _typed(where, table, "data", str, None)
+    if name is not None and name not in data:
+        known = f"there is {', '.join(data)}" if data else "the recipe has no [data] section"
+        raise UsageError(f"{where}: no data is called {name!r}; {known}")
+    rule = _typed(where, table, "observer", str, CalibrateStep.observer)
+    _in(where, lambda: observer(rule))
+    return CalibrateStep(name, rule)
+
+
+def _accept(where: str, section: Any) -> Accept:
+    table = _table(where, section)
+    _known(where, table, ("sqnr_db", "max_drop"))
+    sqnr, drop = table.get("sqnr_db"), table.get("max_drop")
+    if sqnr is not None and (isinstance(sqnr, bool) or not isinstance(sqnr, (int, float))):
+        raise UsageError(f"{where}: `sqnr_db` is a number of decibels, not {sqnr!r}")
+    return Accept(
+        None if sqnr is None else float(sqnr), None if drop is None else _in(where, lambda: read_drop(drop))
+    )
+
+
+def read_drop(given: object) -> float:
+    """The share a metric may lose: `"1%"`, `"0.01"` or 0.01.
+
+    Raises:
+        UsageError: it is neither, or not from 0 to 1.
+    """
+    text = str(given).strip()
+    try:
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"the largest drop is a share such as 1% or 0.01, not {given!r}")
+    return share
+
+
+def _in(where: str, make: Callable[[], Any]) -> Any:
+    """Call, with the place put before the message of an error."""
+    try:
+        return make()
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _table(where: str, section: Any) -> dict[str, Any]:
+    if not isinstance(section, dict):
+        raise UsageError(f"{where} must be a table, not {section!r}")
+    return cast("dict[str, Any]", section)
+
+
+def _typed(where: str, table: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
+    value = table.get(key, default)
+    if value is not default and type(value) is not kind:
+        raise UsageError(f"{where}: `{key}` must be a {kind.__name__}, not {value!r}")
+    return value
+
+
+def _known(where: str, table: Mapping[str, Any], names: Iterable[str]) -> None:
+    allowed = list(names)
+    for key in table:
+        if key not in allowed:
+            near = get_close_matches(key, allowed, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}"
+            raise UsageError(f"{where}: {key!r} is not known; {hint}")

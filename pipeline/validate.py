@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numeric translation validation: run a model before and after passes, judge by what they claim (`judge`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from ..analysis.evaluate import Evaluator
+from ..graph_ir import ClaimError, DataError, Model, ModelError, Signature, signature_of
+from ..graph_ir.ops import is_random, label, walk_nodes
+from ..passes.base import Context, Exactness
+from .court import Check, Court, attempt
+from .instrument import Instrument, Outcome, Step
+from .trials import MAX_SIZES, Feed, Trial, extreme, hostile, ordinary
+from .twin import Runner, reference_runner, snapshot
+
+if TYPE_CHECKING:
+    import onnx
+
+    from .spec import Pipeline
+
+Mode: TypeAlias = Literal["end", "pass"]
+GivenFeeds: TypeAlias = Callable[[Model], Iterable[Feed]]
+
+_ORDER = (Exactness.BITWISE, Exactness.ROUNDING, Exactness.LOSSY)
+
+
+class Validate(Instrument):
+    """Check numbers after each pass that changed something (`pass`), or once at the end (`end`).
+
+    Args:
+        mode: see above; at the end, the weakest claim of the passes that changed something counts.
+        feeds: gives real inputs for the model, besides those made from its signature.
+        seed: of the feeds that are made.
+        least_sqnr_db: what a lossy pass must keep; None only measures.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        *,
+        feeds: GivenFeeds | None = None,
+        seed: int = 0,
+        least_sqnr_db: float | None = None,
+    ) -> None:
+        self.checks: list[Check] = []
+        self._mode = mode
+        self._given = feeds
+        self._seed = seed
+        self._least = least_sqnr_db
+        self._ctx = Context()
+        self._signature: Signature | None = None
+        self._before: list[tuple[Trial, list[Any]]] = []
+        self._source: onnx.ModelProto | None = None
+        self._changed: list[str] = []
+        self._claim = Exactness.BITWISE
+
+    def begin(self, pipeline: Pipeline, model: Model, ctx: Context) -> None:
+        """Run the model as it is on all feeds."""
+        self._ctx = ctx
+        if self._mode == "end" and any(s.pass_.exact is Exactness.ROUNDING for s in pipeline.passes()):
+            self._source = snapshot(model)
+        self._start(model)
+
+    def _start(self, model: Model) -> None:
+        self._signature = signature_of(model)
+        self._before = []
+        random = next((label(node) for node in walk_nodes(model) if is_random(node)), None)
+        if random is not None:
+            self._ctx.note(f"numbers were not checked: node {random!r} draws random ones")
+            return
+        try:
+            run = runner(model)
+        except ModelError as error:
+            self._ctx.note(f"numbers were not checked: {error}")
+            return
+        self._before = list(self._tried(model, run))
+        if not self._before:
+            self._ctx.note(
+                "numbers were not checked: the model runs on no feed made from its signature; give --data"
+            )
+
+    def _tried(self, model: Model, run: Runner) -> Iterator[tuple[Trial, list[Any]]]:
+        first: Feed | None = None
+        for index, feed in enumerate(self._given(model) if self._given is not None else ()):
+            first = feed if first is None else first
+            yield Trial(f"sample {index} of the data", feed), run(feed)
+        sizes = 0
+        for trial in ordinary(signature_of(model), self._seed):
+            outputs = attempt(run, trial.feed)
+            if outputs is not None and sizes < MAX_SIZES:
+                sizes += 1
+                first = trial.feed if first is None else first
+                yield trial, outputs
+        if first is not None:
+            for trial in (*hostile(first, self._seed), *extreme(first, self._seed)):
+                outputs = attempt(run, trial.feed)
+                if outputs is not None:
+                    yield trial, outputs
+
+    def before(self, step: Step, model: Model) -> None:
+        """Keep the model for its float64 twin, if this pass may round differently."""
+        if self._mode == "pass" and self._before and step.pass_.exact is Exactness.ROUNDING:
+            self._source = snapshot(model)
+
+    def after(self, step: Step, model: Model, outcome: Outcome) -> None:
+        """Judge the pass, or note that it changed something.
+
+        Raises:
+            ClaimError: naming the pass, the output, the measured and the allowed figure.
+        """
+        if not outcome.changed:
+            return
+        if step.pass_.changes_signature and self._moved(model):
+            self._ctx.note(f"numbers are checked from pass {step.name!r} on: it changed the signature")
+            self._source = snapshot(model)
+            self._changed, self._claim = [], Exactness.BITWISE
+            self._start(model)
+        elif self._mode == "pass":
+            self._judge(model, f"pass {step.name!r} (number {step.number})", step.pass_.exact)
+        else:
+            self._claim = max(self._claim, step.pass_.exact, key=_ORDER.index)
+            if step.name not in self._changed:
+                self._changed.append(step.name)
+
+    def _moved(self, model: Model) -> bool:
+        now = signature_of(model)
+        was = self._signature
+        return was is None or (was.inputs, was.outputs) != (now.inputs, now.outputs)
+
+    def end(self, model: Model) -> None:
+        """Judge all passes together, in the mode `end`.
+
+        Raises:
+            ClaimError: see `after`.
+        """
+        if self._mode == "end" and self._changed:
+            self._judge(model, f"the passes {', '.join(self._changed)}", self._claim)
+
+    def _judge(self, model: Model, passes: str, claim: Exactness) -> None:
+        if not self._before:
+            return
+        try:
+            run = runner(model)
+        except ModelError as error:
+            raise ClaimError(f"{passes}: the model does not run any more: {error}") from error
+        names = [value.name or "" for value in model.graph.outputs]
+        court = Court(passes, claim, self._source, self._seed)
+        after: list[tuple[Trial, list[Any]]] = []
+        for trial, was in self._before:
+            try:
+                now = run(trial.feed)
+            except DataError as error:
+                raise ClaimError(
+                    f"{passes}: the model does not run any more ({trial.name}): {error}"
+                ) from error
+            court.judge(trial, names, was, now)
+            after.append((trial, now))
+        self._before = after
+        self.checks.append(court.sentence(self._least))
+        if court.stated:
+            self._ctx.note(f"{passes}: judged by a stated bound; no float64 run could be had")
+
+
+def runner(model: Model) -> Runner:
+    """Run a model in onnxruntime with its optimizer off, or else in ONNX's reference evaluator.
+
+    Raises:
+        ModelError: neither can.
+    """
+    try:
+        evaluator = Evaluator(model)
+    except ModelError as error:
+        try:
+            return reference_runner(snapshot(model))
+        except ModelError:
+            raise error from None
+    return lambda feed: list(evaluator.run(feed, check=False).values())

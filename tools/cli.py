@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line. Commands are named here and loaded when used, so that `tersor --help` is quick."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from .failures import Guard
+
+# name -> (module, what it does; equal to the first line of its docstring, or empty for a hidden command)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "build": ("build_cmd", "Turn a model into a verified, smaller and faster one."),
+    "opt": ("opt_cmd", "Run passes over a model; by default those that lose nothing."),
+    "inspect": ("inspect_cmd", "Show what a model holds: inputs, operators, weights, work, memory."),
+    "passes": ("passes_cmd", "List the passes, or explain one."),
+    "bench": ("bench_cmd", "Time models against each other, turn by turn."),
+    "compare": ("compare_cmd", "Compare the outputs of two models on data."),
+    "serve-opt": ("serve", ""),
+}
+
+HELP = """ONNX graph-level compiler passes that make deployed models smaller and faster.
+
+For example:
+
+\b
+  tersor build model.onnx --data calib.npz -o out     int8 where it pays, checked
+  tersor opt model.onnx smaller.onnx                  only what loses nothing
+  tersor inspect model.onnx                           what is inside
+  tersor bench model.onnx out/model.onnx              is it faster?
+  tersor compare model.onnx out/model.onnx --data calib.npz
+
+Every command has --help with examples, and --json for machines. Exit codes: 0 done, 1 a check did not hold,
+2 wrong input, 3 a fault of tersor itself (--debug or TERSOR_DEBUG=1 shows the trace), 130 interrupted.
+"""
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported when they are called; help reads the table only."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Load a command, None for an unknown one."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f".{COMMANDS[cmd_name][0]}", __package__)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        words = inspect.cleandoc(module.command.__doc__).replace("\\b\n", "\b\n")
+        app.command(cmd_name, help=words)(module.command)
+        return typer.main.get_command(app)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the table's lines."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items() if line])
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    help=HELP,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from .. import __version__
+
+        typer.echo(f"tersor {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
+) -> None:
+    """Options of the group itself."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line (without the program's name) and give its exit code."""
+    given = [argument for argument in arguments if argument != "--debug"]
+    debug = len(given) != len(arguments) or os.environ.get("TERSOR_DEBUG", "") not in ("", "0")
+    result: object = 0
+    with Guard(debug=debug) as guard:
+        result = typer.main.get_command(app).main(args=given, prog_name="tersor", standalone_mode=False)
+    if guard.failure is None:
+        return result if isinstance(result, int) else 0
+    if guard.failure.line:
+        print(f"error: {guard.failure.line}", file=sys.stderr)
+    return guard.failure.exit_code
+
+
+def main() -> NoReturn:
+    """Run `sys.argv` and exit."""
+    code = run(sys.argv[1:])
+    gc.freeze()  # the process ends here: the collector's last walk over a large model would be for nothing
+    sys.exit(code)

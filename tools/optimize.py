@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `tersor opt` and its batch mode do: read a model, run a pipeline, write the result, report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..graph_ir import (
+    ExternalTensor,
+    Model,
+    UnsupportedModelError,
+    UsageError,
+    atomic_write,
+    gc_paused,
+    load,
+    notes,
+    save,
+)
+from ..graph_ir.io import MAX_PROTO_BYTES, weight_bytes
+from ..graph_ir.ops import STANDARD_DOMAINS, walk_graphs, walk_nodes
+from ..graph_ir.verify import operator_bounds
+from ..passes.base import Context
+from ..pipeline import manager
+from ..pipeline.instrument import Instrument, Step
+from ..pipeline.instruments import Dump, PrintIr, Verify, When
+from ..pipeline.measure import Statistics, Timing
+from ..pipeline.presets import LOSSLESS
+from ..pipeline.spec import Pipeline, parse
+
+if TYPE_CHECKING:
+    from ..pipeline.validate import Validate
+
+FREEZE = "freeze-default-inputs"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to optimise.
+
+    Attributes:
+        passes: pipeline text.
+        freeze_default_inputs: first make initializers that are also inputs plain constants.
+        verify: verify the IR after each change.
+        print_ir: print the model's text before or after passes, through `write`.
+        write: where that text goes.
+        dump: a folder for numbered models.
+        validate: an instrument that checks numbers.
+        external_data: store weights beside the model; None keeps them where they were.
+        on_pass: told the name of each pass as it starts.
+    """
+
+    passes: str = LOSSLESS
+    freeze_default_inputs: bool = False
+    verify: bool = True
+    print_ir: When | None = None
+    write: Callable[[str], object] | None = None
+    dump: Path | None = None
+    validate: Validate | None = None
+    external_data: bool | None = None
+    on_pass: Callable[[str], object] | None = None
+
+
+@dataclass
+class Report:
+    """What was done.
+
+    Attributes:
+        pipeline: as it ran.
+        before: number of nodes by operator, of all graphs.
+        after: the same of the result.
+        bytes_before: size of the model with its external data.
+        bytes_after: the same of the result.
+        seconds: spent in load, passes and save.
+        notes: what was left alone and why, a line each.
+        timing: see `pipeline.measure`.
+        statistics: see `pipeline.measure`.
+        copied: the model could not be held and was copied through unchanged.
+    """
+
+    pipeline: str
+    before: Counter[str] = field(default_factory=Counter[str])
+    after: Counter[str] = field(default_factory=Counter[str])
+    bytes_before: int = 0
+    bytes_after: int = 0
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    notes: list[str] = field(default_factory=list[str])
+    timing: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    statistics: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    copied: bool = False
+
+
+def optimize_file(source: Path | str, target: Path | str, settings: Settings | None = None) -> Report:
+    """Optimise a model file into another one.
+
+    Args:
+        source: read only.
+        target: written beside and renamed at the end; nothing is left on an error.
+        settings: the lossless pipeline when None.
+
+    Raises:
+        UsageError: the files are the same, or the pipeline is wrong.
+        ModelError: the model cannot be read or written.
+        VerifyError, ClaimError: a pass is at fault.
+    """
+    chosen = Settings() if settings is None else settings
+    source, target = Path(source), Path(target)
+    refuse_same_file(source, target)
+    refuse_unwritable(target)
+    text = f"{FREEZE},{chosen.passes}" if chosen.freeze_default_inputs else chosen.passes
+    pipeline = parse(text)
+    # One pause for all: switching the collector on again makes it walk the whole model once more.
+    with gc_paused():
+        return _optimize(source, target, chosen, pipeline)
+
+
+def _optimize(source: Path, target: Path, chosen: Settings, pipeline: Pipeline) -> Report:
+    report = Report(str(pipeline))
+    start = time.perf_counter()
+    try:
+        model = load(source)
+    except UnsupportedModelError as error:
+        return _copy_through(source, target, report, str(error))
+    files = external_files(model)
+    refuse_own_weights(target, files)
+    report.bytes_before = sum(file.stat().st_size for file in (source, *files))
+    report.before = count_ops(model)
+    loaded = time.perf_counter()
+    _run(pipeline, model, chosen, report)
+    report.after = count_ops(model)
+    passed = time.perf_counter()
+    outside = chosen.external_data
+    if outside is None:
+        outside = bool(external_files(model)) or weight_bytes(model) > MAX_PROTO_BYTES
+    save(model, target, external_data=outside)
+    written = (target, data_file(target)) if outside else (target,)
+    report.bytes_after = sum(file.stat().st_size for file in written)
+    saved = time.perf_counter()
+    report.seconds = {"load": loaded - start, "passes": passed - loaded, "save": saved - passed}
+    return report
+
+
+def _run(pipeline: Pipeline, model: Model, settings: Settings, report: Report) -> None:
+    ctx = Context()
+    timing, statistics = Timing(), Statistics()
+    instruments: list[Instrument] = []
+    if settings.on_pass is not None:
+        instruments.append(_Announce(settings.on_pass))
+    if settings.print_ir is not None and settings.write is not None:
+        instruments.append(PrintIr(settings.print_ir, settings.write))
+    if settings.dump is not None:
+        instruments.append(Dump(settings.dump))
+    if settings.validate is not None:
+        instruments.append(settings.validate)
+    if settings.verify:
+        instruments.append(Verify())
+    manager.run(pipeline, model, ctx, [*instruments, statistics, timing])
+    report.notes = [*notes(model), *opaque_notes(model), *ctx.notes]
+    report.timing = [vars(node).copy() for node in timing.tree()]
+    report.statistics = [
+        {
+            "pass": entry.text,
+            "runs": entry.runs,
+            "changed": entry.changed,
+            "counters": dict(sorted(entry.counters.items())),
+            "misses": [
+                {"rule": rule, "reason": reason, "count": count}
+                for (rule, reason), count in sorted(entry.misses.items())
+            ],
+        }
+        for entry in statistics.result()
+    ]
+
+
+class _Announce(Instrument):
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+
+    def before(self, step: Step, model: Model) -> None:
+        self._tell(step.name)
+
+
+def refuse_same_file(source: Path, target: Path) -> None:
+    """Refuse to write over the input.
+
+    Raises:
+        UsageError: both are one file, whatever they are called.
+    """
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f"{str(target)!r} is the input itself, which is never touched; give another output")
+
+
+def refuse_unwritable(target: Path) -> None:
+    """Find out before the work whether the output can be written.
+
+    Raises:
+        UsageError: its folder is missing or not writable, or it is a folder itself.
+    """
+    if target.is_dir():
+        raise UsageError(f"output {str(target)!r} is a folder; give a file name in it")
+    if not target.parent.is_dir():
+        raise UsageError(f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}")
+    if not os.access(target.parent, os.W_OK):
+        raise UsageError(f"cannot write {str(target)!r}: folder {str(target.parent)!r} is not writable")
+
+
+def refuse_own_weights(target: Path, files: Sequence[Path]) -> None:
+    """Refuse to write over the files that hold the input's weights.
+
+    Raises:
+        UsageError: the output, or the file for its weights, is one of them.
+    """
+    for written in (target, data_file(target)):
+        if written.exists() and any(written.samefile(file) for file in files):
+            raise UsageError(
+                f"{str(written)!r} holds weights of the input, which is never touched; give another output"
+            )
+
+
+def data_file(target: Path) -> Path:
+    """Where the weights of a model go when they are stored outside of it."""
+    return target.with_name(target.name + ".data")
+
+
+def external_files(model: Model) -> list[Path]:
+    """The files that hold weights of the model, each once."""
+    found: dict[Path, None] = {}
+    for graph in walk_graphs(model):
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ExternalTensor):
+                found[Path(value.const_value.path)] = None
+    return list(found)
+
+
+def _copy_through(source: Path, target: Path, report: Report, reason: str) -> Report:
+    with atomic_write(target) as beside:
+        shutil.copyfile(source, beside)
+    report.copied = True
+    report.bytes_before = report.bytes_after = source.stat().st_size
+    report.notes = [f"copied unchanged: {reason}"]
+    return report
+
+
+def count_ops(model: Model) -> Counter[str]:
+    """Number of nodes by operator (`domain.Op` outside the standard domain), in bodies and functions, too."""
+    return Counter(
+        node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
+        for node in walk_nodes(model)
+    )
+
+
+def opaque_notes(model: Model) -> list[str]:
+    """A line for each operator the passes know nothing about: other domains, and unknown standard ones."""
+    found: Counter[str] = Counter()
+    for node in walk_nodes(model):
+        if node.domain in STANDARD_DOMAINS:
+            version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+            if operator_bounds(node.op_type, version) is None:
+                found[f"operator {node.op_type} is not in ONNX opset {version}"] += 1
+        elif node.op_identifier() not in model.functions:
+            found[f"operator {node.domain}.{node.op_type} is of a custom domain"] += 1
+    return [f"{text}: {count} left untouched" for text, count in sorted(found.items())]
