@@ -52,7 +52,13 @@ def test_slope_of_integers_or_too_fine_for_the_attribute_stays() -> None:
 @pytest.mark.parametrize("shape", ["", "[5]", "[2,1]", "[3,1,1]"])
 def test_subtracted_constant(shape: str) -> None:
     y = "3,2,5" if shape == "[3,1,1]" else "1,2,5"
-    model = model_of("y = Sub(x, c)", f"float{shape} c = {{seed}}", x="float[1,2,5] x", y=f"float[{y}] y")
+    weight = f"float{shape} c = {{seed}}" if shape else "float c = {2.5}"
+    model = model_of(
+        "y = Sub(x, c)",
+        weight,
+        x="float[1,2,5] x",
+        y=f"float[{y}] y",
+    )
     done = rewrite(CANON, model)
     assert done.ops == ["Add"]
     assert_bitwise(done.before, done.model, {"x": ODD})
