@@ -231,7 +231,20 @@ def matmul(chain: Chain) -> None:
         chain.add("Add", chain.pick([chain.last, bias], [bias, chain.last]), chain.shape)
 
 
-IMAGE_STEPS = (conv, batch_norm, affine, pad, relu, conv_transpose, pool, prelu, spatial_mean)
+IMAGE_STEPS = (
+    conv,
+    batch_norm,
+    affine,
+    pad,
+    conv,
+    relu,
+    conv_transpose,
+    affine,
+    pool,
+    conv,
+    prelu,
+    spatial_mean,
+)
 MATRIX_STEPS = (gemm, matmul, batch_norm, affine, relu)
 
 
