@@ -80,8 +80,10 @@ def _verify_signature(before: Signature, after: Signature) -> None:
     for what in ("inputs", "optional", "outputs"):
         was, now = getattr(before, what), getattr(after, what)
         if was != now:
-            lost = next((a for a, b in zip(was, now, strict=False) if a != b), None)
-            raise VerifyError(f"model signature changed: {what} {lost or was!r} became different: {now!r}")
+            place = next((i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), None)
+            if place is None:
+                raise VerifyError(f"model signature changed: {len(was)} {what} became {len(now)}")
+            raise VerifyError(f"model signature changed: {what} {was[place]!r} became {now[place]!r}")
 
 
 class _Scope:

@@ -44,12 +44,12 @@ def command(
       tersor build model.onnx -o out --data loader:feeds --min-sqnr 25
       tersor build model.onnx -o out
 
-    Writes model.onnx, session.json, report.json and build.lock.json into DIR. What is shipped is never slower than
-    MODEL and keeps within the limits, as measured here; if nothing better is found, it is MODEL itself, and the report
-    says why. Without --data only the lossless part is done.
+    Writes model.onnx, session.json, report.json and build.lock.json into DIR. What is shipped is never slower
+    than MODEL and keeps within the limits, as measured here; if nothing better is found, it is MODEL itself,
+    and the report says why. Without --data only the lossless part is done.
 
-    The functions: `feeds()` gives an iterable of dicts, input name to array. `metric(run)` calls `run(feed)`, which
-    gives the list of outputs, as often as it likes, and returns a number.
+    The functions: `feeds()` gives an iterable of dicts, input name to array. `metric(run)` calls `run(feed)`,
+    which gives the list of outputs, as often as it likes, and returns a number.
     """
     from ..pipeline.build import BuildSettings, build
     from ..pipeline.build.report import to_dict
@@ -84,6 +84,17 @@ def command(
         _print(result, settings.out)
 
 
+def _print_concurrency(result: BuildResult) -> None:
+    runs = result.proof.concurrency
+    if runs:
+        best = max(runs, key=lambda run: run.runs_per_s)
+        print(
+            f"concurrent callers: answers agree in {len(runs)} settings; at best {best.runs_per_s:.0f} runs/s "
+            f"with {best.callers} callers of {best.threads} threads, p50 {best.p50_ms:.2f} ms, "
+            f"p99 {best.p99_ms:.2f} ms"
+        )
+
+
 def share(text: str) -> float:
     """A share of one: `1%` or `0.01`.
 
@@ -99,6 +110,7 @@ def share(text: str) -> float:
 
 
 def _print(result: BuildResult, out: Path) -> None:
+    from ..backends.onnxruntime.rules import LINEAR
     from .render import print_table, quantity, size
 
     before, after = result.facts[result.before.name], result.facts[result.winner.name]
@@ -124,18 +136,18 @@ def _print(result: BuildResult, out: Path) -> None:
         (f"output {name}", "", f"{c.sqnr_db:.1f} dB SQNR", f"cosine {c.cosine:.5f}")
         for name, c in judgement.fidelity.items()
     ]
-    if result.audit is not None:
-        found = result.audit
+    found = result.proof.audit
+    if found is not None:
         rows.append(
             ("int8 coverage", "", f"{found.linear_int8} of {found.linear_total} linear nodes",
              f"{found.macs_share:.0%} of MACs")
         )  # fmt: skip
     print_table(("", result.before.name, result.winner.name, ""), rows)
     print(f"\nshipped: {result.why}")
-    if result.audit is not None:
-        for row in result.audit.misses:
-            if row.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-                print(f"not int8: {row.node} ({row.op_type}): {row.reason or 'left float'}")
+    for row in () if found is None else found.misses:
+        if row.op_type in LINEAR:
+            print(f"not int8: {row.node} ({row.op_type}): {row.reason or 'left float'}")
+    _print_concurrency(result)
     for note in result.notes:
         print(f"note: {note}")
     print(f"written to {out}: model.onnx, session.json, report.json, build.lock.json")

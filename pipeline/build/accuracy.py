@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from ...calibration.functions import load_function
 from ...graph_ir import DataError, one_line
 from .result import Candidate, Judgement
 from .settings import BuildSettings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 QUICK = 4  # feeds of a quick look
 
@@ -103,11 +106,13 @@ def relative_drop(reference: float, score: float) -> float:
 def compare(total: Fidelity, want: object, got: object) -> None:
     """Add one output to its total; sequences and maps are compared item by item, strings not at all."""
     if isinstance(want, np.ndarray) and isinstance(got, np.ndarray):
+        want, got = cast("NDArray[Any]", want), cast("NDArray[Any]", got)
         if want.dtype.kind in "biufc" and want.shape == got.shape:
             total.update(want, got)
         elif want.shape != got.shape:
             total.broken += 1
             total.count += 1
     elif isinstance(want, list) and isinstance(got, list):
-        for left, right in zip(want, got, strict=False):  # pyright: ignore[reportUnknownVariableType]
+        pairs = zip(cast("list[object]", want), cast("list[object]", got), strict=False)
+        for left, right in pairs:
             compare(total, left, right)

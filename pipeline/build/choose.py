@@ -47,7 +47,7 @@ def pick(
     Returns:
         The winner, and one sentence on why.
     """
-    timed = set().union(*(by_name.keys() for by_name in times.values())) if times else set[str]()
+    timed = {name for by_name in times.values() for name in by_name}
     running = {
         name: relative_time(times, name, original)
         for name, (_, judgement) in judged.items()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,15 +17,26 @@ from ...backends.onnxruntime.audit import Audit, audit
 from ...backends.onnxruntime.config import SESSION_FILE
 from ...backends.onnxruntime.cpu import usable_cores
 from ...backends.onnxruntime.latency import Latency, measure, session_runners
+from ...backends.onnxruntime.runtime_check import MismatchError, check_concurrency
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.data import Feeds, open_feeds
-from ...graph_ir import DataError, Model, ModelError, Signature, atomic_write, load, notes, save, signature_of
+from ...graph_ir import (
+    DataError,
+    Model,
+    ModelError,
+    Signature,
+    atomic_write,
+    load,
+    notes,
+    save,
+    signature_of,
+)
 from ...graph_ir.ops import walk_nodes
 from .accuracy import Judge
 from .choose import pick
 from .lock import write_lock
 from .report import write_report
-from .result import BuildResult, Candidate, Facts, Judgement
+from .result import BuildResult, Candidate, Facts, Judgement, Proof
 from .search import Search
 from .settings import BuildSettings
 from .workshop import Workshop
@@ -38,9 +50,9 @@ MOST_TIMED = 8
 def build(settings: BuildSettings) -> BuildResult:
     """Build the best form of a model for a target and write it with its proof.
 
-    Writes `model.onnx`, `session.json`, `report.json` and `build.lock.json` into `settings.out`, each beside and
-    renamed. What is written is never slower than the original and keeps within the accuracy limits, on this
-    machine and this data; when nothing better is found it is the original.
+    Writes `model.onnx`, `session.json`, `report.json` and `build.lock.json` into `settings.out`, each beside
+    and renamed. What is written is never slower than the original and keeps within the accuracy limits, on
+    this machine and this data; when nothing better is found it is the original.
 
     Raises:
         ModelError, DataError, UsageError: wrong input.
@@ -63,7 +75,9 @@ def _search(settings: BuildSettings, model: Model, feeds: Feeds | None, folder: 
     original = Candidate("original", settings.model)
     tell("opening the model", 0, None)
     signature = signature_of(model)
-    judging = list(islice(feeds, JUDGING_FEEDS)) if feeds is not None else _drawn(original, signature, settings)
+    judging = (
+        list(islice(feeds, JUDGING_FEEDS)) if feeds is not None else _drawn(original, signature, settings)
+    )
     judge = Judge(original, judging, settings)
     tell("lossless passes", 0, None)
     workshop = Workshop(settings, folder)
@@ -79,21 +93,28 @@ def _search(settings: BuildSettings, model: Model, feeds: Feeds | None, folder: 
         search.dynamic()
         judged |= search.judged
     elif feeds is None:
-        notes_.append("without --data only the lossless part was done; data would add int8, often twice as fast")
+        notes_.append(
+            "without --data only the lossless part was done; data would add int8, often twice as fast"
+        )
     times = _times(judged, judging, settings) if judging else {}
+    bindings = _bindings(signature, judging)
     winner, why = pick(judged, times, original.name)
+    proof = _prove(winner, judging, bindings, settings)
+    while proof.failure and winner is not original:
+        refused = replace(judged[winner.name][1], accepted=False, reason=proof.failure)
+        judged[winner.name] = (winner, refused)
+        winner, why = pick(judged, times, original.name)
+        proof = _prove(winner, judging, bindings, settings)
     if not judging:
         notes_.append("no feed could be drawn that the model runs on, so nothing was timed; give --data")
-        winner, why = workshop.float_candidate, "the lossless passes only: nothing could be measured"
+        winner, why = workshop.float_candidate, "float: the lossless passes only, nothing could be measured"
     notes_ += [note for note in workshop.notes if note not in notes_]
-    bindings = _bindings(signature, judging)
     shown = {c.name: _facts(c, bindings) for c in (original, winner)}
-    found = _audit(winner, bindings) if winner.name.startswith("int8") else None
-    return BuildResult(winner, why, original, shown, judged, times, found, notes_)
+    return BuildResult(winner, why, original, shown, judged, times, proof, notes_)
 
 
 def _drawn(original: Candidate, signature: Signature, settings: BuildSettings) -> list[Feed]:
-    """Feeds drawn from the signature, for timing and checking only; none when the model does not run on them."""
+    """Feeds drawn from the signature, for timing and checking; none when the model does not run on them."""
     feeds: list[Feed] = list(open_feeds(f"random:{settings.seed}:2", signature))
     with OrtSession(original.path) as session:
         try:
@@ -148,22 +169,45 @@ def _facts(candidate: Candidate, bindings: Mapping[str, int]) -> Facts:
     return Facts(table.parameters, table.macs, candidate.size, nodes)
 
 
-def _audit(winner: Candidate, bindings: Mapping[str, int]) -> Audit:
+def _prove(
+    winner: Candidate, feeds: Sequence[Feed], bindings: Mapping[str, int], settings: BuildSettings
+) -> Proof:
+    """Audit what onnxruntime makes of the winner, and run it under concurrent callers."""
+    found = _audited(winner, bindings)
+    if found is not None and found.misread:
+        row = found.misread[0]
+        return Proof(found, [], f"onnxruntime misreads node {row.node!r}: {row.reason}")
+    settings.progress("checking concurrent callers", 0, None)
+    try:
+        runs = check_concurrency(winner.path, feeds[:4], winner.config, budget_s=8) if feeds else []
+    except MismatchError as error:
+        return Proof(found, [], str(error))
+    return Proof(found, runs, "")
+
+
+def _audited(winner: Candidate, bindings: Mapping[str, int]) -> Audit | None:
+    """The fusion audit of a quantized candidate; None for the others."""
+    if not winner.quantized:
+        return None
     model = load(winner.path)
     infer_shapes(model)
     table = cost(model, bindings=dict(bindings))
-    return audit(winner.path, winner.config, macs={entry.name: float(entry.macs or 0) for entry in table.nodes})
+    return audit(
+        winner.path, winner.config, macs={entry.name: float(entry.macs or 0) for entry in table.nodes}
+    )
 
 
 def _ship(winner: Candidate, settings: BuildSettings) -> Candidate:
     """Write the model and its session options into the output folder."""
     target = settings.out / MODEL_FILE
     if target.exists() and settings.model.exists() and target.samefile(settings.model):
-        raise ModelError(f"{str(target)!r} is the input itself, which is never touched; choose another folder")
+        raise ModelError(
+            f"{str(target)!r} is the input itself, which is never touched; choose another folder"
+        )
     if winner.path.with_name(winner.path.name + ".data").exists() or winner.name == "original":
         save(load(winner.path), target)
     else:
         with atomic_write(target) as beside:
             shutil.copyfile(winner.path, beside)
     winner.config.save(settings.out / SESSION_FILE)
-    return Candidate(winner.name, target, winner.pipeline, winner.observer, winner.config)
+    return replace(winner, path=target)

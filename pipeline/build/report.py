@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ...analysis.fidelity import Closeness
+from ...backends.onnxruntime.audit import Audit
 from ...backends.onnxruntime.latency import compare
 from ...graph_ir import atomic_write
 from .result import BuildResult, Judgement
@@ -38,11 +39,17 @@ def to_dict(result: BuildResult, settings: BuildSettings) -> dict[str, Any]:
         "facts": {name: asdict(facts) for name, facts in result.facts.items()},
         "speedup": {str(threads): _figure(result.speedup(threads)) for threads in result.latency},
         "candidates": [
-            {"name": name, "pipeline": candidate.pipeline, "bytes": _size(result, name), **_judgement(judgement)}
+            {
+                "name": name,
+                "pipeline": candidate.pipeline,
+                "bytes": _size(result, name),
+                **_judgement(judgement),
+            }
             for name, (candidate, judgement) in result.judged.items()
         ],
         "latency": _latency(result),
-        "int8": _audit(result),
+        "int8": _audit(result.proof.audit),
+        "concurrency": [asdict(setting) for setting in result.proof.concurrency],
         "notes": result.notes,
     }
 
@@ -80,9 +87,7 @@ def _latency(result: BuildResult) -> dict[str, Any]:
                 "p90_ms": _figure(latency.p90_ms),
                 "min_ms": _figure(latency.min_ms),
                 "rounds": latency.rounds,
-                "over_original": [
-                    _figure(x) for x in (ratio.low, ratio.median, ratio.high)
-                ],
+                "over_original": [_figure(x) for x in (ratio.low, ratio.median, ratio.high)],
             }
             for name, latency in by_name.items()
             for ratio in [compare(latency, by_name[reference])]
@@ -91,10 +96,9 @@ def _latency(result: BuildResult) -> dict[str, Any]:
     }
 
 
-def _audit(result: BuildResult) -> dict[str, Any] | None:
-    if result.audit is None:
+def _audit(found: Audit | None) -> dict[str, Any] | None:
+    if found is None:
         return None
-    found = result.audit
     return {
         "linear_nodes": found.linear_total,
         "linear_int8": found.linear_int8,

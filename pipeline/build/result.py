@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from ...analysis.fidelity import Closeness
 from ...backends.onnxruntime.audit import Audit
 from ...backends.onnxruntime.config import SessionConfig
 from ...backends.onnxruntime.latency import Latency
+from ...backends.onnxruntime.runtime_check import Concurrency
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Candidate:
         pipeline: the passes that made it from the original, as text; empty for the original.
         observer: the rule its ranges were chosen by; empty when it needs none.
         config: the session it wants.
+        quantized: whether it computes in int8.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Candidate:
     pipeline: str = ""
     observer: str = ""
     config: SessionConfig = field(default_factory=SessionConfig)
+    quantized: bool = False
 
     @property
     def size(self) -> int:
@@ -72,6 +75,21 @@ class Facts:
     nodes: int
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What was checked of the winner once it was chosen.
+
+    Attributes:
+        audit: what onnxruntime made of each node; None when it is not quantized.
+        concurrency: throughput and latency under concurrent callers, whose answers all agreed.
+        failure: why it must not be shipped; empty when all is well.
+    """
+
+    audit: Audit | None
+    concurrency: Sequence[Concurrency]
+    failure: str
+
+
 @dataclass
 class BuildResult:
     """Everything the report says.
@@ -83,7 +101,7 @@ class BuildResult:
         facts: size and cost by candidate name, of the original and the winner.
         judged: candidates by name with their judgement, in the order they were tried.
         latency: by number of threads (1 and all), by candidate name.
-        audit: the fusion audit of the winner, when it is quantized.
+        proof: what was checked of the winner.
         notes: what was left alone, frozen or skipped, and what more data would add.
     """
 
@@ -93,7 +111,7 @@ class BuildResult:
     facts: Mapping[str, Facts]
     judged: Mapping[str, tuple[Candidate, Judgement]]
     latency: Mapping[int, Mapping[str, Latency]]
-    audit: Audit | None
+    proof: Proof
     notes: list[str] = field(default_factory=list[str])
 
     def speedup(self, threads: int) -> float:

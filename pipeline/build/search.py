@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which candidates to make: ranges by each rule, then refinements of the best, then fewer int8 nodes if need be.
+"""Which candidates to make: ranges by each rule, then refinements of the best, then fewer int8 nodes.
 
-A short, fixed plan: the rule that keeps most of the outputs, refined while that helps; where the accuracy limit is
-still missed, the nodes that cost most accuracy go back to float, twice as many each time.
+A short, fixed plan: the rule that keeps most of the outputs, refined while that helps; where the accuracy
+limit is still missed, the nodes that cost most accuracy go back to float, twice as many each time.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Search:
     def static(self) -> None:
         """Static int8, from the best rule to the best form that is accepted."""
         forms = [_Form(observer, InsertQdq()) for observer in OBSERVERS]
-        scored = [(form, found) for form in self._each("choosing ranges", forms) if (found := self._try(form))]
+        scored = [
+            (form, found) for form in self._each("choosing ranges", forms) if (found := self._try(form))
+        ]
         if not scored:
             return
         best, found = max(scored, key=lambda item: _score(item[1][1]))
@@ -83,11 +85,8 @@ class Search:
 
     def _refine(self, best: _Form, found: Judged) -> tuple[_Form, Judged]:
         """Keep each refinement that brings the outputs closer."""
-        for better in (
-            lambda form: replace(form, options=replace(form.options, mse_weights=True)),
-            lambda form: replace(form, means=True),
-        ):
-            form = better(best)
+        for refine in (_with_mse_weights, _with_corrected_biases):
+            form = refine(best)
             tried = self._try(form)
             if tried is not None and _score(tried[1]) > _score(found[1]):
                 best, found = form, tried
@@ -147,6 +146,14 @@ class Search:
             return None
         self.judged[form.name] = (made, self._judge.judge(made))
         return self.judged[form.name]
+
+
+def _with_mse_weights(form: _Form) -> _Form:
+    return replace(form, options=replace(form.options, mse_weights=True))
+
+
+def _with_corrected_biases(form: _Form) -> _Form:
+    return replace(form, means=True)
 
 
 def _score(judgement: Judgement) -> tuple[bool, float]:

@@ -14,8 +14,8 @@ from ...calibration.data import Feeds
 from ...graph_ir import Model, UsageError, load, save
 from ...graph_ir.ops import has_subgraph, is_op
 from ...passes.base import Context
-from ...passes.quantize.insert_qdq import MEANS, RANGES, InsertQdq
 from ...passes.quantize.dynamic import QuantizeDynamic
+from ...passes.quantize.insert_qdq import MEANS, RANGES, InsertQdq
 from ...passes.quantize.plan import Decision, plan, tensors_to_observe
 from .. import manager
 from ..instruments import Verify
@@ -65,7 +65,9 @@ class Workshop:
         version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
         if version < 13:
             self.notes += context.notes
-            self.notes.append(f"no int8: Q/DQ per channel needs opset 13, and opset {version} cannot be raised")
+            self.notes.append(
+                f"no int8: Q/DQ per channel needs opset 13, and opset {version} cannot be raised"
+            )
             return None
         path = self.work / "int8-ready.onnx"
         save(model, path, provenance=True)
@@ -97,7 +99,7 @@ class Workshop:
             context.facts[MEANS] = self._channel_means()
         pipeline = Pipeline((spec_of(options),))
         made = self._make(name, self._ready_path(), pipeline, context, infer=True)
-        return replace(made, pipeline=self._whole(pipeline), observer=observer)
+        return replace(made, pipeline=self._whole(pipeline), observer=observer, quantized=True)
 
     def dynamic(self, name: str) -> Candidate | None:
         """Dynamic int8 of the linear layers; None when there are none worth it."""
@@ -113,7 +115,7 @@ class Workshop:
             return None
         path = self._path(name)
         save(model, path)
-        return Candidate(name, path, self._whole(pipeline))
+        return Candidate(name, path, self._whole(pipeline), quantized=True)
 
     def has_bodies(self) -> bool:
         """Whether the model has control flow, whose bodies stay float."""
