@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, prod
 
-from ..graph_ir import Function, Graph, Model, Node, TensorProtocol, Value
+from ..graph_ir import DataType, Function, Graph, Model, Node, TensorProtocol, Value
 from ..graph_ir.ops import constant_tensor, is_standard, label, subgraphs, walk_graphs
 from . import expr
 from .cost_rules import RULES, UNCOUNTED, Case, Sizes, Uncountable
@@ -154,7 +154,7 @@ class _Counter:
 
     def bytes(self, value: Value) -> int:
         """Bytes of a value; raises `Uncountable`."""
-        if value.dtype is None or value.dtype.itemsize == 0:
+        if value.dtype is None or value.dtype in (DataType.UNDEFINED, DataType.STRING):
             raise Uncountable(f"the element size of {value.name!r} is unknown")
         return ceil(prod(self.sizes(value)) * value.dtype.itemsize)
 

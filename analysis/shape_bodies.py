@@ -74,6 +74,9 @@ def _if(walker: Walker, node: Node, scope: Scope) -> tuple[ValueType, ...]:
     if len(results) != 2:
         walker.note(node, "If without both branches")
         return _padded(walker, node, [])
+    taken = scope.data.get(node.inputs[0]) if node.inputs and node.inputs[0] is not None else None
+    if taken is not None and list(taken.ravel()) in ([0], [1]):
+        return _padded(walker, node, results[1 if list(taken.ravel()) == [0] else 0])
     return _padded(walker, node, [walker.table.join(a, b) for a, b in zip(*results, strict=False)])
 
 

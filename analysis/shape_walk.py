@@ -32,6 +32,7 @@ _CONTENT_FREE = frozenset(shape_data.RULES) - {
 # Floating-point inputs that decide an output's shape.
 _FLOAT_CONTENTS = {"Resize": (1, 2), "Upsample": (1,), "Range": (0, 1, 2), "MelWeightMatrix": (3, 4)}
 _GRAPH_TYPES = (AttributeType.GRAPH, AttributeType.GRAPHS)
+_REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
 _BODY_OPS = frozenset({"If", "Loop", "Scan"})
 
 Contents: TypeAlias = tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...]
@@ -235,7 +236,7 @@ class Walker:
         scope: Scope,
     ) -> Answer:
         import onnx
-        from onnx import shape_inference
+        from onnx import checker, shape_inference
 
         names = ["" if v is None else f"i{k}" for k, v in enumerate(node.inputs)]
         outputs = [f"o{k}" if o.name else "" for k, o in enumerate(node.outputs)]
@@ -250,7 +251,7 @@ class Walker:
         imports = [onnx.OperatorSetIdProto(domain=d, version=v) for d, v in scope.opsets.items()]
         try:
             result = shape_inference.infer_node_outputs(schema, proto, known, data, opset_imports=imports)
-        except (shape_inference.InferenceError, RuntimeError, ValueError, IndexError, TypeError) as error:
+        except (*_REFUSALS, shape_inference.InferenceError, checker.ValidationError) as error:
             kept = self._same_type(schema, node, types)
             return kept, f"onnx cannot infer it: {one_line(error, 160)}"
         found = tuple(

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
+from .io import INFERRED
 from .ops import ORIGINS, origins, set_origins, walk_graphs
 
 Allow = Callable[[str, ir.Node], bool]
@@ -192,6 +193,8 @@ class Rewriter:
         if old is new:
             return
         old_producer = old.producer()
+        if INFERRED in old.meta and (new.type is None or new.shape is None):
+            new.meta[INFERRED] = True
         if new.type is None:
             new.type = old.type
         if new.shape is None:

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tersor.analysis.cost import cost
 from tersor.analysis.shapes import infer_node, infer_shapes, refined_shape, symbolic_data
 from tersor.graph_ir import INFERRED, Model, Rewriter, Value, from_proto, parse, to_proto
 from tersor.graph_ir.ops import dims, walk_graphs
@@ -167,3 +168,21 @@ def test_one_new_node_is_typed_from_its_inputs(h: str | int, wanted: tuple[int, 
     else:
         assert dims(node.outputs[0]) == wanted
     onnx.checker.check_model(to_proto(model))
+
+
+def test_inferred_type_is_not_saved_on_a_value_that_takes_over() -> None:
+    model = parse(HEAD + "g (float[K] x) => (int64[1,Z] y) { i = NonZero(x)  y = Abs(i) }")
+    infer_shapes(model)
+    rewriter = Rewriter(model)
+    old = model.graph[0]
+    new = rewriter.node("NonZero", [model.graph.inputs[0]], before=old)
+    rewriter.replace(old.outputs[0], new.outputs[0])
+    assert dims(new.outputs[0]) == (1, "?i.1")
+    assert not to_proto(model).graph.value_info
+
+
+@pytest.mark.parametrize("operator", ["MatMul", "Equal"])
+def test_strings_and_other_odd_inputs_do_not_raise(operator: str) -> None:
+    model = parse(HEAD + f"g (string[N] x, string[N] z) => (bool[N] y) {{ y = {operator}(x, z) }}")
+    assert infer_shapes(model).values == 1
+    assert cost(model).nodes[0].bytes_moved is None

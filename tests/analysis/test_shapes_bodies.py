@@ -105,3 +105,16 @@ def test_function_that_computes_a_shape_is_followed() -> None:
     rows (p) => (r) {
         n = Shape<start=0, end=1>(p)  e = Constant<value_ints=[-1]>()  r = Concat<axis=0>(n, e) }""")
     assert dims(found["w"]) == ("N", 4)
+
+
+def test_condition_that_is_always_true_leaves_one_branch() -> None:
+    found = inferred(
+        HEAD
+        + """g (float[N,4] x) => (float[A,B] y) {
+        s = Shape<start=1>(x)  f = Constant<value_ints=[4]>()  c = Equal(s, f)
+        y = If (c) <then_branch = t () => (float[A,B] p) { p = Relu(x) },
+                    else_branch = e () => (float[A,B] q) { q = Concat<axis=1>(x, x) }>
+        z = Identity(y) }"""
+    )
+    assert dims(found["z"]) == ("N", 4)
+    assert refined_shape(found["q"]) == ["N", 8]
