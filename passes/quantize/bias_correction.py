@@ -27,7 +27,7 @@ Means = Mapping[str, "NDArray[Any]"]
 
 
 def values_for_means(model: Model) -> list[str]:
-    """Names of the values whose channel means `insert-qdq` can use, in graph order: inputs of linear nodes."""
+    """Names of the values whose channel means `insert-qdq` can use: the inputs of linear nodes."""
     names: dict[str, None] = {}
     for node in model.graph:
         x = node.inputs[0] if is_op(node, *LINEAR) and refuse_linear(node) is None else None

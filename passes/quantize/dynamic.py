@@ -22,12 +22,15 @@ from ...graph_ir.ops import (
 )
 from ..base import Context, Exactness, Pass
 from .kinds import refuse_linear
+from .values import Key, drop_orphans, used_initializers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KINDS = ("MatMul", "Gemm")
 LEAST_OPSET = 11
+
+Weights = dict[tuple[Value, tuple[int, ...], Key], tuple[Value, Value, Value]]
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,11 @@ class QuantizeDynamic(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Rewrite every graph, body and function."""
-        rewriter = ctx.rewriter(model)
+        rewriter, used = ctx.rewriter(model), used_initializers(model)
         exclude = set(self.exclude)
+        weights: Weights = {}
         for graph in walk_graphs(model):
-            shared: dict[Value, Node] = {}
+            shared: dict[Value, Node] = {}  # by graph: scopes differ
             for node in list(graph):
                 if node.graph is None or not is_op(node, *self.op_types):
                     continue
@@ -77,11 +81,9 @@ class QuantizeDynamic(Pass):
                 if reason is not None:
                     ctx.misses[self.name, reason] += 1
                 elif rewriter.allowed(self.name, node):
-                    self._rewrite(node, rewriter, shared)
+                    self._rewrite(node, rewriter, shared, weights)
                     ctx.counters[self.name] += 1
-        for value in [v for v in model.graph.initializers.values() if not v.uses()]:
-            if not (value.is_graph_input() or value.is_graph_output()):
-                rewriter.drop_initializer(value)
+        drop_orphans(rewriter, used)
         return rewriter.edits > 0
 
     def _refuse(self, node: Node, exclude: set[str], rewriter: Rewriter) -> str | None:
@@ -93,7 +95,7 @@ class QuantizeDynamic(Pass):
             return f"it needs opset {LEAST_OPSET}"
         return refuse_linear(node)
 
-    def _rewrite(self, node: Node, rw: Rewriter, shared: dict[Value, Node]) -> None:
+    def _rewrite(self, node: Node, rw: Rewriter, shared: dict[Value, Node], ready: Weights) -> None:
         x, source = node.inputs[0], node.inputs[1]
         assert x is not None
         assert source is not None
@@ -105,9 +107,14 @@ class QuantizeDynamic(Pass):
                 hint = f"{x.name}_dynamic"
                 shared[x] = rw.node("DynamicQuantizeLinear", [x], before=node, name=hint, outputs=3)
             codes, x_scale, x_zero = shared[x].outputs
-            w = rw.constant(quantize(weights, params), f"{source.name}_quantized", node)
-            w_scale = rw.constant(params.scale, f"{source.name}_scale", node)
-            w_zero = rw.constant(params.zero_point, f"{source.name}_zero_point", node)
+            key = source, weights.shape, params.key
+            if key not in ready or not source.is_initializer():
+                ready[key] = (
+                    rw.constant(quantize(weights, params), f"{source.name}_quantized", node),
+                    rw.constant(params.scale, f"{source.name}_scale", node),
+                    rw.constant(params.zero_point, f"{source.name}_zero_point", node),
+                )
+            w, w_scale, w_zero = ready[key]
             total = rw.node("MatMulInteger", [codes, w, x_zero, w_zero], before=node, name=f"{name}_integer")
             cast = rw.node(
                 "Cast", total.outputs, {"to": int(DataType.FLOAT)}, before=node, name=f"{name}_cast"

@@ -13,6 +13,7 @@ from .bias_correction import Means
 from .emit import Emitter
 from .kinds import LINEAR, QUANTIZABLE
 from .plan import PlanOptions, RangeMap, plan
+from .values import drop_orphans, used_initializers
 
 SCHEMES = ("u8s8", "u8s8-reduced")
 RANGES, MEANS, PLAN = "ranges", "channel-means", "quant-plan"
@@ -86,6 +87,7 @@ class InsertQdq(Pass):
         ctx.facts[PLAN] = tuple(decided.decisions)
         rewriter = ctx.rewriter(model)
         means = cast("Means | None", ctx.facts.get(MEANS))
+        used = used_initializers(model)
         emitter = Emitter(
             rewriter,
             decided,
@@ -97,7 +99,5 @@ class InsertQdq(Pass):
         for decision in decided.decisions:
             if not decision.int8:
                 ctx.misses["insert-qdq", decision.reason] += 1
-        for value in [v for v in model.graph.initializers.values() if not v.uses()]:
-            if not (value.is_graph_input() or value.is_graph_output()):
-                rewriter.drop_initializer(value)
+        drop_orphans(rewriter, used)
         return rewriter.edits > 0

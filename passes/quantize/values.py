@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...graph_ir import Node, Rewriter, Value, constant
+from ...graph_ir import Model, Node, Rewriter, Value, constant
 from ...graph_ir.numerics import QuantParams, activation_params, quantize, quantize_bias
 from ...graph_ir.ops import is_constant, is_op
 
@@ -143,6 +143,18 @@ class ValueWriter:
             self.rw.constant(np.zeros(codes.shape, np.int32), f"{name}_zero_point", near),
         ]
         return self.node("DequantizeLinear", inputs, near, f"{name}_dequantized", {"axis": 0})
+
+
+def used_initializers(model: Model) -> list[Value]:
+    """The initializers of the main graph that something reads."""
+    return [v for v in model.graph.initializers.values() if v.uses()]
+
+
+def drop_orphans(rewriter: Rewriter, once_used: Sequence[Value]) -> None:
+    """Remove those initializers that nothing reads any more."""
+    for value in once_used:
+        if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
+            rewriter.drop_initializer(value)
 
 
 def _spread(params: QuantParams, count: int, axis: int) -> QuantParams:

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tersor.graph_ir import Model, UsageError, parse, to_proto, verify
+from tersor.passes.base import Context
+from tersor.passes.quantize.dynamic import QuantizeDynamic
+from tests.support.int8 import feeds_of, graph, optimised, run, sqnr
+
+W = "float[24,32] w = {seed}, float[32] b = {seed}"
+
+
+def apply(model: Model, options: QuantizeDynamic | None = None) -> Context:
+    ctx = Context()
+    (options or QuantizeDynamic()).run(model, ctx)
+    verify(model)
+    return ctx
+
+
+@pytest.mark.parametrize(
+    ("body", "weights", "x"),
+    [
+        ("y = MatMul(x, w)", W, "2,5,24"),
+        ("t = MatMul(x, w) y = Add(t, b)", W, "n,5,24"),
+        ("y = Gemm(x, w, b)", W, "7,24"),
+        ("y = Gemm<transB=1, alpha=0.5, beta=2.0>(x, w, b)", W.replace("24,32", "32,24"), "7,24"),
+    ],
+)
+def test_runs_as_one_kernel(body: str, weights: str, x: str, tmp_path: Path) -> None:
+    model = graph(body, weights, x=x)
+    before, feed = to_proto(model), feeds_of(model)[0]
+    apply(model)
+    after = to_proto(model)
+    assert dict(optimised(after, tmp_path).ops) == {"DynamicQuantizeMatMul": 1}
+    want = run(before, feed, off=True)[0]
+    assert sqnr(want, run(after, feed)[0]) > 35
+    assert sqnr(want, run(after, feed, off=True)[0]) > 35
+
+
+def test_readers_of_one_value_share_its_quantisation(tmp_path: Path) -> None:
+    model = graph(
+        "q = MatMul(x, w) k = MatMul(x, v) s = Add(k, b) y = Mul(q, s)",
+        W + ", float[24,32] v = {seed}",
+        x="2,5,24",
+    )
+    before, feed = to_proto(model), feeds_of(model)[0]
+    apply(model)
+    after = to_proto(model)
+    found = optimised(after, tmp_path).ops
+    assert dict(found) == {"DynamicQuantizeLinear": 1, "MatMulIntegerToFloat": 2, "Mul": 1}
+    assert sqnr(run(before, feed)[0], run(after, feed)[0]) > 30
+
+
+def test_weights_used_twice_are_stored_once() -> None:
+    model = graph("t = MatMul(x, w) y = MatMul(t, w)", "float[8,8] w = {seed}", x="3,8")
+    apply(model)
+    assert sorted(model.graph.initializers) == ["w_quantized", "w_scale", "w_zero_point"]
+
+
+@pytest.mark.parametrize(
+    ("body", "weights", "reason"),
+    [
+        ("y = MatMul(x, x)", "", "both operands are activations"),
+        ("y = MatMul(w, x)", "float[4,8] w = {seed}", "its data input is a constant"),
+        ("y = Gemm<transA=1>(x, w)", "float[8,4] w = {seed}", "it transposes its data input"),
+        ("y = Gemm<alpha=-1.0>(x, w)", "float[8,4] w = {seed}", "its alpha is not positive"),
+        ("y = Gemm(x, w, c)", "float[8,4] w = {seed}, float[8,1] c = {seed}", "not one value per channel"),
+    ],
+)
+def test_near_misses(body: str, weights: str, reason: str) -> None:
+    model = graph(body, weights, x="8,8")
+    before = to_proto(model)
+    ctx = apply(model)
+    assert to_proto(model).graph.node == before.graph.node
+    assert any(reason in text for _, text in ctx.misses)
+
+
+def test_options() -> None:
+    model = graph("t = MatMul(x, w) y = Gemm(t, w)", "float[8,8] w = {seed}", x="3,8")
+    apply(model, QuantizeDynamic(op_types=("MatMul",)))
+    assert [n.op_type for n in model.graph].count("Gemm") == 1
+    model = graph("y = MatMul(x, w)", "float[8,8] w = {seed}", x="3,8")
+    assert not QuantizeDynamic(exclude=("MatMul(y)",)).run(model, Context())
+    with pytest.raises(UsageError, match="cannot quantise Conv"):
+        QuantizeDynamic(op_types=("Conv",))
+    with pytest.raises(UsageError, match="7 or 8"):
+        QuantizeDynamic(bits=4)
+
+
+def test_bodies_and_functions_are_rewritten_too() -> None:
+    model = parse("""<ir_version: 9, opset_import: ["" : 17, "own" : 1]>
+    g (float[3,8] x, bool c) => (float[3,8] y) <float[8,8] w = {seed}> {
+      z = own.f(x)
+      y = If (c) <then_branch = a () => (float[3,8] p) { p = MatMul(z, w) },
+                  else_branch = b () => (float[3,8] q) { q = MatMul(x, w) }>
+    }
+    <domain: "own", opset_import: ["" : 17]>
+    f (x) => (y) { k = Constant<value = float[8,1] {1., 2., 3., -4., 5., 6., 7., 8.}>()
+      t = MatMul(x, k) y = Add(x, t) }""")
+    feed = {"x": np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32), "c": np.array(True)}
+    before = to_proto(model)
+    ctx = apply(model)
+    after = to_proto(model)
+    assert ctx.counters["quantize-dynamic"] == 3
+    assert not [n for n in after.functions[0].node if n.op_type == "MatMul"]
+    for value in (True, False):
+        feed["c"] = np.array(value)
+        assert sqnr(run(before, feed)[0], run(after, feed)[0]) > 30

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is planned, and why a node is left float."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tersor.graph_ir import Model, parse, tensor
+from tersor.passes.quantize.plan import PlanOptions, plan, tensors_to_observe
+from tests.support.int8 import Span, feeds_of, graph, ranges_of
+
+W = "float[16,16,3,3] w = {seed}, float[16] b = {seed}"
+TWO = "t = Conv(x, w, b) y = Conv(t, w, b)"
+INT8 = PlanOptions(float_stem=False)
+
+
+def reasons(model: Model, options: PlanOptions = INT8, **spans: Span) -> list[str]:
+    found = ranges_of(model, feeds_of(model)) | spans
+    return [d.reason for d in plan(model, found, options).decisions]
+
+
+def test_observes_what_it_asks_for() -> None:
+    model = graph("t = Conv(x, w, b) r = Relu(t) p = MaxPool<kernel_shape=[2,2]>(r) y = Conv(p, w)", W)
+    assert tensors_to_observe(model) == ["x", "t", "r", "p", "y"]
+
+
+@pytest.mark.parametrize(
+    ("body", "weights", "reason"),
+    [
+        ("y = ConvTranspose(x, w)", W, "no int8 kernel for ConvTranspose"),
+        ("y = MatMul(x, x)", "", "both operands are activations"),
+        ("y = MatMul(w, x)", "float[12,12] w = {seed}", "its data input is a constant"),
+        ("k = Relu(x) y = Conv(x, k)", "", "its weights are not constant"),
+        ("r = ReduceMean<axes=[0,2,3], keepdims=0>(x) y = Conv(x, w, r)", W, "its bias is not constant"),
+    ],
+)
+def test_reasons_of_a_single_node(body: str, weights: str, reason: str) -> None:
+    assert reason in reasons(graph(body, weights))[0]
+
+
+def test_reasons_of_ranges() -> None:
+    model = graph(TWO, W)
+    assert reasons(model) == ["", ""]
+    assert "unsafe: seen NaN" in reasons(model, x=Span(0, 1, "seen NaN"))[0]
+    assert "not finite" in reasons(model, y=Span(0, float("inf")))[1]
+    spans = ranges_of(model, feeds_of(model))
+    del spans["y"]
+    assert plan(model, spans, INT8).decisions[1].reason == "'y' has no range"
+
+
+def test_weights_that_are_not_finite_stay_float() -> None:
+    model = graph(TWO, W)
+    value = model.graph.initializers["w"]
+    array = np.array(value.const_value.numpy() if value.const_value is not None else [])
+    array[0, 0, 0, 0] = np.nan
+    value.const_value = tensor(array, name="w")
+    spans = {name: Span(-1, 1) for name in ["x", "t", "y"]}
+    assert {d.reason for d in plan(model, spans, INT8).decisions} == {"its weights are empty or not finite"}
+
+
+def test_options() -> None:
+    model = graph(TWO, W)
+    assert reasons(model, PlanOptions(exclude=frozenset({"Conv(t)"}))) == ["excluded", ""]
+    kinds = PlanOptions(op_types=frozenset({"Gemm"}))
+    assert reasons(model, kinds) == ["Conv is not among the op types asked for"] * 2
+    stem = graph("y = Conv(x, w)", "float[8,3,3,3] w = {seed}", x="1,3,8,8")
+    assert "stem" in reasons(stem, PlanOptions())[0]
+
+
+def test_bodies_stay_float() -> None:
+    model = parse("""<ir_version: 9, opset_import: ["" : 17]>
+    g (float[1,4,5,5] x, bool c) => (float[1,4,5,5] y) <float[4,4,1,1] w = {seed}> {
+      y = If (c) <then_branch = a () => (float[1,4,5,5] p) { p = Conv(x, w) },
+                  else_branch = b () => (float[1,4,5,5] q) { q = Relu(x) }>
+    }""")
+    found = plan(model, {"x": Span(-1, 1)}, INT8)
+    assert [d.reason for d in found.decisions] == ["it is inside a body or function"]
+
+
+def tail_of(body: str, weights: str, **spans: Span) -> bool:
+    """Whether the node behind the first convolution is absorbed."""
+    model = graph(body, W + weights)
+    found = plan(model, ranges_of(model, feeds_of(model)) | spans, INT8)
+    return found.nodes[model.graph.node(0)].tail is not None
+
+
+def test_a_clamp_is_absorbed_only_where_the_grid_does_it() -> None:
+    clip = "t = Conv(x, w, b) r = Clip(t, lo, hi) y = Conv(r, w)"
+    six = ", float lo = {0}, float hi = {6}"
+    assert tail_of("t = Conv(x, w, b) r = Relu(t) y = Conv(r, w)", "")
+    assert tail_of(clip, six)
+    assert not tail_of(clip, six, r=Span(0, 7))
+    assert not tail_of(clip, ", float lo = {1}, float hi = {6}", r=Span(1, 6))
+    assert not tail_of("t = Conv(x, w, b) r = Relu(t) s = Conv(r, w) u = Conv(t, w) y = Add(s, u)", "")
+    assert not tail_of("t = Conv(x, w, b) r = Relu(t) y = Conv(r, w)", "", r=Span(-1, 1))
+
+
+def test_followers_behind_the_last_linear_node_stay_float() -> None:
+    model = graph(
+        "t = Conv(x, w, b) u = Add(t, x) y = Reshape(u, k)", W.replace("3,3]", "1,1]") + ", int64[1] k = {-1}"
+    )
+    spans = ranges_of(model, feeds_of(model))
+    assert [n.op_type for n in plan(model, spans, INT8).nodes] == ["Conv"]
+    tail = PlanOptions(float_stem=False, float_tail=False)
+    assert [n.op_type for n in plan(model, spans, tail).nodes] == ["Conv", "Add", "Reshape"]
+
+
+def test_passing_nodes_keep_the_grid_of_their_input() -> None:
+    model = graph("t = Conv(x, w, b) u = Transpose(t) y = Squeeze(u)", W)
+    found = plan(model, ranges_of(model, feeds_of(model)), INT8)
+    assert [n.op_type for n in found.nodes] == ["Conv", "Transpose", "Squeeze"]
+    grids = {v.name: grid for v, grid in found.params.items()}
+    assert grids["t"] is grids["u"] is grids["y"]
