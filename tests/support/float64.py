@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operators that ONNX's reference evaluator computes wrongly or not at all, for the float64 truth.
 
-BatchNormalization before opset 14 runs there in training mode, and grouped ConvTranspose fails.
+BatchNormalization before opset 14 runs there in training mode; grouped ConvTranspose and pools with windows
+that differ along the axes fail.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops import op_max_pool as reference
+from onnx.reference.ops.op_average_pool import AveragePool_19
 
 Array = NDArray[Any]
 
@@ -66,9 +69,53 @@ class ConvTranspose(OpRun):
         return (y if b is None else y + b.reshape(-1, *[1] * n),)
 
 
+class MaxPool(reference.MaxPool):
+    """Explicit pads and floor mode, of windows; the rest as the reference has it."""
+
+    def _run(self, *inputs: Array, **attributes: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if _is_special(attributes) or len(self.onnx_node.output) > 1:
+            return cast("Any", super()._run(*inputs, **attributes))
+        (x,) = inputs
+        return (_windows(x, attributes, -np.inf).max(axis=-1).astype(x.dtype),)
+
+
+class AveragePool(AveragePool_19):
+    """Explicit pads and floor mode, as the sum of windows over their counted elements; the rest as there."""
+
+    def _run(self, *inputs: Array, **attributes: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if _is_special(attributes):
+            return super()._run(*inputs, **attributes)
+        (x,) = inputs
+        counted = attributes.get("count_include_pad") or 0
+        count = _windows(np.ones_like(x), attributes, counted).sum(axis=-1)
+        return ((_windows(x, attributes, 0.0).sum(axis=-1) / count).astype(x.dtype),)
+
+
+def _is_special(attributes: dict[str, Any]) -> bool:
+    automatic = attributes.get("auto_pad") not in (None, "NOTSET")
+    return bool(automatic or attributes.get("ceil_mode") or attributes.get("storage_order"))
+
+
+def _windows(x: Array, attributes: dict[str, Any], fill: float) -> Array:
+    """The padded input's windows, [N, C, places..., elements]."""
+    kernel = _ints(attributes, "kernel_shape", 0, 0)
+    n = len(kernel)
+    strides, dilations = _ints(attributes, "strides", n, 1), _ints(attributes, "dilations", n, 1)
+    pads = _ints(attributes, "pads", 2 * n, 0)
+    around = [(0, 0), (0, 0), *((pads[i], pads[n + i]) for i in range(n))]
+    padded = np.pad(x, around, constant_values=fill)
+    places = [(padded.shape[2 + i] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 for i in range(n)]
+    taps: list[Array] = []
+    for at in product(*map(range, kernel)):
+        first = [at[i] * dilations[i] for i in range(n)]
+        spot = [slice(f, f + (p - 1) * s + 1, s) for f, p, s in zip(first, places, strides, strict=True)]
+        taps.append(padded[(slice(None), slice(None), *spot)])
+    return np.stack(taps, axis=-1)
+
+
 def _ints(attributes: dict[str, Any], name: str, count: int, default: int) -> Sequence[int]:
     given = attributes.get(name)
     return [default] * count if given is None else [int(i) for i in given]
 
 
-CORRECTED: list[type[OpRun]] = [BatchNormalization, ConvTranspose]
+CORRECTED: list[type[OpRun]] = [BatchNormalization, ConvTranspose, MaxPool, AveragePool]
