@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from .failures import Guard
+from .failures import INTERRUPTED, Guard, describe
 
 # name -> (module, what it does; equal to the first line of its docstring, or empty for a hidden command)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -101,11 +101,14 @@ def run(arguments: Sequence[str]) -> int:
     result: object = 0
     with Guard(debug=debug) as guard:
         result = typer.main.get_command(app).main(args=given, prog_name="tersor", standalone_mode=False)
-    if guard.failure is None:
+    failure = guard.failure
+    if failure is None and result == INTERRUPTED:  # the parser has turned KeyboardInterrupt into an exit code
+        failure = describe(KeyboardInterrupt())
+    if failure is None:
         return result if isinstance(result, int) else 0
-    if guard.failure.line:
-        print(f"error: {guard.failure.line}", file=sys.stderr)
-    return guard.failure.exit_code
+    if failure.line:
+        print(f"error: {failure.line}", file=sys.stderr)
+    return failure.exit_code
 
 
 def main() -> NoReturn:

@@ -62,7 +62,7 @@ def describe(error: BaseException) -> Failure:
     """The failure an exception means."""
     kind, where = type(error).__name__, _place(error)
     if isinstance(error, KeyboardInterrupt):
-        return Failure("interrupted; nothing was written", INTERRUPTED, kind, where)
+        return Failure("interrupted; nothing half-written is left", INTERRUPTED, kind, where)
     exit_code = getattr(error, "exit_code", None)
     own_words = getattr(error, "format_message", None)  # the command line parser's errors know how to say it
     if isinstance(exit_code, int) and callable(own_words):

@@ -152,7 +152,7 @@ class BreaksPromise(Pass):
 
     name: ClassVar[str] = "breaks-promise"
     exact: ClassVar[Exactness] = Exactness.BITWISE
-    ensures: ClassVar[tuple[Property, ...]] = (Property("never", lambda model: model.graph is None),)
+    ensures: ClassVar[tuple[Property, ...]] = (Property("never", lambda model: len(model.graph) < 0),)
 
     def run(self, model: Model, ctx: Context) -> bool:
         return False

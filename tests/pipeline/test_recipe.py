@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes are checked as a whole before anything runs; a refusal names file, step and mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tersor.graph_ir import UsageError, parse
+from tersor.passes import catalog
+from tersor.pipeline.recipe import (
+    SHIPPED,
+    Accept,
+    CalibrateStep,
+    PassesStep,
+    check_order,
+    load_recipe,
+    parse_recipe,
+    read_drop,
+)
+from tests.support.passes import NeedsInlined, NeedsRanges
+
+FULL = """
+recipe = 1
+
+[data.calib]
+source = "calib.npz"
+samples = 2
+
+[[step]]
+passes = "inline,(cse)!3"
+accept = { sqnr_db = 25, max_drop = "1%" }
+
+[[step]]
+calibrate = { data = "calib", observer = "percentile:99.9" }
+
+[[step]]
+calibrate = {}
+
+[[step]]
+preset = "lossless"
+
+[target]
+backend = "onnxruntime-cpu"
+"""
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes with requirements, found as plug-ins."""
+
+    def found() -> dict[str, str]:
+        return {p.name: f"{p.__module__}:{p.__name__}" for p in (NeedsInlined, NeedsRanges)}
+
+    monkeypatch.setattr(catalog, "_plugins", found)
+
+
+def test_a_recipe_is_read_into_plain_data(tmp_path: Path) -> None:
+    np.savez(tmp_path / "calib.npz", x=np.zeros((4, 2, 3), np.float32))
+    (tmp_path / "r.toml").write_text(FULL)
+    recipe = load_recipe(tmp_path / "r.toml")
+    passes, measured, given, lossless = recipe.steps
+    assert isinstance(passes, PassesStep)
+    assert (str(passes.pipeline), passes.accept) == ("inline,(cse)!3", Accept(25.0, 0.01))
+    assert measured == CalibrateStep("calib", "percentile:99.9")
+    assert given == CalibrateStep(None, "entropy")
+    assert recipe.needs_data
+    assert isinstance(lossless, PassesStep)
+    assert lossless.preset == "lossless"
+    assert recipe.backend == "onnxruntime-cpu"
+    assert recipe.text == FULL
+    model = parse(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1,2,3] x) => (float[1,2,3] y) {y = Relu(x)}'
+    )
+    assert len(list(recipe.data["calib"].open(model))) == 2
+
+
+def test_every_shipped_recipe_is_valid() -> None:
+    shipped = sorted(SHIPPED.glob("*.toml"))
+    assert [path.stem for path in shipped if path.stem == "lossless"]
+    for path in shipped:
+        assert load_recipe(path.stem).steps == load_recipe(path).steps
+
+
+STEP = "recipe = 1\n[[step]]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recipe = ", "recipe 'r' is not TOML: "),
+        ("", "must begin with `recipe = 1`, not None"),
+        ("recipe = 2", "must begin with `recipe = 1`, not 2"),
+        ("recipe = 1", "has no [[step]]"),
+        ("recipe = 1\nsteps = 3", "'steps' is not known; did you mean step?"),
+        ("recipe = 1\nstep = 3", "`step` must be a list, not 3"),
+        ("recipe = 1\nstep = [3]", "step 1 must be a table, not 3"),
+        (STEP, "step 1 must have one of `passes`, `preset`, `calibrate`; it has none"),
+        (STEP + 'passes = "cse"\npreset = "lossless"', "it has passes, preset"),
+        (
+            STEP + 'passes = "cse,csee"',
+            "step 1: pipeline, column 5: no pass is called 'csee'; did you mean cse?",
+        ),
+        (STEP + 'passes = "fold-constants{budget-kib=x}"', "'budget-kib' takes int, not 'x'"),
+        (STEP + "passes = 3", "`passes` must be a str, not 3"),
+        (STEP + 'preset = "losless"', "no preset is called 'losless'; did you mean lossless?"),
+        (STEP + 'pases = "cse"', "'pases' is not known; did you mean passes?"),
+        (STEP + 'passes = "cse"\naccept = {sqnr = 3}', "'sqnr' is not known; did you mean sqnr_db?"),
+        (STEP + 'passes = "cse"\naccept = {sqnr_db = "x"}', "`sqnr_db` is a number of decibels, not 'x'"),
+        (
+            STEP + 'passes = "cse"\naccept = {max_drop = "x"}',
+            "the largest drop is a share such as 1% or 0.01",
+        ),
+        (STEP + 'calibrate = {data = "c"}', "no data is called 'c'; the recipe has no [data] section"),
+        (STEP + 'calibrate = {observer = "best"}', "no observer is called 'best'"),
+        (STEP + "calibrate = {}\naccept = {sqnr_db = 3}", "`accept` belongs to a step with passes"),
+        ("recipe = 1\n[data.c]\n[[step]]\ncalibrate={}", "data.c needs `source`"),
+        ('recipe = 1\n[data.c]\nsource="gone.npz"\n[[step]]\ncalibrate={}', "data.c: no data at "),
+        ('recipe = 1\n[data.c]\nsource="random"\nsamples=0\n[[step]]\ncalibrate={}', "samples is 0"),
+        (
+            'recipe = 1\n[data.c]\nsource="random"\npreprocess={a=1}\n[[step]]\ncalibrate={}',
+            "preprocess: 'a'",
+        ),
+        (STEP + 'passes = "cse"\n[target]\nbackend = "abacus"', "no backend is called 'abacus'"),
+        (STEP + 'passes = "needs-ranges"', "step 1: 'needs-ranges' needs 'ranges'; put a `calibrate` step"),
+        (
+            STEP + 'passes = "needs-inlined"',
+            "step 1: 'needs-inlined' requires 'no-functions'; no pass ensures it",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("plugins")
+def test_refusals(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_recipe(text, "r")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("recipe 'r'")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("plugins")
+def test_calibration_provides_the_facts() -> None:
+    recipe = parse_recipe(STEP + 'calibrate = {}\n[[step]]\npasses = "needs-ranges"')
+    assert len(recipe.steps) == 2
+
+
+@pytest.mark.usefixtures("plugins")
+def test_what_the_model_fulfils_need_not_be_ensured() -> None:
+    recipe = parse_recipe(STEP + 'passes = "cse"')
+    (step,) = recipe.steps
+    assert isinstance(step, PassesStep)
+    from tersor.pipeline.spec import parse as parse_pipeline
+
+    steps = [PassesStep(parse_pipeline("needs-inlined"))]
+    model = parse('<ir_version: 8, opset_import: ["" : 17]> g (float[1] x) => (float[1] y) {y = Relu(x)}')
+    check_order(steps, "r", model)
+    with pytest.raises(UsageError, match="requires 'no-functions'"):
+        check_order(steps, "r")
+
+
+def test_unknown_and_unreadable_recipes(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no recipe at 'nope'; shipped ones are .*lossless"):
+        load_recipe("nope")
+    with pytest.raises(UsageError, match="cannot read recipe"):
+        load_recipe(tmp_path)
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="cannot read recipe"):
+        load_recipe(tmp_path / "b.toml")
+
+
+@pytest.mark.parametrize(("given", "share"), [("1%", 0.01), ("0.5 %", 0.005), (0.02, 0.02), ("0", 0.0)])
+def test_drops(given: object, share: float) -> None:
+    assert read_drop(given) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("given", ["-1%", "200%", 3, "x", ""])
+def test_wrong_drops(given: object) -> None:
+    with pytest.raises(UsageError, match=r"share such as 1% or 0\.01"):
+        read_drop(given)

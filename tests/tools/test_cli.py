@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a whole: help that stays light, one line per error, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tersor.tools.cli import COMMANDS
+from tersor.tools.failures import Guard, describe
+from tests.support.command import tersor
+
+SOURCES = Path(__file__).resolve().parents[2] / "src"
+HEAVY = ["numpy", "onnx", "onnx_ir", "onnxruntime", "networkx", "rich", "jinja2", "tersor.graph_ir"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from tersor.tools.cli import run; code = run(sys.argv[1:]); "
+        f"print([m for m in {HEAVY} if m in sys.modules], code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
+    )
+    assert done.stdout.splitlines()[-1] == "[] 0"
+    assert "For example:" in done.stdout
+
+
+def test_the_table_of_commands_says_what_the_commands_say() -> None:
+    for name, (module, line) in COMMANDS.items():
+        doc = import_module(f"tersor.tools.{module}").command.__doc__
+        assert not line or doc.splitlines()[0] == line, name
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    done = tersor(capsys, "--help")
+    assert done.code == 0
+    for name, (_, line) in COMMANDS.items():
+        assert (f"  {name} " in done.out) == bool(line)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    done = tersor(capsys, "--version")
+    assert done.out.startswith("tersor 0.")
+    assert done.code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["nope"], "error: no such command 'nope'; see `tersor --help`"),
+        (["opt"], "error: missing argument 'IN'; see `tersor opt --help`"),
+        (["opt", "a", "b", "--nope"], "error: no such option: --nope; see `tersor opt --help`"),
+        (["passes", "csee"], "error: no pass is called 'csee'; did you mean cse?"),
+    ],
+)
+def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], line: str) -> None:
+    done = tersor(capsys, *arguments)
+    assert (done.code, done.out, done.err) == (2, "", line + "\n")
+
+
+def test_passes_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = tersor(capsys, "passes").out
+    assert "fold-constants" in listed
+    assert "rounding" in listed
+    told = tersor(capsys, "passes", "fold-constants").out
+    assert told.startswith("fold-constants (rounding)\n\nCompute what depends on constants alone")
+    assert "budget-kib" in told
+    assert "--passes 'fold-constants{budget-kib=1024}'" in told
+    assert "no options" in tersor(capsys, "passes", "cse").out
+
+
+def test_passes_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = json.loads(tersor(capsys, "passes", "--json").out)
+    one = json.loads(tersor(capsys, "passes", "fold-constants", "--json").out)
+    assert one in listed
+    assert one["options"] == [{"name": "budget-kib", "type": "int", "required": False, "default": "1024"}]
+
+
+def test_a_fault_of_ours_is_one_line_with_the_place() -> None:
+    with Guard() as guard:
+        {}["key"]
+    failure = guard.failure
+    assert failure is not None
+    assert (failure.exit_code, failure.kind) == (3, "KeyError")
+    assert failure.line.startswith("a fault of tersor itself, at ")
+    assert "test_cli.py:" in failure.where
+    assert "\n" not in failure.line
+
+
+def test_debug_shows_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    done = tersor(capsys, "passes", "csee", "--debug")
+    assert done.code == 2
+    assert "Traceback" in done.err
+    assert done.err.endswith("error: no pass is called 'csee'; did you mean cse?\n")
+
+
+def test_errors_of_the_system_name_the_file() -> None:
+    failure = describe(FileNotFoundError(2, "No such file or directory", "gone"))
+    assert (failure.line, failure.exit_code) == ("No such file or directory: 'gone'", 2)
+    assert describe(KeyboardInterrupt()).exit_code == 130

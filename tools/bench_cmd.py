@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tersor bench`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..backends.base import Feed
+
+
+def command(
+    models: list[Path] = typer.Argument(..., metavar="A [B ...]", help="Models; the first is the yardstick."),
+    *,
+    data: str | None = typer.Option(None, metavar="DATA", help="Inputs; the first sample is used."),
+    threads: list[int] = typer.Option([], help="Threads of a run, 0 for all; 1 and all without it."),
+    rounds: int = typer.Option(25, min=1, help="Turns of each model."),
+    budget: float = typer.Option(60.0, min=0.0, help="Seconds after which no further turn begins."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    r"""Time models against each other, turn by turn.
+
+    For example:
+
+    \b
+      tersor bench model.onnx
+      tersor bench model.onnx out/model.onnx --data calib.npz
+      tersor bench a.onnx b.onnx c.onnx --threads 1 --threads 4 --rounds 50
+
+    The models take turns, so that a drift of the machine hits all alike; figures are medians over the turns
+    with the range from the 10th to the 90th percentile, and speed is the median of the turns' ratios to the
+    first model with its 95 % interval. A session.json beside a model is honoured. Without --data the inputs
+    are seeded noise, free dimensions 1 (batch) or 64.
+    """
+    from ..backends.onnxruntime.config import SessionConfig
+    from ..backends.onnxruntime.latency import compare, measure, session_runners
+    from .progress import Progress
+    from .render import print_json, print_table
+
+    names = distinct([str(path) for path in models])
+    feed = one_feed(models[0], data)
+    sources = {name: (path, SessionConfig.beside(path)) for name, path in zip(names, models, strict=True)}
+    cores = os.cpu_count() or 1
+    wanted = list(dict.fromkeys(cores if t == 0 else t for t in (threads or [1, 0])))
+    found: list[dict[str, Any]] = []
+    with Progress("timing", total=len(wanted)) as progress:
+        for count in wanted:
+            progress.say(f"timing on {count} thread{'s' if count > 1 else ''}")
+            with session_runners(sources, feed, threads=count) as runners:
+                times = measure(runners, rounds=rounds, budget_s=budget)
+            for name in names:
+                ratio = compare(times[names[0]], times[name])
+                found.append(
+                    {
+                        "model": name,
+                        "threads": count,
+                        "median_ms": times[name].median_ms,
+                        "p10_ms": times[name].p10_ms,
+                        "p90_ms": times[name].p90_ms,
+                        "min_ms": times[name].min_ms,
+                        "rounds": times[name].rounds,
+                        "speed": {"median": ratio.median, "low": ratio.low, "high": ratio.high},
+                    }
+                )
+            progress.step()
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            r["model"],
+            r["threads"],
+            f"{r['median_ms']:.3f}",
+            f"{r['p10_ms']:.3f} to {r['p90_ms']:.3f}",
+            f"{r['speed']['median']:.2f}x",
+            "" if r["model"] == names[0] else f"{r['speed']['low']:.2f} to {r['speed']['high']:.2f}",
+        )
+        for r in found
+    ]
+    print_table(["model", "threads", "median ms", "10 to 90 %", "speed", "95 % interval"], rows)
+
+
+def distinct(names: list[str]) -> list[str]:
+    """The names with a number where one comes again."""
+    seen: dict[str, int] = {}
+    found: list[str] = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
+    return found
+
+
+def one_feed(model: Path, data: str | None) -> Feed:
+    """The first sample of the data, or seeded noise when there is none.
+
+    Raises:
+        DataError: the data does not fit the model.
+    """
+    from ..calibration import open_feeds
+    from ..graph_ir import load
+
+    return next(iter(open_feeds("random" if data is None else data, load(model), limit=1)))

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tersor compare`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..analysis.fidelity import Closeness
+
+
+def command(
+    first: Path = typer.Argument(..., metavar="A", help="The reference."),
+    second: Path = typer.Argument(..., metavar="B", help="The model that is compared with it."),
+    *,
+    data: str = typer.Option(
+        ..., metavar="DATA", help=".npz, a folder of .npz or .npy, module:function, or random by name."
+    ),
+    samples: int | None = typer.Option(None, min=1, help="Use at most so many samples."),
+    min_sqnr: float | None = typer.Option(None, metavar="DB", help="Exit with 1 when an output is below."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    r"""Compare the outputs of two models on data.
+
+    For example:
+
+    \b
+      tersor compare model.onnx out/model.onnx --data calib.npz
+      tersor compare model.onnx out/model.onnx --data loader:feeds --samples 64 --min-sqnr 25
+      tersor compare a.onnx b.onnx --data random
+
+    SQNR is the power of A's output over the power of the difference, in decibels over all samples: 20 dB is
+    an error of 10 %, 40 dB of 1 %, inf means equal. Both run as they would be deployed: onnxruntime with its
+    optimizer on, and the session.json beside the model if there is one.
+    """
+    from .render import print_json, print_table
+
+    found, count = measure(first, second, data, samples)
+    failing = {
+        name: close.sqnr_db
+        for name, close in found.items()
+        if min_sqnr is not None and not close.sqnr_db >= min_sqnr
+    }
+    if as_json:
+        outputs: list[dict[str, Any]] = [{"output": name, **vars(close)} for name, close in found.items()]
+        print_json({"samples": count, "outputs": outputs, "min_sqnr": min_sqnr, "ok": not failing})
+    else:
+        rows = [
+            (name, _figure(c.sqnr_db, ".1f"), _figure(c.cosine, ".6f"), _figure(c.max_abs, ".3g"), c.count)
+            for name, c in found.items()
+        ]
+        print_table(["output", "SQNR dB", "cosine", "max abs diff", "elements"], rows)
+        print(f"{count} samples")
+    for name, sqnr in failing.items():
+        print(
+            f"error: output {name!r} has an SQNR of {sqnr:.1f} dB, {min_sqnr:g} are asked for",
+            file=sys.stderr,
+        )
+    if failing:
+        raise typer.Exit(1)
+
+
+def measure(first: Path, second: Path, data: str, samples: int | None) -> tuple[dict[str, Closeness], int]:
+    """Closeness by output name, and the number of samples.
+
+    Raises:
+        DataError: the models' outputs differ in number or shape, or the data does not fit.
+    """
+    from ..analysis.fidelity import Fidelity
+    from ..backends.onnxruntime.config import SessionConfig
+    from ..backends.onnxruntime.session import OrtSession
+    from ..calibration import open_feeds
+    from ..graph_ir import DataError, load
+    from .progress import Progress
+
+    feeds = open_feeds(data, load(first), limit=samples)
+    count = 0
+    with (
+        Progress("comparing", total=feeds.count) as progress,
+        OrtSession(first, SessionConfig.beside(first)) as one,
+        OrtSession(second, SessionConfig.beside(second)) as two,
+    ):
+        names = [port.name for port in one.outputs]
+        others = [port.name for port in two.outputs]
+        if len(names) != len(others):
+            raise DataError(f"{str(first)!r} has {len(names)} outputs, {str(second)!r} has {len(others)}")
+        # Renamed outputs are compared in order; otherwise a different order does not matter.
+        matched = names if sorted(names) == sorted(others) else others
+        totals = {name: Fidelity() for name in names}
+        for feed in feeds:
+            outputs = dict(zip(others, two.run(feed), strict=True))
+            for name, reference, other in zip(names, one.run(feed), matched, strict=True):
+                try:
+                    totals[name].update(reference, outputs[other])
+                except DataError as error:
+                    raise DataError(f"output {name!r} on sample {count}: {error}") from error
+            count += 1
+            progress.step()
+    return {name: total.result() for name, total in totals.items()}, count
+
+
+def _figure(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else str(value)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tersor inspect`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..graph_ir import Model, Value
+
+_NOTES_SHOWN = 10
+
+
+def command(
+    model: Path = typer.Argument(..., metavar="MODEL", help="The model."),
+    *,
+    dim: list[str] = typer.Option([], metavar="NAME=SIZE", help="Size of a free dimension; 1 without it."),
+    nodes: bool = typer.Option(False, "--nodes", help="Show what each node costs, the costliest first."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    r"""Show what a model holds: inputs, operators, weights, work, memory.
+
+    For example:
+
+    \b
+      tersor inspect model.onnx
+      tersor inspect model.onnx --dim N=8 --dim T=128
+      tersor inspect model.onnx --nodes
+      tersor inspect model.onnx --json | jq .macs
+
+    MACs are multiply-accumulates of one run; peak memory is that of activations in the order the nodes stand,
+    without reuse in place. What cannot be counted is listed and left out.
+    """
+    from ..graph_ir import load
+    from .progress import Progress
+    from .render import print_json
+
+    sizes = read_dims(dim)
+    with Progress(f"reading {model.name}"):
+        found = describe(load(model), sizes, model)
+    print_json(found) if as_json else _print(found, nodes=nodes)
+
+
+def read_dims(given: list[str]) -> dict[str, int]:
+    """Sizes of dimensions from `NAME=SIZE` texts.
+
+    Raises:
+        UsageError: a text of another form.
+    """
+    from ..graph_ir import UsageError
+
+    sizes: dict[str, int] = {}
+    for text in given:
+        name, _, size = text.rpartition("=")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise UsageError(f"--dim takes NAME=SIZE, for example --dim N=8, not {text!r}")
+        sizes[name] = int(size)
+    return sizes
+
+
+def describe(model: Model, sizes: dict[str, int], path: Path) -> dict[str, Any]:
+    """Everything that is shown, as plain data."""
+    from ..analysis.cost import cost
+    from ..graph_ir import notes
+    from .optimize import count_ops, external_files, opaque_notes
+
+    table = cost(model, bindings=sizes)
+    files = external_files(model)
+    return {
+        "model": str(path),
+        "ir_version": model.ir_version,
+        "opsets": {domain or "ai.onnx": version for domain, version in sorted(model.opset_imports.items())},
+        "producer": " ".join(part for part in (model.producer_name, model.producer_version) if part),
+        "file_bytes": sum(file.stat().st_size for file in (path, *files)),
+        "external_files": [file.name for file in files],
+        "inputs": [_port(v) for v in model.graph.inputs if not v.is_initializer()],
+        "inputs_with_default": [v.name for v in model.graph.inputs if v.is_initializer()],
+        "outputs": [_port(v) for v in model.graph.outputs],
+        "functions": len(model.functions),
+        "ops": dict(count_ops(model).most_common()),
+        "parameters": table.parameters,
+        "parameter_bytes": table.parameter_bytes,
+        "weight_types": _weight_types(model),
+        "macs": table.macs,
+        "bytes_moved": table.bytes_moved,
+        "peak_activation_bytes": table.peak_activation_bytes,
+        "peak_node": table.peak_node,
+        "assumed_sizes": dict(table.assumed),
+        "costs": [
+            {
+                "node": n.name,
+                "op": n.op,
+                "macs": n.macs,
+                "parameters": n.parameters,
+                "bytes_moved": n.bytes_moved,
+            }
+            for n in table.nodes
+        ],
+        "notes": [*notes(model), *opaque_notes(model)],
+        "not_counted": [f"{name}: {reason}" for name, reason in table.notes],
+    }
+
+
+def _port(value: Value) -> dict[str, Any]:
+    from ..graph_ir.ops import dims
+
+    shape = dims(value)
+    return {
+        "name": value.name,
+        "type": "?" if value.dtype is None else value.dtype.name.lower(),
+        "shape": None if shape is None else list(shape),
+    }
+
+
+def _weight_types(model: Model) -> dict[str, dict[str, int]]:
+    """Number of initializers and bytes by element type, in all graphs."""
+    from ..graph_ir.ops import walk_graphs
+
+    tensors: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for graph in walk_graphs(model):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                kind = value.const_value.dtype.name.lower()
+                tensors[kind] += 1
+                sizes[kind] += value.const_value.nbytes
+    return {kind: {"tensors": count, "bytes": sizes[kind]} for kind, count in tensors.most_common()}
+
+
+def _print(found: dict[str, Any], *, nodes: bool) -> None:
+    from .render import print_table, quantity, size
+
+    opsets = ", ".join(f"{domain} {version}" for domain, version in found["opsets"].items())
+    external = f" with {', '.join(found['external_files'])}" if found["external_files"] else ""
+    print(f"{found['model']}: {size(found['file_bytes'])}{external}")
+    made = f", made by {found['producer']}" if found["producer"] else ""
+    print(f"IR {found['ir_version']}, opset {opsets}{made}\n")
+    ports = [
+        (kind, port["name"], port["type"], _shape_text(port["shape"]))
+        for kind, key in (("input", "inputs"), ("output", "outputs"))
+        for port in found[key]
+    ]
+    print_table(["", "name", "type", "shape"], ports)
+    total = sum(found["ops"].values())
+    print(f"\n{total} nodes" + (f", {found['functions']} functions" if found["functions"] else ""))
+    print_table(["operator", "count"], list(found["ops"].items()))
+    weights = [(kind, w["tensors"], size(w["bytes"])) for kind, w in found["weight_types"].items()]
+    if weights:
+        print()
+        print_table(["weights", "tensors", "bytes"], weights)
+    print(f"\nparameters       {quantity(found['parameters'])} ({size(found['parameter_bytes'])})")
+    print(f"MACs             {quantity(found['macs'])}")
+    print(f"bytes moved      {size(found['bytes_moved'])}")
+    print(f"peak activations {size(found['peak_activation_bytes'])} at {found['peak_node'] or 'the inputs'}")
+    if nodes:
+        ranked = sorted(found["costs"], key=lambda n: -(n["macs"] or 0))
+        cells = [
+            (
+                n["node"],
+                n["op"],
+                "?" if n["macs"] is None else quantity(n["macs"]),
+                quantity(n["parameters"]),
+                "?" if n["bytes_moved"] is None else size(n["bytes_moved"]),
+            )
+            for n in ranked
+        ]
+        print()
+        print_table(["node", "operator", "MACs", "parameters", "bytes moved"], cells)
+    _print_notes(found)
+
+
+def _print_notes(found: dict[str, Any]) -> None:
+    if found["assumed_sizes"]:
+        sizes = ", ".join(f"{name}={size}" for name, size in found["assumed_sizes"].items())
+        print(f"note: sizes taken for free dimensions: {sizes}; say others with --dim")
+    count = len(found["inputs_with_default"])
+    if count:
+        print(
+            f"note: {count} inputs have a default and could be overridden, which stops many passes; "
+            "`tersor opt --freeze-default-inputs` makes them constant"
+        )
+    lines = [*found["notes"], *(f"not counted: {line}" for line in found["not_counted"])]
+    for line in lines[:_NOTES_SHOWN]:
+        print(f"note: {line}")
+    if len(lines) > _NOTES_SHOWN:
+        print(f"note: {len(lines) - _NOTES_SHOWN} more with --json")
+
+
+def _shape_text(shape: list[int | str | None] | None) -> str:
+    if shape is None:
+        return "unknown rank"
+    return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
