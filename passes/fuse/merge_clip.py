@@ -20,8 +20,9 @@ class MergeClip(Rule):
     B is monotone, so the interval A leaves becomes the one between the images of its ends. NaN passes through
     all (onnxruntime's kernels and numpy's agree on it), and x equal to a bound is passed on as it is, so that
     -0 is kept. A Clip without a bound stops at the greatest finite value, a Relu does not: +inf tells them
-    apart, and the bounds here do too. Not valid: bounds that are not constants (or are defaults a caller may
-    override), NaN, -0 or crossed bounds; a first clamp that others read, unless the second is simply dropped.
+    apart, and the bounds here do too. Not valid: a first interval without 0 where the result has it (-0 first
+    became a bound); bounds that are not constants (or are defaults a caller may override), NaN, -0 or crossed
+    bounds; a first clamp that others read, unless the second is simply dropped.
     """
 
     inner = op(_CLAMPS, var("x"), maybe(var("low")), maybe(var("high"))).shared()
@@ -45,7 +46,10 @@ class MergeClip(Rule):
             return between
         if between.is_graph_output() or len(between.uses()) > 1 or inner.graph is not root.graph:
             return Miss("the first is read by others")
-        return emit(compose(first, second), m["x"], dtype, root, rw)
+        both = compose(first, second)
+        if both.low <= 0 <= both.high and not first.low <= 0 <= first.high:
+            return Miss("only the merged clamp would keep -0")
+        return emit(both, m["x"], dtype, root, rw)
 
 
 @dataclass(frozen=True)

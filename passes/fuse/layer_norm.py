@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LayerNormalization from its parts (Ba, Kiros and Hinton, Layer Normalization, arXiv:1607.06450)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...graph_ir import DataType, Model, Node, Rewriter, Value, constant
+from ...graph_ir.ops import input_at, int_attr, ints_attr, is_op, rank, static_shape
+from ..base import Context, Exactness, Pass
+from ..pattern import Match, Miss, commute, const, either, maybe, op, var
+from .activations import Fusion, float_type, fuse_all, is_scalar, keeps_rank, near
+
+_X = var("x")
+_MEAN = op("ReduceMean", _X, maybe(const("axes")))
+_D = op("Sub", _X, _MEAN)
+_D2 = op("Sub", _X, _MEAN)  # older exporters subtract twice
+_VARIANCES = tuple(
+    op("ReduceMean", square, maybe(const("axes2")))
+    for d in (_D, _D2)
+    for square in (op("Pow", d, near("two", 2.0)), op("Mul", d, d))
+)
+_ROOTS = tuple(op("Sqrt", commute("Add", variance, const("epsilon"))) for variance in _VARIANCES)
+_NORMALISED = either(
+    *(op("Div", _D, root) for root in _ROOTS),
+    *(commute("Mul", _D, op("Reciprocal", root)) for root in _ROOTS),
+)
+_SCALED = commute("Mul", _NORMALISED, var("scale"))
+
+
+class LayerNormOf(Fusion):
+    """(x - mean) / sqrt(mean((x - mean)^2) + epsilon) * scale + bias = LayerNormalization(x, scale, bias).
+
+    Both means run over the same last axes and keep them; the square may be a product, the quotient a product
+    with the reciprocal, and the difference may be made twice. Valid when x's normalised dimensions are known
+    and scale and bias are as large (leading 1s aside), so that nothing is broadcast. Not valid: other axes,
+    epsilon not one positive number, a part read elsewhere, double (the operator computes in float), below
+    opset 17.
+    """
+
+    since: ClassVar[int] = 17
+    root = commute("Add", _SCALED, var("bias"))
+
+    def decline(self, m: Match) -> Miss | None:
+        """Why not, if so."""
+        found = self.axis(m)
+        return found if isinstance(found, Miss) else None
+
+    def axis(self, m: Match) -> int | Miss:
+        """The first normalised axis, counted from the end."""
+        x = m["x"]
+        allowed = (DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16)
+        dtype = float_type(x, m.root.outputs[0], *allowed)
+        if isinstance(dtype, Miss):
+            return dtype
+        extent = rank(x)
+        if extent is None or x.shape is None:
+            return Miss("shape not known")
+        means = [n for n in m.nodes.values() if is_op(n, "ReduceMean")]
+        axes = {_axes(n, extent) for n in means}
+        if len(axes) != 1 or not all(int_attr(n, "keepdims", 1) == 1 for n in means):
+            return Miss("means over other axes")
+        (over,) = axes
+        if not over or over != tuple(range(over[0], extent)):
+            return Miss("not the last axes")
+        epsilon = constant(m["epsilon"])
+        if epsilon is None or not is_scalar(m["epsilon"]) or float(epsilon.reshape(-1)[0]) <= 0:
+            return Miss("epsilon is not one positive number")
+        if not keeps_rank(m, x, "epsilon", "two"):
+            return Miss("a constant raises the rank")
+        size = tuple(d for d in list(x.shape)[over[0] :] if isinstance(d, int))
+        if len(size) != len(over):
+            return Miss("normalised size not known")
+        for name in ("scale", "bias"):
+            value = m.get(name)
+            if value is not None and not _covers(value, size, extent):
+                return Miss(f"{name} is not of the normalised size")
+        return over[0] - extent
+
+    def fuse(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """One LayerNormalization."""
+        axis = self.axis(m)
+        epsilon = constant(m["epsilon"])
+        if isinstance(axis, Miss) or epsilon is None:
+            return Miss("declined")
+        inputs = [m["x"], _trimmed(m["scale"], -axis, m.root, rw)]
+        if m.get("bias") is not None:
+            inputs.append(_trimmed(m["bias"], -axis, m.root, rw))
+        attributes = {"axis": axis, "epsilon": float(epsilon.reshape(-1)[0])}
+        return rw.node("LayerNormalization", inputs, attributes, before=m.root).outputs[0]
+
+
+class LayerNormWithoutBias(LayerNormOf):
+    """The same without a bias."""
+
+    root = _SCALED
+
+
+@dataclass(frozen=True)
+class FuseLayerNorm(Pass):
+    """Fuse a spelled-out layer normalisation into LayerNormalization, from opset 17 on.
+
+    The algebra and limits stand with the rule `LayerNormOf`. It needs shapes (`infer-shapes`).
+
+    Attributes:
+        raise_opset: raise the opset to 17, if that is safe (`raise-opset`).
+    """
+
+    name = "fuse-layer-norm"
+    exact = Exactness.ROUNDING
+
+    raise_opset: bool = False
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Apply the rules, those with a bias first."""
+        with_bias = fuse_all(model, ctx, [LayerNormOf()], raising=self.raise_opset)
+        return fuse_all(model, ctx, [LayerNormWithoutBias()], raising=self.raise_opset) or with_bias
+
+
+def _axes(node: Node, extent: int) -> tuple[int, ...]:
+    """The axes a ReduceMean runs over, sorted and counted from the front; () when not known."""
+    axes = ints_attr(node, "axes")
+    if axes is None:
+        data = constant(input_at(node, 1))
+        axes = None if data is None else [int(a) for a in data.reshape(-1)]
+    return () if axes is None else tuple(sorted(a % extent for a in axes))
+
+
+def _covers(value: Value, size: tuple[int, ...], extent: int) -> bool:
+    """Whether the value has the normalised shape, after leading 1s that do not raise the rank."""
+    shape = static_shape(value)
+    if shape is None or len(shape) > extent or len(shape) < len(size):
+        return False
+    lead = len(shape) - len(size)
+    return shape[lead:] == size and (
+        lead == 0 or (all(d == 1 for d in shape[:lead]) and constant(value) is not None)
+    )
+
+
+def _trimmed(value: Value, length: int, near_node: Node, rw: Rewriter) -> Value:
+    """The value with its last `length` dimensions only."""
+    data = constant(value)
+    if data is None or data.ndim == length:
+        return value
+    return rw.constant(np.ascontiguousarray(data.reshape(data.shape[-length:])), value.name or "", near_node)
