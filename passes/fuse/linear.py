@@ -140,12 +140,12 @@ class Linear:
             return Miss("weight is not constant")
         if not np.isfinite(rows).all() or not np.isfinite(bias).all():
             return Miss("folded weights are not finite")
-        weight = rounded(rows, self.w, tensor.dtype, rows.shape)
-        small = rounded(bias.reshape(1, -1), self.w, tensor.dtype, bias.shape)
+        weight = rounded(rows, self.w, tensor.dtype, bias)
+        small = rounded(bias.reshape(1, -1), self.w, tensor.dtype, np.zeros(1))
         if weight is None or small is None:
             return Miss("folded weights overflow or underflow")
         keeps_bias = self.bias is not None or bool(bias.any())
-        return Folded(self, self._unrows(weight), small if keeps_bias else None)
+        return Folded(self, self._unrows(weight), small.reshape(-1) if keeps_bias else None)
 
 
 @dataclass(frozen=True)

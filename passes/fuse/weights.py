@@ -62,17 +62,18 @@ def wide(array: Array) -> Wide:
     return np.asarray(array, dtype=np.float64)
 
 
-def rounded(rows: Wide, like: Array, dtype: DataType, shape: Sequence[int]) -> Array | None:
+def rounded(rows: Wide, like: Array, dtype: DataType, beside: Wide) -> Array | None:
     """Folded weights rounded once to their dtype; None when rounding would do more than round.
 
     That is: a value overflows, or one that matters in its row (one output channel) drops below the normal
-    numbers and loses digits.
+    numbers and loses digits. Beside a much larger weight or bias it does not matter: the channels that
+    training has let die are of that kind.
 
     Args:
         rows: float64 [channels, ...].
         like: an array of the dtype to round to.
         dtype: the same, as the model names it.
-        shape: the shape to give the result.
+        beside: float64 [channels], what is added to each row's sum.
     """
     unit, tiny = _PRECISION[dtype]
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -80,10 +81,11 @@ def rounded(rows: Wide, like: Array, dtype: DataType, shape: Sequence[int]) -> A
     if not np.isfinite(wide(result)).all():
         return None
     size = np.abs(rows).reshape(rows.shape[0], -1)
-    matters = size > unit * np.max(size, axis=1, keepdims=True, initial=0.0)
+    largest = np.maximum(np.max(size, axis=1, initial=0.0), np.abs(beside))
+    matters = size > unit * largest.reshape(-1, 1)
     if (matters & (size < tiny)).any():
         return None
-    return result.reshape(tuple(shape))
+    return result
 
 
 def extra_outputs(node: Node) -> bool:

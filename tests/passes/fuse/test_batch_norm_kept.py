@@ -61,6 +61,17 @@ def test_half_precision_that_would_be_damaged(weight: str, scale: str, reason: s
     assert declined(FOLD, retyped(model, onnx.TensorProto.FLOAT16)) == {reason}
 
 
+def test_a_dead_channel_folds() -> None:
+    model = model_of(
+        "c = Conv(x, w) y = BatchNormalization(c, s, b, m, v)",
+        "float[2,1,1,1] w = {1e-30, 1.0}, float[2] s = {1e-30, 1.0}, float[2] b = {0.5, 0.5},"
+        " float[2] m = {0, 0}, float[2] v = {1, 1}",
+        x="float[1,1,3,3] x",
+        y="float[1,2,3,3] y",
+    )
+    assert rewrite(FOLD, model).ops == ["Conv"]
+
+
 @pytest.mark.parametrize("name", ["w", "s", "v"])
 def test_overridable_initializers(name: str) -> None:
     shape = "6,4,3,3" if name == "w" else "6"
