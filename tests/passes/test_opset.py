@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Raising the opset: each redefinition, refusals, bodies and functions, real models."""
+
 from __future__ import annotations
 
 from pathlib import Path

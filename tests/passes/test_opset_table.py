@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The table of compatible redefinitions against the schemas of the onnx package."""
+
 from __future__ import annotations
 
 from functools import cache

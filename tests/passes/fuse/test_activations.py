@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""HardSwish, HardSigmoid and Swish from their spellings, near misses, opsets, bodies and functions."""
+
 from __future__ import annotations
 
 import itertools

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Gelu from every spelling of its erf and tanh forms, and what is left alone."""
+
 from __future__ import annotations
 
 import itertools

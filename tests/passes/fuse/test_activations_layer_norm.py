@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""LayerNormalization from its parts, and what is left alone."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Every pair of Casts that is merged keeps its bits; the lossy ones stay."""
+
 from __future__ import annotations
 
 import itertools

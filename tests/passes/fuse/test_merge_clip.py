@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Chains of Relu, Clip, Min and Max on hostile numbers."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Chains of Reshape, Flatten, Squeeze and Unsqueeze: copies, inferred sizes, symbols, empty tensors."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Merged reshapes in bodies and functions and before graph outputs."""
+
 from __future__ import annotations
 
 import numpy as np

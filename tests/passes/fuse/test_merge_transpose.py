@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Chains of Transpose, and Transposes that only move dimensions of size 1."""
+
 from __future__ import annotations
 
 import pytest
