@@ -13,13 +13,14 @@ LOSSLESS = (
     "inline,eliminate-dead-code,infer-shapes,"
     "(fold-constants,fold-shapes,eliminate-no-ops,eliminate-identity,"
     "merge-cast,merge-transpose,merge-reshape,merge-clip,merge-min-max,"
-    "fold-batch-norm,fold-affine,cse,dedup-weights,eliminate-dead-code)!"
+    "canonicalize,fuse-hard-swish,fuse-silu,fuse-gelu,fuse-layer-norm,reduce-mean-to-global-average-pool,"
+    "fold-pad,fold-batch-norm,fold-affine,matmul-add-to-gemm,cse,dedup-weights,eliminate-dead-code)!"
 )
 
 # What Q/DQ per channel and the int8 kernels start from.
-INT8_READY = "infer-shapes"
+INT8_READY = "infer-shapes,raise-opset{to=13}"
 
-PRESETS: dict[str, str] = {"lossless": LOSSLESS}
+PRESETS: dict[str, str] = {"lossless": LOSSLESS, "int8-ready": INT8_READY}
 
 
 def preset(name: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 QUICK = 4  # feeds of a quick look
+COMFORT_DB = 25.0  # above this an output is so close that data not seen will hardly tell
 
 Metric = Callable[[Callable[[Feed], list[Any]]], float]
 

@@ -44,7 +44,7 @@ from .workshop import Workshop
 MODEL_FILE = "model.onnx"
 JUDGING_FEEDS = 32
 LEAST_FLOAT_SQNR_DB = 40.0  # a lossless pipeline that moves an output further is not trusted
-MOST_TIMED = 8
+MOST_TIMED = 10
 
 
 def build(settings: BuildSettings) -> BuildResult:

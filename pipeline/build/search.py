@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 
 from ...graph_ir import DataError, TersorError
 from ...passes.quantize.insert_qdq import InsertQdq
-from .accuracy import Judge
+from .accuracy import COMFORT_DB, Judge
 from .result import Candidate, Judgement
 from .workshop import Workshop
 
 OBSERVERS = ("mse", "percentile", "minmax", "entropy")
 MOST_SENSITIVITY_NODES = 96  # above this, sensitivities cost more than they bring in a build
+ENOUGH_EXCLUDED = 4  # once accepted, more float nodes than this cost speed for little
 
 Judged = tuple[Candidate, Judgement]
 
@@ -74,8 +75,8 @@ class Search:
         best, found = max(scored, key=lambda item: _score(item[1][1]))
         best, found = self._refine(best, found)
         self._variants(best)
-        if not found[1].accepted:
-            self._rescue(best)
+        if not found[1].accepted or found[1].sqnr_db < COMFORT_DB:
+            self._relax(best)
 
     def dynamic(self) -> None:
         """Dynamic int8 of the linear layers."""
@@ -98,18 +99,19 @@ class Search:
         for changed in (replace(options, float_stem=False), replace(options, float_tail=False)):
             self._try(replace(best, options=changed))
 
-    def _rescue(self, best: _Form) -> None:
-        """Leave the most sensitive nodes float, twice as many each time, until the limits hold."""
+    def _relax(self, best: _Form) -> None:
+        """Leave the most sensitive nodes float, twice as many each time, until the outputs are close enough."""
         nodes = [d.node for d in self._workshop.decisions() if d.int8]
         if not 2 <= len(nodes) <= MOST_SENSITIVITY_NODES:
             return
         ranked = self._ranked(best, nodes)
         count = 1
-        while count < len(nodes):
+        while count <= len(nodes) // 2:
             form = replace(best, options=replace(best.options, exclude=tuple(ranked[:count])))
             found = self._try(form)
             if found is not None and found[1].accepted:
-                return
+                if found[1].sqnr_db >= COMFORT_DB or count >= ENOUGH_EXCLUDED:
+                    return
             count *= 2
 
     def _ranked(self, best: _Form, nodes: list[str]) -> list[str]:
