@@ -108,8 +108,8 @@ class FoldAffine(Pass):
         before: fold into the operator behind the constant one too, not only into the one in front.
     """
 
-    name: ClassVar = "fold-affine"
-    exact: ClassVar = Exactness.ROUNDING
+    name: ClassVar[str] = "fold-affine"
+    exact: ClassVar[Exactness] = Exactness.ROUNDING
 
     before: bool = True
 

@@ -118,8 +118,8 @@ class FoldBatchNorm(Pass):
     Holds for finite results: 0 times infinity is not judged. Shared weights are copied, never changed.
     """
 
-    name: ClassVar = "fold-batch-norm"
-    exact: ClassVar = Exactness.ROUNDING
+    name: ClassVar[str] = "fold-batch-norm"
+    exact: ClassVar[Exactness] = Exactness.ROUNDING
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Fold wherever valid; True if anything changed."""

@@ -67,8 +67,8 @@ class Canonicalize(Pass):
     kernels for LeakyRelu and Add, and none for PRelu and Sub.
     """
 
-    name: ClassVar = "canonicalize"
-    exact: ClassVar = Exactness.BITWISE
+    name: ClassVar[str] = "canonicalize"
+    exact: ClassVar[Exactness] = Exactness.BITWISE
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Rewrite wherever valid; True if anything changed."""

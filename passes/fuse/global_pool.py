@@ -63,8 +63,8 @@ class ReduceMeanToGlobalAveragePool(Pass):
     double and bfloat16, for which onnxruntime has no such pool.
     """
 
-    name: ClassVar = "reduce-mean-to-global-average-pool"
-    exact: ClassVar = Exactness.ROUNDING
+    name: ClassVar[str] = "reduce-mean-to-global-average-pool"
+    exact: ClassVar[Exactness] = Exactness.ROUNDING
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Rewrite wherever valid; True if anything changed."""

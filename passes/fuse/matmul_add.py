@@ -112,8 +112,8 @@ class MatMulAddToGemm(Pass):
             at most one size of the result is unknown.
     """
 
-    name: ClassVar = "matmul-add-to-gemm"
-    exact: ClassVar = Exactness.ROUNDING
+    name: ClassVar[str] = "matmul-add-to-gemm"
+    exact: ClassVar[Exactness] = Exactness.ROUNDING
 
     flatten: bool = False
 

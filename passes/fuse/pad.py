@@ -234,8 +234,8 @@ class FoldPad(Pass):
     that is an output. MaxPool of NaN is not judged.
     """
 
-    name: ClassVar = "fold-pad"
-    exact: ClassVar = Exactness.ROUNDING
+    name: ClassVar[str] = "fold-pad"
+    exact: ClassVar[Exactness] = Exactness.ROUNDING
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Fold wherever valid; True if anything changed."""

@@ -2,7 +2,7 @@
 """Operators that ONNX's reference evaluator computes wrongly or not at all, for the float64 truth.
 
 BatchNormalization before opset 14 runs there in training mode; grouped ConvTranspose and pools with windows
-that differ along the axes fail.
+that differ along the axes fail; so does Conv with auto_pad VALID before onnx 1.23.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops import op_conv
 from onnx.reference.ops import op_max_pool as reference
 from onnx.reference.ops.op_average_pool import AveragePool_19
 
@@ -32,6 +33,16 @@ class BatchNormalization(OpRun):
         shape = (-1, *[1] * (x.ndim - 2))
         scale, bias, mean, var = (p.reshape(shape) for p in (scale, bias, mean, var))
         return (((x - mean) / np.sqrt(var + epsilon) * scale + bias).astype(x.dtype),)
+
+
+class Conv(op_conv.Conv):
+    """auto_pad VALID as what it means, no pads; the rest as the reference has it."""
+
+    def _run(self, *inputs: Array, **attributes: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if attributes.get("auto_pad") == "VALID":
+            n = inputs[0].ndim - 2
+            attributes = {**attributes, "auto_pad": "NOTSET", "pads": [0] * (2 * n)}
+        return cast("Any", super()._run(*inputs, **attributes))
 
 
 class ConvTranspose(OpRun):
@@ -118,4 +129,4 @@ def _ints(attributes: dict[str, Any], name: str, count: int, default: int) -> Se
     return [default] * count if given is None else [int(i) for i in given]
 
 
-CORRECTED: list[type[OpRun]] = [BatchNormalization, ConvTranspose, MaxPool, AveragePool]
+CORRECTED: list[type[OpRun]] = [BatchNormalization, Conv, ConvTranspose, MaxPool, AveragePool]
