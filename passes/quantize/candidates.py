@@ -34,6 +34,7 @@ class Candidates:
 
     Attributes:
         planned: how each of them would be emitted.
+        excluded: followers the user wants float.
         reasons: for each linear node that was looked at, why it stays float (empty when it need not).
     """
 
@@ -47,6 +48,7 @@ class Candidates:
         for node in nodes:
             if node.op_type in LINEAR and self._refuse(node) is None and node.inputs[0] is not None:
                 self._wanted.add(node.inputs[0])
+        self.excluded = {n for n in nodes if n.op_type in FOLLOWERS and self._excluded(n)}
         for node in nodes:
             if node not in self._taken:
                 self._forward(node)
@@ -172,7 +174,10 @@ class Candidates:
         self._take(node, NodePlan(Role.LINEAR, tail), carrier)
 
     def _follows(self, node: Node) -> bool:
-        if node.op_type == "Softmax" or not self._asked(node) or self._excluded(node):
+        # Softmax on int8 saves little and costs accuracy: only where it is asked for by name.
+        if node.op_type == "Softmax" and self._options.op_types is None:
+            return False
+        if not self._asked(node) or self._excluded(node):
             return False
         gate = gate_of(node)
         inputs = data_inputs(node if gate is None else gate)

@@ -65,6 +65,8 @@ class Emitter:
             if planned is None:
                 if is_op(node, *_WEIGHED):
                     self._keep_float(node)
+                elif node in self.plan.kept:
+                    self._keep_apart(node)
                 continue
             with self.rw.standing_for(planned.absorbed(node)[::-1]):
                 if planned.role is Role.NATIVE:
@@ -88,6 +90,10 @@ class Emitter:
             return [self._linear(node, planned)]
         if planned.gate is not None:
             return [self._gated(node, planned.gate)]
+        if node.op_type == "Swish":
+            return [
+                self._swish(self.values.operand(node.inputs[0], node), float_attr(node, "alpha", 1.0), node)
+            ]
         if (average := average_kernel(node)) is not None:
             return [self._average(node, *average)]
         data = set(data_inputs(node))
@@ -101,15 +107,21 @@ class Emitter:
         data = [self.values.operand(gate.inputs[0], node)]
         title = _title(node)
         if gate.op_type == "Sigmoid":
-            self.rw.model.opset_imports.setdefault(MICROSOFT, 1)
-            one = {"alpha": 1.0}
-            return self.rw.node("QuickGelu", data, one, before=node, name=title, domain=MICROSOFT).outputs[0]
+            return self._swish(data[0], 1.0, node)
         alpha, beta = float_attr(gate, "alpha", 0.2), float_attr(gate, "beta", 0.5)
         if self.rw.opset(node) >= 14 and abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
             return self.rw.node("HardSwish", data, before=node, name=title).outputs[0]
         hard = {"alpha": alpha, "beta": beta}
         gated = self.rw.node("HardSigmoid", data, hard, before=node, name=_title(gate)).outputs[0]
         return self.rw.node("Mul", [data[0], gated], before=node, name=title).outputs[0]
+
+    def _swish(self, x: Value | None, alpha: float, node: Node) -> Value:
+        """`x * sigmoid(alpha x)` as the one operator the runtime has for it; it splits a standard Swish."""
+        self.rw.model.opset_imports.setdefault(MICROSOFT, 1)
+        attributes, title = {"alpha": alpha}, _title(node)
+        return self.rw.node("QuickGelu", [x], attributes, before=node, name=title, domain=MICROSOFT).outputs[
+            0
+        ]
 
     def _average(self, node: Node, channels: int, kernel: list[int]) -> Value:
         """An average as a depthwise convolution of equal weights: the code 127 with the scale 1 / (127 n)."""
@@ -178,6 +190,20 @@ class Emitter:
         axis, count = data_channels(node, weights)
         with self.rw.standing_for([node]):
             self.rw.set_input(node, 0, self.values.spread(source, axis, count, node))
+
+    def _keep_apart(self, node: Node) -> None:
+        """Keep an excluded follower float: a Sum of one operand between it and the Q stops the fusion."""
+        out = node.outputs[0]
+        if not self._meets_int8(out) or not any(map(self.values.codes_of, data_inputs(node))):
+            return
+        with self.rw.standing_for([node]):
+            attributes, title = list(node.attributes.values()), _title(node)
+            made = self.rw.node(node.op_type, node.inputs, attributes, before=node, name=title).outputs
+            apart = self.values.node("Sum", made, node, f"{title}_float")
+            if out in self.plan.params:
+                self.plan.params[apart] = self.plan.params[out]
+            self.rw.replace(out, apart)
+            self.rw.erase(node)
 
     def _meets_int8(self, value: Value) -> bool:
         while True:

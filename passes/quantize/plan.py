@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...graph_ir import Model, Node, Value, constant
+from ...graph_ir import DataType, Model, Node, Value, constant
 from ...graph_ir.numerics import QuantParams
 from ...graph_ir.ops import is_op, is_standard, label, walk_graphs
 from .candidates import Candidates
@@ -60,7 +60,7 @@ def plan(model: Model, ranges: RangeMap, options: PlanOptions | None = None) -> 
     nodes = [n for n in model.graph if is_standard(n)]
     candidates = Candidates(nodes, ranges, options)
     final = _settle(nodes, candidates.planned, options)
-    result = QuantPlan(_decisions(model, candidates, final), final)
+    result = QuantPlan(_decisions(model, candidates, final), final, candidates.excluded)
     for node in final:
         _assign_grids(node, candidates, result)
     return result
@@ -72,7 +72,9 @@ def tensors_to_observe(model: Model) -> list[str]:
 
     def want(values: Iterable[Value | None]) -> None:
         for value in values:
-            if value is not None and value.name and constant(value) is None:
+            if value is None or not value.name or value.dtype not in (None, DataType.FLOAT):
+                continue
+            if constant(value) is None:
                 wanted[value.name] = None
 
     for node in model.graph:

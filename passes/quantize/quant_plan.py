@@ -106,11 +106,13 @@ class QuantPlan:
     Attributes:
         decisions: one for each linear node of every graph and body, in graph order.
         nodes: the int8 nodes, in graph order.
+        kept: followers the user excluded; the runtime must not fuse them either.
         params: the grid of each value that carries Q/DQ.
     """
 
     decisions: list[Decision] = field(default_factory=list[Decision])
     nodes: dict[Node, NodePlan] = field(default_factory=dict[Node, NodePlan])
+    kept: set[Node] = field(default_factory=set[Node])
     params: dict[Value, QuantParams] = field(default_factory=dict["Value", QuantParams])
 
     def carrier(self, node: Node) -> Value:

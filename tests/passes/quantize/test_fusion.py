@@ -59,6 +59,14 @@ CASES: dict[str, tuple[Model, dict[str, int]]] = {
         graph(f"{IN} s = HardSigmoid<alpha=0.16666667, beta=0.5>(t) u = Mul(s, t) {out()}", W),
         {"HardSigmoid": 1, "QLinearConv": 2},
     ),
+    "swish": (
+        graph(f"{IN} u = Swish<alpha=1.5>(t) {out()}", W, opset=24),
+        {"QuickGelu": 1, "QLinearConv": 2, "Sigmoid": 0},
+    ),
+    "prelu": (
+        graph(f"{IN} u = PRelu(t, s) {out()}", W + ", float[16,1,1] s = {seed}"),
+        {"PRelu": 1, "QLinearConv": 2},
+    ),
     "squeeze-excite": (
         graph(
             f"{IN} p = GlobalAveragePool(t) s = Conv(p, e) g = Sigmoid(s) u = Mul(t, g) {out()}",
@@ -167,6 +175,25 @@ def test_a_float_stem_feeds_int8(tmp_path: Path) -> None:
     assert kinds.index("MaxPool") < kinds.index("QuantizeLinear")
     feed = {"x": np.random.default_rng(5).standard_normal((1, 3, 32, 32)).astype(np.float32)}
     assert sqnr(run(before, feed)[0], run(after, feed)[0]) > 25
+
+
+def test_an_excluded_follower_stays_float(tmp_path: Path) -> None:
+    model = graph(f"{IN} u = Add(t, x) {out()}", W)
+    before, after, _ = quantised(model, InsertQdq(float_stem=False, exclude=("Add(u)",)))
+    found = optimised(after, tmp_path)
+    assert found.ops["Add"] == 1
+    assert found.ops["QLinearAdd"] == found.constant_dqs == 0
+    feed = feeds_of(model)[0]
+    assert sqnr(run(before, feed)[0], run(after, feed)[0]) > 28
+
+
+def test_softmax_only_by_name(tmp_path: Path) -> None:
+    def kinds(options: InsertQdq) -> set[str]:
+        model = graph(f"{IN} u = Softmax<axis=1>(t) s = Mul(u, u) {out('s')}", W)
+        return set(optimised(quantised(model, options)[1], tmp_path).ops)
+
+    assert "QLinearMul" not in kinds(InsertQdq(float_stem=False))
+    assert "QLinearMul" in kinds(InsertQdq(float_stem=False, op_types=("Conv", "Mul", "Softmax")))
 
 
 @pytest.mark.parametrize("middle", ["Conv<pads=[1,1,1,1]>(t, m)", "ConvTranspose<pads=[1,1,1,1]>(t, m)"])

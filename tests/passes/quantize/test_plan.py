@@ -25,6 +25,11 @@ def test_observes_what_it_asks_for() -> None:
     assert tensors_to_observe(model) == ["x", "t", "r", "p", "y"]
 
 
+def test_does_not_observe_integers() -> None:
+    model = graph("s = Shape(x) u = Concat<axis=0>(s, s) v = Mul(u, u) y = Cast<to=1>(v)")
+    assert tensors_to_observe(model) == []
+
+
 @pytest.mark.parametrize(
     ("body", "weights", "reason"),
     [
