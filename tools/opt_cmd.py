@@ -153,6 +153,7 @@ def as_data(report: Report, source: Path, target: Path) -> dict[str, Any]:
         "notes": report.notes,
         "timing": report.timing,
         "statistics": report.statistics,
+        "validation": report.validation,
     }
 
 
@@ -183,6 +184,11 @@ def _print(report: Report, target: Path, *, timing: bool, stats: bool, explain: 
         ]
         print_table(["pass", "rule", "declined", "why"], rows)
         print()
+    for check in report.validation:
+        print(
+            f"checked: {check['passes']}: {check['claim']}, by {check['judged_by']}, "
+            f"on {check['feeds']} feeds, SQNR {check['sqnr_db']:.0f} dB"
+        )
     for note in report.notes:
         print(f"note: {note}")
     before, after = report.before.total(), report.after.total()

@@ -23,7 +23,6 @@ from ..graph_ir import (
     notes,
     save,
 )
-from ..graph_ir.io import MAX_PROTO_BYTES, weight_bytes
 from ..graph_ir.ops import STANDARD_DOMAINS, walk_graphs, walk_nodes
 from ..graph_ir.verify import operator_bounds
 from ..passes.base import Context
@@ -81,6 +80,7 @@ class Report:
         notes: what was left alone and why, a line each.
         timing: see `pipeline.measure`.
         statistics: see `pipeline.measure`.
+        validation: what was checked and how, see `pipeline.court.Check`.
         copied: the model could not be held and was copied through unchanged.
     """
 
@@ -93,6 +93,7 @@ class Report:
     notes: list[str] = field(default_factory=list[str])
     timing: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     statistics: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    validation: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     copied: bool = False
 
 
@@ -135,12 +136,10 @@ def _optimize(source: Path, target: Path, chosen: Settings, pipeline: Pipeline) 
     _run(pipeline, model, chosen, report)
     report.after = count_ops(model)
     passed = time.perf_counter()
-    outside = chosen.external_data
-    if outside is None:
-        outside = bool(external_files(model)) or weight_bytes(model) > MAX_PROTO_BYTES
-    save(model, target, external_data=outside)
-    written = (target, data_file(target)) if outside else (target,)
-    report.bytes_after = sum(file.stat().st_size for file in written)
+    older = _identity(data_file(target))
+    save(model, target, external_data=chosen.external_data)
+    outside = _identity(data_file(target)) != older
+    report.bytes_after = target.stat().st_size + (data_file(target).stat().st_size if outside else 0)
     saved = time.perf_counter()
     report.seconds = {"load": loaded - start, "passes": passed - loaded, "save": saved - passed}
     return report
@@ -162,6 +161,8 @@ def _run(pipeline: Pipeline, model: Model, settings: Settings, report: Report) -
         instruments.append(Verify())
     manager.run(pipeline, model, ctx, [*instruments, statistics, timing])
     report.notes = [*notes(model), *opaque_notes(model), *ctx.notes]
+    if settings.validate is not None:
+        report.validation = [vars(check).copy() for check in settings.validate.checks]
     report.timing = [vars(node).copy() for node in timing.tree()]
     report.statistics = [
         {
@@ -238,7 +239,20 @@ def external_files(model: Model) -> list[Path]:
     return list(found)
 
 
+def _identity(file: Path) -> tuple[int, int] | None:
+    """What tells a file from one written in its place."""
+    return (file.stat().st_ino, file.stat().st_mtime_ns) if file.exists() else None
+
+
 def _copy_through(source: Path, target: Path, report: Report, reason: str) -> Report:
+    import onnx
+
+    proto = onnx.load_model(source, load_external_data=False)
+    apart = target.parent.resolve() != source.parent.resolve()
+    if apart and any(t.data_location == t.EXTERNAL for t in proto.graph.initializer):
+        raise UnsupportedModelError(
+            f"{reason}; its weights lie beside it, so only a copy in their folder works"
+        )
     with atomic_write(target) as beside:
         shutil.copyfile(source, beside)
     report.copied = True

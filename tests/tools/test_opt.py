@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from tersor.graph_ir import load, parse, save, to_text
 from tersor.passes import catalog
@@ -59,6 +60,8 @@ def test_the_default_loses_nothing(capsys: pytest.CaptureFixture[str], model: Pa
     assert (done.code, done.err) == (0, "")
     assert "Identity        1       0" in done.out
     assert "nodes 4 -> 2" in done.out
+    assert "checked: pass 'eliminate-identity'" in done.out
+    assert ": bitwise, by bits, on 9 feeds, SQNR inf dB" in done.out
     assert sorted(node.op_type for node in load(model.parent / "out.onnx").graph) == ["Add", "Mul"]
     assert listing(model.parent) == ["in.onnx", "out.onnx"]
 
@@ -156,6 +159,24 @@ def test_what_the_ir_cannot_hold_is_copied(capsys: pytest.CaptureFixture[str], t
     assert done.code == 0
     assert "note: copied unchanged:" in done.out
     assert (tmp_path / "in.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
+
+
+def test_a_copy_is_not_parted_from_its_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [3], np.ones(3, np.float32).tobytes(), raw=True)
+    set_external_data(weight, "w.bin")
+    weight.ClearField("raw_data")
+    (tmp_path / "a" / "w.bin").write_bytes(np.ones(3, np.float32).tobytes())
+    kinds = onnx.TypeProto(map_type=onnx.TypeProto.Map(key_type=TensorProto.INT64))
+    kinds.map_type.value_type.CopyFrom(helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    port = helper.make_value_info("m", kinds)
+    graph = helper.make_graph([helper.make_node("Relu", ["w"], ["y"])], "g", [port], [], [weight])
+    onnx.save(helper.make_model(graph), tmp_path / "a" / "in.onnx")
+    done = tersor(capsys, "opt", tmp_path / "a" / "in.onnx", tmp_path / "out.onnx")
+    assert done.code == 2
+    assert "has a map type, which tersor cannot hold; its weights lie beside it" in done.err
+    assert listing(tmp_path) == ["a"]
+    assert tersor(capsys, "opt", tmp_path / "a" / "in.onnx", tmp_path / "a" / "out.onnx").code == 0
 
 
 @pytest.mark.parametrize(
