@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ...backends.onnxruntime.latency import Latency, compare
 from .accuracy import COMFORT_DB
 from .result import Candidate, Judgement
 
+ALIKE_DB = 2.0  # candidates whose outputs are alike in closeness
 TIE = 0.02  # candidates this close in time are told apart by accuracy
 PRICE = 0.12  # the part of the speed that is given for closer outputs while the fastest is not comfortable
 NOISE = 0.01  # how much slower than the original a candidate may look and still count as not slower
 
 Times = Mapping[int, Mapping[str, Latency]]
+Judged = tuple[Candidate, Judgement]
 
 
 def relative_time(times: Times, name: str, reference: str) -> float:
@@ -36,13 +39,42 @@ def not_slower(times: Times, name: str, reference: str) -> bool:
     )
 
 
+def distrust(judged: Mapping[str, Judged], max_drop: float) -> dict[str, Judged]:
+    """Refuse candidates that owe their metric to luck.
+
+    A metric on few samples is noisy: of many candidates, some always score well by chance. Candidates whose
+    outputs are as close to the original's as one's own are further draws of the same noise, so their mean drop
+    tells more than the own one, and it has to keep within the limit, too.
+
+    Args:
+        judged: candidates by name.
+        max_drop: the limit of the relative drop.
+    """
+    found = dict(judged)
+    for name, (candidate, judgement) in judged.items():
+        if not judgement.accepted or judgement.drop is None or not candidate.quantized:
+            continue
+        drops = [
+            other.drop
+            for peer, other in judged.values()
+            if peer.quantized
+            and other.drop is not None
+            and abs(other.sqnr_db - judgement.sqnr_db) <= ALIKE_DB
+        ]
+        mean = sum(drops) / len(drops)
+        if mean > max_drop:
+            reason = f"{len(drops)} candidates this close lose {mean:.2%} of the metric on average"
+            found[name] = (candidate, replace(judgement, accepted=False, reason=reason))
+    return found
+
+
 def pick(
     judged: Mapping[str, tuple[Candidate, Judgement]], times: Times, original: str
 ) -> tuple[Candidate, str]:
     """The fastest accepted candidate that is not slower than the original; ties go to the more accurate.
 
-    A metric on a few hundred samples cannot tell one per cent. So where the fastest candidate's outputs are not
-    comfortably close to the original's, up to `PRICE` of its speed is given for the closest ones.
+    A metric on a few hundred samples cannot tell one per cent. So where the fastest candidate's outputs are
+    not comfortably close to the original's, up to `PRICE` of its speed is given for the closest ones.
 
     Args:
         judged: candidates by name; the original is among them.

@@ -33,7 +33,7 @@ from ...graph_ir import (
 )
 from ...graph_ir.ops import walk_nodes
 from .accuracy import Judge
-from .choose import pick
+from .choose import distrust, pick
 from .lock import write_lock
 from .report import write_report
 from .result import BuildResult, Candidate, Facts, Judgement, Proof
@@ -88,10 +88,10 @@ def _search(settings: BuildSettings, model: Model, feeds: Feeds | None, folder: 
     notes_ = [*notes(model), *workshop.notes]
     if feeds is not None and workshop.int8_ready is not None:
         workshop.calibrate_with(feeds)
-        search = Search(workshop, judge, tell)
+        search = Search(workshop, judge, settings)
         search.static()
         search.dynamic()
-        judged |= search.judged
+        judged |= distrust(search.judged, settings.max_drop)
     elif feeds is None:
         notes_.append(
             "without --data only the lossless part was done; data would add int8, often twice as fast"

@@ -7,13 +7,15 @@ limit is still missed, the nodes that cost most accuracy go back to float, twice
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ...graph_ir import DataError, TersorError
 from ...passes.quantize.insert_qdq import InsertQdq
 from .accuracy import COMFORT_DB, Judge
+from .choose import distrust
 from .result import Candidate, Judgement
+from .settings import BuildSettings
 from .workshop import Workshop
 
 OBSERVERS = ("mse", "percentile", "minmax", "entropy")
@@ -53,15 +55,14 @@ class Search:
     Args:
         workshop: makes them.
         judge: judges them.
-        tell: told the stage and how far it is.
+        settings: limits, and who is told how far it is.
     """
 
-    def __init__(
-        self, workshop: Workshop, judge: Judge, tell: Callable[[str, int, int | None], None]
-    ) -> None:
+    def __init__(self, workshop: Workshop, judge: Judge, settings: BuildSettings) -> None:
         self._workshop = workshop
         self._judge = judge
-        self._tell = tell
+        self._tell = settings.progress
+        self._max_drop = settings.max_drop
         self.judged: dict[str, Judged] = {}
 
     def static(self) -> None:
@@ -73,9 +74,9 @@ class Search:
         if not scored:
             return
         best, found = max(scored, key=lambda item: _score(item[1][1]))
-        best, found = self._refine(best, found)
+        best = self._refine(best, found)
         self._variants(best)
-        if not found[1].accepted or found[1].sqnr_db < COMFORT_DB:
+        if not self._comfortable(best):
             self._relax(best)
 
     def dynamic(self) -> None:
@@ -84,14 +85,19 @@ class Search:
         if made is not None:
             self.judged[made.name] = (made, self._judge.judge(made))
 
-    def _refine(self, best: _Form, found: Judged) -> tuple[_Form, Judged]:
+    def _comfortable(self, form: _Form) -> bool:
+        """Whether the form is accepted, for good reasons, and close enough for data that was not seen."""
+        judgement = distrust(self.judged, self._max_drop)[form.name][1]
+        return judgement.accepted and judgement.sqnr_db >= COMFORT_DB
+
+    def _refine(self, best: _Form, found: Judged) -> _Form:
         """Keep each refinement that brings the outputs closer."""
         for refine in (_with_mse_weights, _with_corrected_biases):
             form = refine(best)
             tried = self._try(form)
             if tried is not None and _score(tried[1]) > _score(found[1]):
                 best, found = form, tried
-        return best, found
+        return best
 
     def _variants(self, best: _Form) -> None:
         """The stem and the tail in int8 as well: faster on some models, less accurate on others."""
@@ -100,7 +106,7 @@ class Search:
             self._try(replace(best, options=changed))
 
     def _relax(self, best: _Form) -> None:
-        """Leave the most sensitive nodes float, twice as many each time, until the outputs are close enough."""
+        """Leave the most sensitive nodes float, twice as many each time, until the outputs are close."""
         nodes = [d.node for d in self._workshop.decisions() if d.int8]
         if not 2 <= len(nodes) <= MOST_SENSITIVITY_NODES:
             return
@@ -108,9 +114,9 @@ class Search:
         count = 1
         while count <= len(nodes) // 2:
             form = replace(best, options=replace(best.options, exclude=tuple(ranked[:count])))
-            found = self._try(form)
-            if found is not None and found[1].accepted:
-                if found[1].sqnr_db >= COMFORT_DB or count >= ENOUGH_EXCLUDED:
+            if self._try(form) is not None:
+                accepted = distrust(self.judged, self._max_drop)[form.name][1].accepted
+                if self._comfortable(form) or (accepted and count >= ENOUGH_EXCLUDED):
                     return
             count *= 2
 
