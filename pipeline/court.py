@@ -30,7 +30,8 @@ class Check:
         passes: which passes it was about.
         claim: the weakest claim among them.
         feeds: how many feeds were compared.
-        judged_by: "bits", "float64", "stated bound", "limits" or "nothing" (lossy without limits).
+        judged_by: "bits", "last place" (no difference was larger than that), "float64", "stated bound",
+            "limits" or "nothing" (lossy without limits).
         sqnr_db: the least SQNR of an output over the feeds that are not hostile.
     """
 
@@ -52,7 +53,7 @@ class Court:
         self._seed = seed
         self._twin: Runner | None = None
         self._noisy: list[Runner] | None = None
-        self._measured = False
+        self._tried = False
         self._feeds = 0
         self._totals: dict[str, Fidelity] = {}
 
@@ -118,8 +119,8 @@ class Court:
 
     def _truth(self, trial: Trial, was: list[Any]) -> list[Any]:
         """Outputs of the float64 twin; empty when there is none, or it does not agree with the model."""
-        if self._twin is None and not self._measured:
-            self._measured = True
+        if not self._tried:
+            self._tried = True
             self._twin = None if self._source is None else twin_runner(self._source)
         found = None if self._twin is None else attempt(self._twin, trial.feed)
         if found is None or not all(judge.is_array(each) for each in found):
@@ -152,7 +153,7 @@ class Court:
                 judge.lossy(judge.Case(self.passes, name, "all feeds"), total, least)
         by = {
             Exactness.BITWISE: "bits",
-            Exactness.ROUNDING: "stated bound" if self.stated else "float64",
+            Exactness.ROUNDING: "stated bound" if self.stated else "float64" if self._tried else "last place",
             Exactness.LOSSY: "nothing" if least is None else "limits",
         }[self.claim]
         sqnr = min((total.result().sqnr_db for total in self._totals.values()), default=float("inf"))
