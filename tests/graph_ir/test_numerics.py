@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Quantisation arithmetic against the operators of onnxruntime, and exact round trips."""
+
 from __future__ import annotations
 
 from typing import Any, cast

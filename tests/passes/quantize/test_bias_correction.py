@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Corrected biases take the mean error of rounded weights off."""
+
 from __future__ import annotations
 
 from typing import Any

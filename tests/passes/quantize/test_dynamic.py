@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Dynamic quantization runs on one kernel, close to float, and leaves near misses alone."""
+
 from __future__ import annotations
 
 from pathlib import Path
