@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...graph_ir import Model, Rewriter, Value
-from ...graph_ir.ops import constant_tensor
+from ...graph_ir import Model, Rewriter, Shape, Value
+from ...graph_ir.ops import constant_tensor, static_shape
 from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, Rule, const, op, var
 from .weights import FLOATS, fold_weights, wide
@@ -59,12 +59,34 @@ class SubtractConstant(Rule):
         return rw.node("Add", [m["x"], negative], before=m.root).outputs[0]
 
 
+class RangeOfScalars(Rule):
+    """Range of one-element vectors is Range of their elements, as the specification asks.
+
+    Exporters write vectors, and runtimes take them as long as they cannot tell; once shapes are folded they can,
+    and refuse the model. Only done where the shape is known to be [1].
+    """
+
+    root: ClassVar = op("Range", var("start"), var("limit"), var("delta"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
+        """The same Range, in place, reading scalars."""
+        vectors = [(i, v) for i, v in enumerate(m.root.inputs) if v is not None and static_shape(v) == (1,)]
+        if not vectors:
+            return Miss("operands are scalars already, or of unknown shape")
+        for index, value in vectors:
+            shape = rw.constant(np.empty(0, np.int64), "scalar", m.root)
+            scalar = rw.node("Reshape", [value, shape], before=m.root).outputs[0]
+            scalar.type, scalar.shape = value.type, Shape([])
+            rw.set_input(m.root, index, scalar)
+        return None
+
+
 @dataclass(frozen=True)
 class Canonicalize(Pass):
-    """Write PRelu of one slope as LeakyRelu, and a constant subtracted as its negative added.
+    """Write PRelu of one slope as LeakyRelu, a constant subtracted as its negative added, Range of scalars.
 
-    The algebra and limits stand with the rules `OneSlope` and `SubtractConstant`. onnxruntime has int8
-    kernels for LeakyRelu and Add, and none for PRelu and Sub.
+    The algebra and limits stand with the rules `OneSlope`, `SubtractConstant` and `RangeOfScalars`. onnxruntime
+    has int8 kernels for LeakyRelu and Add, and none for PRelu and Sub.
     """
 
     name: ClassVar[str] = "canonicalize"
@@ -72,4 +94,4 @@ class Canonicalize(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Rewrite wherever valid; True if anything changed."""
-        return fold_weights(model, ctx, [OneSlope(), SubtractConstant()])
+        return fold_weights(model, ctx, [OneSlope(), SubtractConstant(), RangeOfScalars()])

@@ -11,7 +11,7 @@ from ...backends.onnxruntime.latency import Latency, compare
 from .accuracy import COMFORT_DB
 from .result import Candidate, Judgement
 
-ALIKE_DB = 2.0  # candidates whose outputs are alike in closeness
+ALIKE_DB = 3.0  # candidates whose outputs are alike in closeness
 TIE = 0.02  # candidates this close in time are told apart by accuracy
 PRICE = 0.12  # the part of the speed that is given for closer outputs while the fastest is not comfortable
 NOISE = 0.01  # how much slower than the original a candidate may look and still count as not slower

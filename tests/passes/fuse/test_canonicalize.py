@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
+from tersor.graph_ir import to_proto
 from tersor.passes.fuse.canonicalize import Canonicalize
 from tests.support.numerics import assert_bitwise
 from tests.support.rewriting import declined, model_of, retyped, rewrite, with_array
@@ -100,3 +102,22 @@ def test_in_functions() -> None:
     }"""
     model = model_of("y = local.block(x)", x="float[1,2,5] x", y="float[1,2,5] y", functions=function)
     assert rewrite(CANON, model).ops == ["block", "Add", "LeakyRelu"]
+
+
+def test_range_of_vectors_gets_the_scalars_the_specification_asks_for() -> None:
+    model = model_of(
+        "y = Range(start, limit, delta)",
+        "int64 start = {2}, int64[1] delta = {3}",
+        x="int64[1] limit",
+        y="int64[K] y",
+    )
+    done = rewrite(CANON, model)
+    assert done.ops == ["Reshape", "Reshape", "Range"]
+    session = onnxruntime.InferenceSession(to_proto(done.model).SerializeToString())
+    (got,) = session.run(None, {"limit": np.array([12], np.int64)})
+    assert got.tolist() == [2, 5, 8, 11]
+
+
+def test_range_of_scalars_stays() -> None:
+    model = model_of("y = Range(limit, limit, limit)", "", x="int64 limit", y="int64[K] y")
+    assert declined(CANON, model) == {"operands are scalars already, or of unknown shape"}
