@@ -13,7 +13,8 @@ from .result import Candidate, Judgement
 
 ALIKE_DB = 3.0  # candidates whose outputs are alike in closeness
 TIE = 0.02  # candidates this close in time are told apart by accuracy
-PRICE = 0.12  # the part of the speed that is given for closer outputs while the fastest is not comfortable
+PRICE_PER_DB = 0.02  # the part of the speed that is given for each dB the fastest lacks to be comfortable
+MOST_PRICE = 0.25
 NOISE = 0.01  # how much slower than the original a candidate may look and still count as not slower
 
 Times = Mapping[int, Mapping[str, Latency]]
@@ -74,7 +75,8 @@ def pick(
     """The fastest accepted candidate that is not slower than the original; ties go to the more accurate.
 
     A metric on a few hundred samples cannot tell one per cent. So where the fastest candidate's outputs are
-    not comfortably close to the original's, up to `PRICE` of its speed is given for the closest ones.
+    not comfortably close to the original's, some of its speed is given for closer ones: `PRICE_PER_DB` for each
+    dB it lacks.
 
     Args:
         judged: candidates by name; the original is among them.
@@ -93,8 +95,8 @@ def pick(
     if not running:
         return judged[original][0], "nothing accepted was at least as fast as the original"
     fastest = min(running, key=lambda name: running[name])
-    comfortable = _accuracy(judged[fastest][1]) >= COMFORT_DB
-    slack = TIE if comfortable else PRICE
+    lacking = COMFORT_DB - _accuracy(judged[fastest][1])
+    slack = min(MOST_PRICE, max(TIE, PRICE_PER_DB * lacking))
     tied = [name for name, time in running.items() if time <= running[fastest] * (1 + slack)]
     winner = max(tied, key=lambda name: (_accuracy(judged[name][1]), -running[name]))
     return judged[winner][0], _why(winner, running[winner], judged, times, original)

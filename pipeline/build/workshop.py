@@ -14,6 +14,7 @@ from ...calibration.data import Feeds
 from ...graph_ir import Model, UsageError, load, save
 from ...graph_ir.ops import has_subgraph, is_op
 from ...passes.base import Context
+from ...passes.quantize.bias_correction import values_for_means
 from ...passes.quantize.dynamic import QuantizeDynamic
 from ...passes.quantize.insert_qdq import MEANS, RANGES, InsertQdq
 from ...passes.quantize.plan import Decision, plan, tensors_to_observe
@@ -149,7 +150,7 @@ class Workshop:
     def _channel_means(self) -> Mapping[str, Any]:
         if self._means is None:
             model = self.ready_model()
-            names = [n.outputs[0].name or "" for n in model.graph if is_op(n, "Conv")]
+            names = values_for_means(model)
             self._means = channel_means(load(self._ready_path()), self._data(), names, threads=0)
         return self._means
 
