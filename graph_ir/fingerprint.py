@@ -7,13 +7,15 @@ Values are numbered in order of definition, so internal names do not matter; nam
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import onnx_ir as ir
 
 from .ops import dims, subgraphs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     Digest = hashlib.blake2b
 
 
@@ -30,15 +32,21 @@ def fingerprint(model: ir.Model) -> str:
 def _fingerprint(model: ir.Model, *, with_weights: bool) -> str:
     digest = hashlib.blake2b(digest_size=16)
     _put(digest, sorted((d or "ai.onnx", v) for d, v in model.opset_imports.items()))
+    for value in model.graph.inputs:
+        _put(digest, "input", value.name, str(value.type), dims(value), value.is_initializer())
     _hash_graph(digest, model.graph, {}, with_weights=with_weights)
-    for identifier, function in model.functions.items():
+    for output in model.graph.outputs:
+        _put(digest, "output", output.name, str(output.type), dims(output))
+    for identifier, function in sorted(model.functions.items()):
         _put(digest, identifier, sorted(function.opset_imports.items()))
+        for name, attr in sorted(function.attributes.items()):
+            _hash_attribute(digest, name, attr)
         _hash_graph(digest, function.graph, {}, with_weights=with_weights)
     return digest.hexdigest()
 
 
 def _put(digest: Digest, *items: object) -> None:
-    digest.update(repr(items).encode())
+    digest.update(repr(items).encode(errors="surrogatepass"))
 
 
 def _hash_tensor(digest: Digest, tensor: ir.TensorProtocol, *, with_weights: bool) -> None:
@@ -51,34 +59,56 @@ def _hash_tensor(digest: Digest, tensor: ir.TensorProtocol, *, with_weights: boo
         digest.update(tensor.tobytes())
 
 
+def _hash_attribute(digest: Digest, name: str, attr: ir.Attr) -> None:
+    _put(digest, name, int(attr.type), attr.ref_attr_name)
+    if attr.is_ref() or attr.value is None or attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+        return
+    if attr.type == ir.AttributeType.TENSOR:
+        _hash_tensor(digest, attr.as_tensor(), with_weights=True)
+    elif attr.type == ir.AttributeType.TENSORS:
+        for tensor in attr.as_tensors():
+            _hash_tensor(digest, tensor, with_weights=True)
+    elif isinstance(attr.value, (list, tuple)):
+        _put(digest, list(cast("Sequence[object]", attr.value)))
+    else:
+        _put(digest, attr.value)
+
+
 def _hash_graph(digest: Digest, graph: ir.Graph, numbers: dict[ir.Value, int], *, with_weights: bool) -> None:
+    """Hash a graph given the numbers of outer values; values are numbered as they are met."""
+    weights: list[ir.Value] = []
+
+    def number(value: ir.Value) -> int:
+        if value not in numbers:
+            numbers[value] = len(numbers)
+            if value.is_initializer():
+                weights.append(value)
+        return numbers[value]
+
     for value in graph.inputs:
-        numbers[value] = len(numbers)
-        _put(digest, "input", value.name, str(value.type), dims(value))
-    used: list[ir.Value] = []
+        number(value)
+    _put(digest, "graph", len(graph.inputs))
     for node in graph:
-        for value in node.inputs:
-            if value is not None and value not in numbers:
-                numbers[value] = len(numbers)
-                if value.is_initializer():
-                    used.append(value)
-        wiring = tuple(None if v is None else numbers[v] for v in node.inputs)
-        _put(digest, node.domain, node.op_type, node.overload, wiring, len(node.outputs))
+        wiring = tuple(None if v is None else number(v) for v in node.inputs)
+        named = tuple(bool(o.name) for o in node.outputs)
+        _put(digest, node.domain, node.op_type, node.overload, wiring, named)
         for name in sorted(node.attributes):
-            attr = node.attributes[name]
-            if attr.type == ir.AttributeType.TENSOR and not attr.is_ref():
-                _put(digest, name)
-                _hash_tensor(digest, attr.as_tensor(), with_weights=True)
-            elif attr.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-                _put(digest, name, attr.type, attr.ref_attr_name, str(attr.value))
-        for output in node.outputs:
-            numbers[output] = len(numbers)
+            _hash_attribute(digest, name, node.attributes[name])
         for body in subgraphs(node):
             _hash_graph(digest, body, numbers, with_weights=with_weights)
-    for value in used:
-        tensor = value.const_value
-        if tensor is not None:
+        for output in node.outputs:
+            number(output)
+    _put(digest, "returns", tuple(number(output) for output in graph.outputs))
+    for value in weights:
+        if value.const_value is not None:
             _put(digest, numbers[value])
-            _hash_tensor(digest, tensor, with_weights=with_weights)
-    for output in graph.outputs:
-        _put(digest, "output", output.name, numbers.get(output), str(output.type), dims(output))
+            _hash_tensor(digest, value.const_value, with_weights=with_weights)
+    # Weights nothing reads count too, in an order that does not hang on their names.
+    idle = [v.const_value for v in graph.initializers.values() if v not in numbers]
+    _put(digest, sorted(_digest_of(t, with_weights=with_weights) for t in idle if t is not None))
+
+
+def _digest_of(tensor: ir.TensorProtocol, *, with_weights: bool) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    _hash_tensor(digest, tensor, with_weights=with_weights)
+    return digest.hexdigest()

@@ -8,7 +8,6 @@ initializers; it cannot hold map types or sparse-tensor attributes. Measured in 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -16,8 +15,8 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
-from .errors import ModelError, UnsupportedModelError
-from .ops import walk_graphs, walk_nodes
+from .errors import UnsupportedModelError
+from .ops import graphs_within, has_subgraph, is_standard, subgraphs, walk_graphs
 
 NOTES = "tersor.notes"
 TRAINING_INFO = "tersor.training_info"
@@ -44,13 +43,20 @@ def before_import(proto: onnx.ModelProto) -> list[str]:
             found.append(f"sparse initializer {sparse.values.name!r} was made dense")
         del graph.sparse_initializer[:]
         for node in graph.node:
-            for attr in node.attribute:
-                if attr.type in (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS):
-                    raise UnsupportedModelError(
-                        f"node {node.name or node.op_type!r}: attribute {attr.name!r} is a sparse tensor, "
-                        "which tersor cannot hold"
-                    )
+            _refuse_sparse(node)
+    for function in proto.functions:
+        for node in function.node:
+            _refuse_sparse(node)
     return found
+
+
+def _refuse_sparse(node: onnx.NodeProto) -> None:
+    for attr in node.attribute:
+        if attr.type in (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS):
+            raise UnsupportedModelError(
+                f"node {node.name or node.op_type!r}: attribute {attr.name!r} is a sparse tensor, "
+                "which tersor cannot hold"
+            )
 
 
 def after_import(model: ir.Model, proto: onnx.ModelProto, found: list[str]) -> None:
@@ -71,56 +77,65 @@ def after_export(model: ir.Model, proto: onnx.ModelProto) -> None:
         proto.training_info.add().ParseFromString(data)
 
 
-def check_external(model: ir.Model, base_dir: str) -> None:
-    """Refuse external data outside the model's folder, behind links, missing or too short.
-
-    Raises:
-        ModelError: naming the tensor, the file and what is wrong with it.
-    """
-    seen: dict[str, int] = {}
-    for tensor in _external_tensors(model):
-        location = str(cast("str", tensor.location))
-        if location not in seen:
-            seen[location] = _checked_size(location, base_dir, tensor.name or "")
-        needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-        if needed > seen[location]:
-            raise ModelError(
-                f"tensor {tensor.name!r}: external data file {location!r} holds {seen[location]} bytes, "
-                f"{needed} are needed; the file is truncated or belongs to another model"
-            )
-        if tensor.length is not None and tensor.length < tensor.nbytes:
-            raise ModelError(
-                f"tensor {tensor.name!r}: external data is {tensor.length} bytes, {tensor.nbytes} needed"
-            )
+def import_domains(model: ir.Model, found: list[str]) -> None:
+    """Import, as version 1, custom domains that nodes use and the file forgets (runtimes tolerate that)."""
+    owners = [(model.graph, model.opset_imports)]
+    owners += [(f.graph, f.opset_imports) for f in model.functions.values()]
+    for outermost, imports in owners:
+        for graph in graphs_within(outermost):
+            for node in graph:
+                if node.domain in imports or is_standard(node) or node.op_identifier() in model.functions:
+                    continue
+                imports[node.domain] = 1
+                found.append(f"domain {node.domain!r} had no opset import; version 1 was added")
 
 
-def _checked_size(location: str, base_dir: str, name: str) -> int:
-    path = Path(location)
-    if path.is_absolute() or ".." in path.parts or "\\" in location:
-        raise ModelError(
-            f"tensor {name!r}: external data location {location!r} leaves the model's folder; refused"
-        )
-    step = Path(base_dir)
-    for part in path.parts:
-        step /= part
-        if step.is_symlink():
-            raise ModelError(
-                f"tensor {name!r}: external data {location!r} goes through a symbolic link; refused"
-            )
-    if not step.is_file():
-        raise ModelError(f"tensor {name!r}: external data file {location!r} is missing beside the model")
-    return step.stat().st_size
+def rename_shadows(model: ir.Model, found: list[str]) -> None:
+    """Rename values of bodies that hide an outer value: code moved between the two would go wrong."""
+    nested = [g for g in walk_graphs(model) if any(n.attributes and has_subgraph(n) for n in g)]
+    if not nested:
+        return
+    taken = {name for graph in walk_graphs(model) for name in _names(graph)}
+    outermost = {model.graph, *(f.graph for f in model.functions.values())}
+    for graph in nested:
+        if graph in outermost:
+            _rename_shadows(graph, set(), taken, found)
 
 
-def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    for graph in walk_graphs(model):
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                yield value.const_value
-    for node in walk_nodes(model):
-        for attr in node.attributes.values():
-            if attr.type == ir.AttributeType.TENSOR and isinstance(attr.value, ir.ExternalTensor):
-                yield attr.value
+def _names(graph: ir.Graph) -> Iterator[str]:
+    yield from (v.name for v in graph.inputs if v.name)
+    yield from graph.initializers
+    yield from (o.name for node in graph for o in node.outputs if o.name)
+
+
+def _rename_shadows(graph: ir.Graph, visible: set[str], taken: set[str], found: list[str]) -> None:
+    """Rename what `graph` defines and `visible` already holds; `visible` is restored on return."""
+    added: set[str] = set()
+
+    def define(value: ir.Value) -> None:
+        name = value.name
+        if not name:
+            return
+        if name in visible and name not in added:
+            number = 1
+            while f"{name}_{number}" in taken:
+                number += 1
+            value.name = f"{name}_{number}"
+            found.append(f"graph {graph.name!r}: {name!r} hid an outer value and was renamed {value.name!r}")
+            name = value.name
+            taken.add(name)
+        if name not in visible:
+            visible.add(name)
+            added.add(name)
+
+    for value in (*graph.inputs, *(v for v in graph.initializers.values() if not v.is_graph_input())):
+        define(value)
+    for node in graph:
+        for body in subgraphs(node):
+            _rename_shadows(body, visible, taken, found)
+        for output in node.outputs:
+            define(output)
+    visible.difference_update(added)
 
 
 def _graph_protos(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:

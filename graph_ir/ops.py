@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 ORIGINS = "tersor.origins"
+INFERRED = "tersor.inferred"  # in a value's meta: its type is not the file's own
 
 # Ops whose result is not a function of their inputs and attributes alone.
 RANDOM_OPS = frozenset(

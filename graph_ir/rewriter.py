@@ -3,6 +3,8 @@
 
 Counts, provenance, the worklist and the protection of the model's signature all hang off `Rewriter`; a pass
 that edits the IR in any other way cannot be bisected, reported or trusted.
+
+Long because it is one class on purpose: there is one door.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 
-from .io import INFERRED
-from .ops import ORIGINS, origins, set_origins, walk_graphs
+from .names import Names
+from .ops import INFERRED, ORIGINS, graphs_within, origins, set_origins, subgraphs
 
 Allow = Callable[[str, ir.Node], bool]
 
@@ -39,56 +41,36 @@ class Rewriter:
         self.on_node = on_node
         self._allow = allow
         self._origins: tuple[str, ...] = ()
-        self._names: set[str] | None = None
-        self._node_names: set[str] = set()
-        self._numbers: dict[str, int] = {}
-        self._owners: dict[ir.Graph, ir.Graph] | None = None
-        self._functions: dict[ir.Graph, ir.Function] = {}
+        self._known: Names | None = None
         self._fresh: set[ir.Value] = set()
 
-    # -- scopes -------------------------------------------------------------------------------------------
+    # -- names and scopes ---------------------------------------------------------------------------------
 
-    def _index(self) -> tuple[set[str], dict[ir.Graph, ir.Graph]]:
-        """All value names in use, and for each graph the outermost graph that holds it (built once)."""
-        if self._names is None or self._owners is None:
-            names: set[str] = set()
-            owners: dict[ir.Graph, ir.Graph] = {}
-            self._functions = {f.graph: f for f in self.model.functions.values()}
-            self._node_names.clear()
-            outermost = self.model.graph
-            for graph in walk_graphs(self.model):
-                if graph in self._functions:
-                    outermost = graph
-                owners[graph] = outermost
-                names.update(v.name for v in graph.inputs if v.name)
-                names.update(graph.initializers)
-                names.update(o.name for node in graph for o in node.outputs if o.name)
-                self._node_names.update(node.name for node in graph if node.name)
-            self._names, self._owners = names, owners
-        return self._names, self._owners
+    @property
+    def _names(self) -> Names:
+        if self._known is None:
+            self._known = Names(self.model)
+        return self._known
 
     def forget(self) -> None:
         """Drop the index of names and scopes; call after bodies or functions were added or removed."""
-        self._names = self._owners = None
+        self._known = None
+
+    def adopt(self, graph: ir.Graph, near: ir.Node) -> None:
+        """Index a graph and its bodies as part of the one that holds `near`; naming is up to the caller."""
+        self._names.adopt(graph, self._names.outermost(_graph_of(near)))
 
     def fresh_name(self, hint: str) -> str:
         """A value name used nowhere in the model: the hint itself, or the hint with a number."""
-        names, _ = self._index()
-        return self._fresh_in(names, hint or "value")
+        return self._names.fresh_value(hint or "value")
 
-    def _fresh_in(self, taken: set[str], base: str) -> str:
-        """The base, or the base with a number not tried yet (never searched twice); it is then taken."""
-        name = base
-        while name in taken:
-            self._numbers[base] = self._numbers.get(base, 0) + 1
-            name = f"{base}_{self._numbers[base]}"
-        taken.add(name)
-        return name
+    def fresh_node_name(self, hint: str) -> str:
+        """A node name used nowhere in the model: the hint itself, or the hint with a number."""
+        return self._names.fresh_node(hint)
 
     def opset(self, node: ir.Node, domain: str = "") -> int:
         """The opset version of a domain in force at the node; 0 when not imported."""
-        _, owners = self._index()
-        function = self._functions.get(owners[_graph_of(node)])
+        function = self._names.function(_graph_of(node))
         imports = self.model.opset_imports if function is None else function.opset_imports
         return imports.get(domain, imports.get("ai.onnx", 0) if domain == "" else 0)
 
@@ -117,10 +99,9 @@ class Rewriter:
             name: a hint for the name.
             near: the node that will read it; a Constant node is put before it.
         """
-        _, owners = self._index()
-        outermost = owners[_graph_of(near)]
+        graph = _graph_of(near)
         tensor = _as_tensor(array)
-        if outermost in self._functions:
+        if self._names.function(graph) is not None:
             attribute = ir.AttrTensor("value", tensor)
             made = self.node("Constant", [], [attribute], before=near, name=name).outputs[0]
             made.type, made.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
@@ -131,7 +112,7 @@ class Rewriter:
             type=ir.TensorType(tensor.dtype),
             const_value=tensor,
         )
-        outermost.register_initializer(value)
+        self._names.outermost(graph).register_initializer(value)
         # Before IR version 4 every initializer had to be listed as an input, too.
         self.model.ir_version = max(self.model.ir_version, _FREE_INITIALIZERS_IR_VERSION)
         self.edits += 1
@@ -172,7 +153,7 @@ class Rewriter:
             outputs=[
                 ir.Value(name=self.fresh_name(hint if i == 0 else f"{hint}_{i}")) for i in range(outputs)
             ],
-            name=self._fresh_in(self._node_names, hint),
+            name=self.fresh_node_name(hint),
         )
         _graph_of(before).insert_before(before, made)
         if self._origins:
@@ -193,6 +174,8 @@ class Rewriter:
         if old is new:
             return
         old_producer = old.producer()
+        if old.is_graph_output() and old_producer is None:
+            raise ValueError(f"graph output {old.name!r} has no producer to stand in front of")
         if INFERRED in old.meta and (new.type is None or new.shape is None):
             new.meta[INFERRED] = True
         if new.type is None:
@@ -206,8 +189,7 @@ class Rewriter:
             self._tell(user)
         if output_of is not None:
             if not self.can_take_output(old, new):
-                if old_producer is None:
-                    raise ValueError(f"graph output {old.name!r} has no producer to stand in front of")
+                assert old_producer is not None
                 new = self.node("Identity", [new], before=old_producer, name=old.name or "").outputs[0]
             new.type, new.shape = old.type, old.shape
             self._swap_output(output_of, old, new)
@@ -227,8 +209,7 @@ class Rewriter:
         name, spare = old.name, new.name
         old.name = self.fresh_name(f"{name}_replaced")
         new.name = name
-        if spare:
-            self._index()[0].discard(spare)
+        self._names.free_value(spare)
 
     def _swap_output(self, graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
         for i, output in enumerate(graph.outputs):
@@ -277,21 +258,27 @@ class Rewriter:
         """Remove nodes of one graph, users before producers; see `erase`."""
         if not nodes:
             return
-        names, _ = self._index()
         for node in nodes:
             for output in node.outputs:
                 if output.is_graph_output() or output.uses():
                     raise ValueError(f"node {node.name!r} is still used through {output.name!r}")
-            for index, value in enumerate(node.inputs):
-                if value is None:
-                    continue
-                node.replace_input_with(index, None)
-                if (producer := value.producer()) is not None:
-                    self._tell(producer)
-            names.difference_update(o.name for o in node.outputs if o.name)
-            self._node_names.discard(node.name or "")
+            self._let_go(node)
+            for body in subgraphs(node):
+                # What a body reads from outside must not look as if it were still read.
+                for graph in graphs_within(body):
+                    for inner in graph:
+                        self._let_go(inner)
+            self._names.free_node(node)
         _graph_of(nodes[0]).remove(nodes)
         self.edits += len(nodes)
+
+    def _let_go(self, node: ir.Node) -> None:
+        for index, value in enumerate(node.inputs):
+            if value is None:
+                continue
+            node.replace_input_with(index, None)
+            if (producer := value.producer()) is not None:
+                self._tell(producer)
 
     def drop_initializer(self, value: ir.Value) -> None:
         """Remove an initializer that nothing reads and that is neither input nor output."""
@@ -299,7 +286,7 @@ class Rewriter:
             raise ValueError(f"initializer {value.name!r} is still in use")
         name = value.name or ""
         del value.graph.initializers[name]
-        self._index()[0].discard(name)
+        self._names.free_value(name)
         self.edits += 1
 
     def freeze_default(self, value: ir.Value) -> None:

@@ -33,6 +33,8 @@ _TEXT_DTYPES = {
     "float16": np.float16,
     "int64": np.int64,
     "int32": np.int32,
+    "int8": np.int8,
+    "uint8": np.uint8,
 }
 
 
@@ -106,7 +108,9 @@ def parse(text: str, seed: int = 0) -> ir.Model:
     def draw(match: re.Match[str]) -> str:
         dtype, shape, name = match.groups()
         extent = [int(d) for d in shape.strip("[] ").split(",") if d.strip()]
-        kind = _TEXT_DTYPES[dtype]
+        kind = _TEXT_DTYPES.get(dtype)
+        if kind is None:
+            raise ModelError(f"no seeded weights of type {dtype!r}; use one of {', '.join(_TEXT_DTYPES)}")
         if np.issubdtype(kind, np.integer):
             weights[name] = rng.integers(0, 4, extent).astype(kind)
         else:

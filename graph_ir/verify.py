@@ -21,6 +21,8 @@ from .ops import STANDARD_DOMAINS, dims, has_subgraph, label, subgraphs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_OPTION = onnx.defs.OpSchema.FormalParameterOption
+
 Port = tuple[str, str, "tuple[int | str | None, ...] | None"]
 
 
@@ -89,8 +91,9 @@ def _verify_signature(before: Signature, after: Signature) -> None:
 class _Scope:
     """The names visible at one place, and which of them this graph added."""
 
-    def __init__(self, graph: ir.Graph, visible: dict[str, ir.Value]) -> None:
+    def __init__(self, graph: ir.Graph, visible: dict[str, ir.Value], uses: dict[ir.Value, int]) -> None:
         self.graph = graph
+        self.uses = uses
         self.visible = visible
         self.added: list[str] = []
 
@@ -98,6 +101,8 @@ class _Scope:
         name = value.name
         if name == "" and where == "node output":
             return
+        if type(name) is not str and name is not None:
+            raise VerifyError(f"name {name!r} in graph {self.graph.name!r} is not text")
         if not name:
             raise VerifyError(f"{where} without a name in graph {self.graph.name!r}")
         if name in self.visible:
@@ -106,6 +111,7 @@ class _Scope:
             )
         self.visible[name] = value
         self.added.append(name)
+        self.uses.setdefault(value, 0)
 
     def leave(self) -> None:
         for name in self.added:
@@ -120,14 +126,11 @@ def _verify_graph(
     uses: dict[ir.Value, int],
 ) -> None:
     """Check one graph given the values visible from outside; `visible` is restored on return."""
-    scope = _Scope(graph, visible)
+    scope = _Scope(graph, visible, uses)
     for value in graph.inputs:
         scope.define(value, "input")
     for name, value in graph.initializers.items():
-        if name != value.name:
-            raise VerifyError(f"initializer {value.name!r} is filed under {name!r}")
-        if value.const_value is None:
-            raise VerifyError(f"initializer {name!r} has no data")
+        _verify_initializer(name, value)
         if not value.is_graph_input():
             scope.define(value, "initializer")
     for node in graph:
@@ -141,10 +144,27 @@ def _verify_graph(
                 raise VerifyError(f"output {output.name!r} of node {label(node)!r} claims another producer")
             scope.define(output, "node output")
     for output in graph.outputs:
-        if visible.get(output.name or "") is not output:
+        if visible.get(output.name or "") is not output or output.graph is not graph:
             raise VerifyError(f"output {output.name!r} of graph {graph.name!r} is not produced in it")
-        uses.setdefault(output, 0)
     scope.leave()
+
+
+def _verify_initializer(name: str, value: ir.Value) -> None:
+    if name != value.name:
+        raise VerifyError(f"initializer {value.name!r} is filed under {name!r}")
+    tensor = value.const_value
+    if tensor is None:
+        raise VerifyError(f"initializer {name!r} has no data")
+    if isinstance(tensor, ir.TensorProtoTensor):
+        return  # the file's own, looked at when it was loaded; asking it costs time
+    if value.dtype is not None and value.dtype != tensor.dtype:
+        raise VerifyError(f"initializer {name!r} is declared {value.dtype} but holds {tensor.dtype}")
+    shape = value.shape
+    if shape is None:
+        return
+    held = tensor.shape.numpy()
+    if len(shape) != len(held) or any(d != h for d, h in zip(shape, held, strict=True) if isinstance(d, int)):
+        raise VerifyError(f"initializer {name!r} is declared {shape} but holds {tensor.shape}")
 
 
 def _verify_reads(
@@ -169,10 +189,18 @@ def _verify_uses(uses: dict[ir.Value, int]) -> None:
 
 def _verify_operator(node: ir.Node, opsets: dict[str, int], model: ir.Model) -> None:
     domain = "" if node.domain in STANDARD_DOMAINS else node.domain
+    if type(node.op_type) is not str or type(node.domain) is not str:
+        raise VerifyError(f"node {label(node)!r}: its operator's name is not text")
     version = opsets.get(domain, opsets.get("ai.onnx") if domain == "" else None)
+    function = model.functions.get(node.op_identifier()) if model.functions else None
+    if function is not None:
+        if len(node.inputs) > len(function.inputs) or len(node.outputs) > len(function.outputs):
+            raise VerifyError(
+                f"node {label(node)!r}: function {node.op_type} takes {len(function.inputs)} inputs and has "
+                f"{len(function.outputs)} outputs, not {len(node.inputs)} and {len(node.outputs)}"
+            )
+        return
     if version is None:
-        if node.op_identifier() in model.functions:
-            return
         raise VerifyError(f"node {label(node)!r} uses domain {node.domain!r}, which has no opset import")
     if domain != "":
         return
@@ -180,11 +208,15 @@ def _verify_operator(node: ir.Node, opsets: dict[str, int], model: ir.Model) -> 
     if bounds is None:
         return  # unknown operators pass through; backends judge them
     low, high, outputs = bounds
-    if not low <= _given(node.inputs) or len(node.inputs) > high or len(node.outputs) > outputs:
+    inputs = node.inputs
+    if not low <= _given(inputs) or len(inputs) > high or len(node.outputs) > outputs:
         raise VerifyError(
             f"node {label(node)!r}: {node.op_type} (opset {version}) takes {low} to {high} inputs and "
-            f"at most {outputs} outputs, not {len(node.inputs)} and {len(node.outputs)}"
+            f"at most {outputs} outputs, not {len(inputs)} and {len(node.outputs)}"
         )
+    if None in inputs and None in inputs[: required_inputs(node.op_type, version)]:
+        index = inputs.index(None)
+        raise VerifyError(f"node {label(node)!r}: {node.op_type} (opset {version}) needs its input {index}")
 
 
 def _given(inputs: Sequence[ir.Value | None]) -> int:
@@ -202,4 +234,21 @@ def operator_bounds(op_type: str, version: int) -> tuple[int, int, int] | None:
         schema = onnx.defs.get_schema(op_type, version, "")
     except onnx.defs.SchemaError:
         return None
-    return schema.min_input, schema.max_input, schema.max_output
+    low = 0  # optional inputs may be left out, also where a required one or a variadic part follows
+    for i, formal in enumerate(schema.inputs):
+        if formal.option == _OPTION.Single:
+            low = i + 1
+        elif formal.option == _OPTION.Variadic and formal.min_arity:
+            low = i + formal.min_arity
+    return low, schema.max_input, schema.max_output
+
+
+@cache
+def required_inputs(op_type: str, version: int) -> int:
+    """How many inputs, from the first on, an ai.onnx operator never goes without."""
+    count = 0
+    for formal in onnx.defs.get_schema(op_type, version, "").inputs:
+        if formal.option != _OPTION.Single:
+            break
+        count += 1
+    return count

@@ -10,7 +10,7 @@ from ...graph_ir import Attr, Function, Graph, Model, Node, Rewriter, Value
 from ...graph_ir.ops import STANDARD_DOMAINS, graphs_within, input_at, label, origins, set_origins
 from ..base import Context, Exactness, Pass
 
-_MAX_DEPTH = 64
+Identifier = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,9 @@ class Inline(Pass):
     """Replace calls of model-local functions by their bodies (ONNX IR specification, "Functions").
 
     Inputs become the call's arguments (absent ones stay absent), attribute references its attributes or the
-    function's defaults, and all names are made unique. A function whose opset versions differ from the
-    model's is left as it is, with the reason noted: its operators could mean something else there.
+    function's defaults, and all names are made unique. Left as they are, with the reason noted: a function
+    whose opset versions differ from the model's (its operators could mean something else there) or that calls
+    itself, and a call that leaves out an input its function returns.
     """
 
     name: ClassVar[str] = "inline"
@@ -29,32 +30,82 @@ class Inline(Pass):
         if not model.functions:
             return False
         rewriter = ctx.rewriter(model)
-        refused: set[tuple[str, str, str]] = set()
+        refused = _recursive(model)
+        for identifier in sorted(refused):
+            ctx.note(f"function {identifier[1]!r} was not inlined: it calls itself")
         inlined = 0
-        for _ in range(_MAX_DEPTH):
-            calls = [
-                node
-                for graph in graphs_within(model.graph)
-                for node in graph
-                if node.op_identifier() in model.functions and node.op_identifier() not in refused
-            ]
-            if not calls:
-                break
+        kept: set[Node] = set()
+        while calls := _calls(model, refused, kept):
             for call in calls:
                 function = model.functions[call.op_identifier()]
-                clash = _opset_clash(function, model)
+                clash = _opset_clash(function, model) or _missing_result(call, function)
                 if clash:
-                    refused.add(function.identifier())
-                    ctx.note(f"function {function.name!r} was not inlined: {clash}")
+                    ctx.note(f"call {label(call)!r} of function {function.name!r} was not inlined: {clash}")
+                    kept.add(call)
                 elif rewriter.allowed("inline", call):
                     _inline(call, function, model, rewriter)
                     inlined += 1
                 else:
-                    refused.add(function.identifier())
-        if not refused:
-            model.functions.clear()
+                    kept.add(call)
+        dropped = _drop_uncalled(model)
         ctx.counters["inlined"] += inlined
-        return inlined > 0
+        return inlined > 0 or dropped
+
+
+def _calls(model: Model, refused: set[Identifier], kept: set[Node]) -> list[Node]:
+    return [
+        node
+        for graph in graphs_within(model.graph)
+        for node in graph
+        if node not in kept
+        and node.op_identifier() in model.functions
+        and node.op_identifier() not in refused
+    ]
+
+
+def _callees(graph: Graph, model: Model) -> set[Identifier]:
+    found = {node.op_identifier() for inner in graphs_within(graph) for node in inner}
+    return found & set(model.functions)
+
+
+def _recursive(model: Model) -> set[Identifier]:
+    """Functions that reach themselves: ONNX forbids them, and inlining would not end."""
+    below = {identifier: _callees(f.graph, model) for identifier, f in model.functions.items()}
+    found: set[Identifier] = set()
+    for start, callees in below.items():
+        stack, seen = list(callees), set[Identifier]()
+        while stack:
+            current = stack.pop()
+            if current not in seen:
+                seen.add(current)
+                stack.extend(below[current])
+        if start in seen:
+            found.add(start)
+    return found
+
+
+def _drop_uncalled(model: Model) -> bool:
+    needed: set[Identifier] = set()
+    stack = list(_callees(model.graph, model))
+    while stack:
+        current = stack.pop()
+        if current not in needed:
+            needed.add(current)
+            stack.extend(_callees(model.functions[current].graph, model))
+    idle = [identifier for identifier in model.functions if identifier not in needed]
+    for identifier in idle:
+        del model.functions[identifier]
+    return bool(idle)
+
+
+def _missing_result(call: Node, function: Function) -> str:
+    """Why a result cannot be had: the function returns an input that the call leaves out."""
+    for output, result in zip(call.outputs, function.outputs, strict=False):
+        if output.name and result.is_graph_input():
+            index = next(i for i, formal in enumerate(function.inputs) if formal is result)
+            if input_at(call, index) is None:
+                return f"it returns its input {result.name!r}, which the call leaves out"
+    return ""
 
 
 def _opset_clash(function: Function, model: Model) -> str:
@@ -73,12 +124,13 @@ def _inline(call: Node, function: Function, model: Model, rewriter: Rewriter) ->
         model.opset_imports.setdefault(domain, version)
     _bind_attributes(body.graph, call, function)
     prefix = call.name or call.op_type
+    rewriter.adopt(body.graph, near=call)
     for graph in graphs_within(body.graph):
         for value in [*(graph.inputs if graph is not body.graph else ()), *graph.initializers.values()]:
             value.name = rewriter.fresh_name(f"{prefix}/{value.name}")
         for node in graph:
             set_origins(node, origins(call))
-            node.name = f"{prefix}/{node.name or node.op_type}"
+            node.name = rewriter.fresh_node_name(f"{prefix}/{node.name or node.op_type}")
             for output in node.outputs:
                 if output.name:
                     output.name = rewriter.fresh_name(f"{prefix}/{output.name}")
@@ -96,11 +148,9 @@ def _inline(call: Node, function: Function, model: Model, rewriter: Rewriter) ->
     with rewriter.standing_for([call]):
         for output, result in zip(call.outputs, results, strict=False):
             passed = arguments.get(result, result)
-            if passed is None:
-                raise ValueError(f"call {label(call)!r} leaves out an input its function returns")
-            _stand_in(output, passed, call, rewriter)
+            if passed is not None:
+                _stand_in(output, passed, call, rewriter)
         rewriter.erase(call)
-    rewriter.forget()
 
 
 def _stand_in(output: Value, result: Value, call: Node, rewriter: Rewriter) -> None:

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the IR to ModelProto and to files; external weights are copied from file to file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import EncodeError
+
+from .errors import ModelError, one_line
+from .files import atomic_files, atomic_write, gc_paused
+from .fingerprint import fingerprint
+from .guard import after_export
+from .ops import INFERRED, ORIGINS, walk_graphs, walk_nodes
+
+MAX_PROTO_BYTES = 2**31 - 2**24  # protobuf's limit, less room for the graph itself
+METADATA_IR_VERSION = 10  # nodes have metadata_props from here on
+EXTERNAL_FROM = 1024  # bytes; smaller weights stay in the model file, where shape inference can read them
+
+TEXT_FORMATS = {
+    ".onnxtxt": "onnxtxt",
+    ".onnxtext": "onnxtxt",
+    ".textproto": "textproto",
+    ".prototxt": "textproto",
+    ".pbtxt": "textproto",
+    ".json": "json",
+    ".onnxjson": "json",
+}
+
+
+def to_proto(model: ir.Model, *, provenance: bool = False) -> onnx.ModelProto:
+    """Export to a ModelProto; external tensors stay references.
+
+    Args:
+        model: left unchanged.
+        provenance: write each node's origins to its metadata_props (IR version 10 and later only).
+
+    Raises:
+        ModelError: when the model holds what protobuf cannot (text that is not UTF-8, say).
+    """
+    hidden: list[tuple[ir.Value, ir.TypeProtocol | None, ir.Shape | None]] = []
+    stamped: list[ir.Node] = []
+    with gc_paused():
+        try:
+            # Types that were inferred, or only repeat an initializer's own, do not belong in the file.
+            for value in _redundantly_typed(model):
+                hidden.append((value, value.type, value.shape))
+                value.type, value.shape = None, None
+            if provenance and model.ir_version >= METADATA_IR_VERSION:
+                _stamp_origins(model, stamped)
+            proto = ir.serde.serialize_model(model)
+        except (ir.serde.SerdeError, ValueError, TypeError) as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise ModelError(f"the model cannot be written: {one_line(cause, 240)}") from error
+        finally:
+            for node in stamped:
+                del node.metadata_props[ORIGINS]
+            for value, value_type, shape in hidden:
+                value.type, value.shape = value_type, shape
+    after_export(model, proto)
+    return proto
+
+
+def _redundantly_typed(model: ir.Model) -> Iterator[ir.Value]:
+    for graph in walk_graphs(model):
+        for value in graph.initializers.values():
+            if not (value.is_graph_input() or value.is_graph_output() or value.metadata_props):
+                yield value
+        for node in graph:
+            for output in node.outputs:
+                if INFERRED in output.meta and not output.is_graph_output():
+                    yield output
+
+
+def _stamp_origins(model: ir.Model, stamped: list[ir.Node]) -> None:
+    for node in walk_nodes(model):
+        recorded = cast("tuple[str, ...] | None", node.meta.get(ORIGINS))
+        if recorded is not None and ORIGINS not in node.metadata_props:
+            node.metadata_props[ORIGINS] = "\n".join(recorded)
+            stamped.append(node)
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers, wherever they are stored."""
+    return sum(tensor.nbytes for _, tensor in _weights(model))
+
+
+def _weights(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+    for graph in walk_graphs(model):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value, value.const_value
+
+
+def save(
+    model: ir.Model,
+    path: str | os.PathLike[str],
+    *,
+    external_data: bool | None = None,
+    provenance: bool = False,
+) -> None:
+    """Write a model: protobuf, or text when the suffix says so. Written beside and renamed; never half.
+
+    Args:
+        model: left unchanged.
+        path: where to; weights go to `<path>.data` beside it when external.
+        external_data: store weights outside; None does so when they were external or one protobuf cannot hold
+            them. Text formats hold all weights themselves.
+        provenance: see `to_proto`.
+
+    Raises:
+        ModelError: when the file cannot be written, or cannot hold the model.
+    """
+    target = Path(path)
+    kind = TEXT_FORMATS.get(target.suffix, "protobuf")
+    if external_data and kind != "protobuf":
+        raise ModelError(f"{str(target)!r} is a text format, which holds all weights itself; save as .onnx")
+    is_external = any(isinstance(tensor, ir.ExternalTensor) for _, tensor in _weights(model))
+    if external_data is None:
+        external_data = kind == "protobuf" and (is_external or weight_bytes(model) > MAX_PROTO_BYTES)
+    if external_data:
+        _save_external(model, target, provenance)
+        return
+    in_memory = {
+        value: ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
+        for value, tensor in _weights(model)
+        if isinstance(tensor, ir.ExternalTensor)
+    }
+    with atomic_write(target) as beside:
+        with _stored_as(in_memory):
+            proto = to_proto(model, provenance=provenance)
+        if kind == "onnxtxt":
+            beside.write_text(_onnx_text(proto, str(target)), encoding="utf-8")
+        elif kind == "protobuf":
+            beside.write_bytes(_serialized(proto, str(target)))
+        else:
+            onnx.save_model(proto, str(beside), format=kind)
+
+
+def _serialized(proto: onnx.ModelProto, name: str) -> bytes:
+    try:
+        return proto.SerializeToString(deterministic=True)
+    except (EncodeError, ValueError) as error:
+        raise ModelError(f"{name!r} would be over protobuf's 2 GB; save it with external data") from error
+
+
+def _onnx_text(proto: onnx.ModelProto, name: str) -> str:
+    """ONNX's own text, if it computes what the model does (there is no place for metadata in it)."""
+    text = onnx.printer.to_text(proto)
+    try:
+        again = ir.serde.deserialize_model(onnx.parser.parse_model(text))
+        same = fingerprint(again) == fingerprint(ir.serde.deserialize_model(proto))
+    except (onnx.parser.ParseError, ir.serde.SerdeError, ValueError) as error:
+        raise ModelError(f"{name!r}: ONNX text cannot hold this model; save it as .textproto") from error
+    if not same:
+        raise ModelError(f"{name!r}: ONNX text would change this model; save it as .textproto")
+    return text
+
+
+@contextmanager
+def _stored_as(tensors: Mapping[ir.Value, ir.TensorProtocol]) -> Generator[None]:
+    """Let initializers hold other tensors inside the block."""
+    before = [(value, value.const_value) for value in tensors]
+    try:
+        for value, tensor in tensors.items():
+            value.const_value = tensor
+        yield
+    finally:
+        for value, tensor in before:
+            value.const_value = tensor
+
+
+def _save_external(model: ir.Model, target: Path, provenance: bool) -> None:
+    data = target.with_name(target.name + ".data")
+    large = {
+        value: tensor
+        for value, tensor in _weights(model)
+        if tensor.nbytes >= EXTERNAL_FROM and tensor.dtype != ir.DataType.STRING
+    }
+    with atomic_files([data, target]) as (data_beside, beside):
+        once = {id(tensor): tensor for tensor in large.values()}
+        for tensor in once.values():
+            if isinstance(tensor, ir.ExternalTensor) and data.exists() and data.samefile(tensor.path):
+                tensor.numpy()  # mapped now, it goes on seeing the old file once the name is the new one's
+        moved = ir.external_data.convert_tensors_to_external(
+            list(once.values()), str(target.parent), data_beside.name
+        )
+        by_id = dict(zip(once, moved, strict=True))
+        with _stored_as({v: _at(by_id[id(t)], v, t, data) for v, t in large.items()}):
+            proto = to_proto(model, provenance=provenance)
+        beside.write_bytes(_serialized(proto, str(target)))
+
+
+def _at(
+    moved: ir.ExternalTensor, value: ir.Value, source: ir.TensorProtocol, data: Path
+) -> ir.ExternalTensor:
+    """A reference to the place in the data file under its final name."""
+    return ir.ExternalTensor(
+        data.name,
+        moved.offset,
+        moved.length,
+        moved.dtype,
+        shape=moved.shape,
+        name=value.name or "",
+        doc_string=source.doc_string,
+        metadata_props=dict(source.metadata_props),
+        base_dir=str(data.parent),
+    )

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names in use, and which outermost graph holds each body; built once, then kept up by the Rewriter."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from .ops import graphs_within, walk_graphs
+
+
+class Names:
+    """The names of all values and nodes of a model, its bodies and functions.
+
+    Args:
+        model: as it stands; what is added later must be named through this object.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self._functions = {f.graph: f for f in model.functions.values()}
+        self._owners: dict[ir.Graph, ir.Graph] = {}
+        self._values: set[str] = set()
+        self._nodes: set[str] = set()
+        self._numbers: dict[str, int] = {}
+        outermost = model.graph
+        for graph in walk_graphs(model):
+            if graph in self._functions:
+                outermost = graph
+            self._owners[graph] = outermost
+            self._values.update(v.name for v in graph.inputs if v.name)
+            self._values.update(graph.initializers)
+            self._values.update(o.name for node in graph for o in node.outputs if o.name)
+            self._nodes.update(node.name for node in graph if node.name)
+
+    def adopt(self, graph: ir.Graph, outermost: ir.Graph) -> None:
+        """Count a graph and its bodies as part of an outermost one."""
+        for inner in graphs_within(graph):
+            self._owners[inner] = outermost
+
+    def outermost(self, graph: ir.Graph) -> ir.Graph:
+        """The main graph or the function's graph that holds this one."""
+        return self._owners[graph]
+
+    def function(self, graph: ir.Graph) -> ir.Function | None:
+        """The function the graph belongs to, None in the main graph and its bodies."""
+        return self._functions.get(self._owners[graph])
+
+    def fresh_value(self, hint: str) -> str:
+        """A value name not in use (then in use): the hint, or the hint with a number."""
+        return self._fresh(self._values, hint)
+
+    def fresh_node(self, hint: str) -> str:
+        """The same for a node."""
+        return self._fresh(self._nodes, hint)
+
+    def _fresh(self, taken: set[str], base: str) -> str:
+        name = base
+        while name in taken:  # a number is never tried twice, so this stays linear
+            self._numbers[base] = self._numbers.get(base, 0) + 1
+            name = f"{base}_{self._numbers[base]}"
+        taken.add(name)
+        return name
+
+    def free_value(self, name: str | None) -> None:
+        """Let a value's name be used again."""
+        self._values.discard(name or "")
+
+    def free_node(self, node: ir.Node) -> None:
+        """Let the names of a removed node and its outputs be used again."""
+        self._nodes.discard(node.name or "")
+        for output in node.outputs:
+            self.free_value(output.name)
