@@ -28,7 +28,7 @@ def command(
     max_drop: str = typer.Option("1%", help="How much of the metric may be lost, relative: 1%, 0.01."),
     min_sqnr: float = typer.Option(20.0, help="Without a metric: least SQNR of any output, in dB."),
     passes: str | None = typer.Option(None, metavar="TEXT", help="A pipeline instead of the lossless one."),
-    recipe: Path | None = typer.Option(None, metavar="FILE", help="Follow a recipe instead of searching."),
+    recipe: str | None = typer.Option(None, metavar="FILE", help="Follow a recipe instead of searching."),
     samples: int = typer.Option(256, help="Use at most so many of the inputs."),
     rounds: int = typer.Option(25, help="Rounds of the closing latency measurement."),
     seed: int = typer.Option(0, help="For inputs drawn from the signature where no data is given."),
@@ -89,7 +89,7 @@ def _print_concurrency(result: BuildResult) -> None:
     if runs:
         best = max(runs, key=lambda run: run.runs_per_s)
         print(
-            f"concurrent callers: answers agree in {len(runs)} settings; at best {best.runs_per_s:.0f} runs/s "
+            f"concurrent callers: answers agree in {len(runs)} settings; best {best.runs_per_s:.0f} runs/s "
             f"with {best.callers} callers of {best.threads} threads, p50 {best.p50_ms:.2f} ms, "
             f"p99 {best.p99_ms:.2f} ms"
         )

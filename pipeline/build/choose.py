@@ -44,8 +44,8 @@ def distrust(judged: Mapping[str, Judged], max_drop: float) -> dict[str, Judged]
     """Refuse candidates that owe their metric to luck.
 
     A metric on few samples is noisy: of many candidates, some always score well by chance. Candidates whose
-    outputs are as close to the original's as one's own are further draws of the same noise, so their mean drop
-    tells more than the own one, and it has to keep within the limit, too.
+    outputs are as close to the original's as one's own are further draws of the same noise, so their mean
+    drop tells more than the own one, and it has to keep within the limit, too.
 
     Args:
         judged: candidates by name.
@@ -75,8 +75,8 @@ def pick(
     """The fastest accepted candidate that is not slower than the original; ties go to the more accurate.
 
     A metric on a few hundred samples cannot tell one per cent. So where the fastest candidate's outputs are
-    not comfortably close to the original's, some of its speed is given for closer ones: `PRICE_PER_DB` for each
-    dB it lacks.
+    not comfortably close to the original's, some of its speed is given for closer ones: `PRICE_PER_DB` for
+    each dB it lacks.
 
     Args:
         judged: candidates by name; the original is among them.

@@ -32,8 +32,10 @@ from ...graph_ir import (
     signature_of,
 )
 from ...graph_ir.ops import walk_nodes
+from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
 from .choose import distrust, pick
+from .follow import follow, limits_of, recipe_feeds
 from .lock import write_lock
 from .report import write_report
 from .result import BuildResult, Candidate, Facts, Judgement, Proof
@@ -61,8 +63,12 @@ def build(settings: BuildSettings) -> BuildResult:
     settings.check()
     model = load(settings.model)
     feeds = None if settings.data is None else open_feeds(settings.data, model, limit=settings.samples)
+    recipe = None if settings.recipe is None else load_recipe(settings.recipe)
+    if recipe is not None:
+        settings = limits_of(recipe, settings)
+        feeds = recipe_feeds(recipe, feeds, model)
     with tempfile.TemporaryDirectory(prefix="tersor-build-") as folder:
-        result = _search(settings, model, feeds, Path(folder))
+        result = _search(settings, model, feeds, recipe, Path(folder))
         settings.out.mkdir(parents=True, exist_ok=True)
         result.winner = _ship(result.winner, settings)
         write_report(result, settings)
@@ -70,7 +76,9 @@ def build(settings: BuildSettings) -> BuildResult:
     return result
 
 
-def _search(settings: BuildSettings, model: Model, feeds: Feeds | None, folder: Path) -> BuildResult:
+def _search(
+    settings: BuildSettings, model: Model, feeds: Feeds | None, recipe: Recipe | None, folder: Path
+) -> BuildResult:
     tell = settings.progress
     original = Candidate("original", settings.model)
     tell("opening the model", 0, None)
@@ -86,7 +94,11 @@ def _search(settings: BuildSettings, model: Model, feeds: Feeds | None, folder: 
         "float": (workshop.float_candidate, _strict(judge.judge(workshop.float_candidate))),
     }
     notes_ = [*notes(model), *workshop.notes]
-    if feeds is not None and workshop.int8_ready is not None:
+    if recipe is not None:
+        made, found = follow(recipe, settings, feeds, folder)
+        judged[made.name] = (made, judge.judge(made))
+        notes_ += found
+    elif feeds is not None and workshop.int8_ready is not None:
         workshop.calibrate_with(feeds)
         search = Search(workshop, judge, settings)
         search.static()

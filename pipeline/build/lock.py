@@ -13,6 +13,7 @@ from typing import Any
 from ...backends.onnxruntime.cpu import host
 from ...calibration.data import Feeds
 from ...graph_ir import atomic_write
+from ..recipe import load_recipe
 from .result import BuildResult
 from .settings import BuildSettings
 
@@ -28,7 +29,7 @@ def write_lock(result: BuildResult, settings: BuildSettings, feeds: Feeds | None
         "model": {"file": settings.model.name, "blake2b": hash_files(_with_weights(settings.model))},
         "result": {"file": result.winner.path.name, "blake2b": hash_files(_with_weights(result.winner.path))},
         "data": None if feeds is None else {"source": feeds.source, "blake2b": feeds.digest()},
-        "recipe": None if settings.recipe is None else hash_files([settings.recipe]),
+        "recipe": None if settings.recipe is None else hash_text(load_recipe(settings.recipe).text),
         "pipeline": result.winner.pipeline,
         "observer": result.winner.observer,
         "seed": settings.seed,
@@ -50,6 +51,11 @@ def hash_files(paths: list[Path]) -> str:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def hash_text(text: str) -> str:
+    """32 hex digits over a text."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def code_hash() -> str:

@@ -32,7 +32,7 @@ class BuildSettings:
         min_sqnr_db: without a metric, the least signal-to-noise ratio of any output, in dB.
         target: where the model will run.
         passes: pipeline text to use in place of the lossless one.
-        recipe: a recipe file to follow in place of the search.
+        recipe: a recipe file to follow in place of the search, or the name of a shipped one.
         samples: how many feeds are used at most.
         rounds: rounds of the closing latency measurement.
         seed: for feeds drawn from the signature where no data is given.
@@ -47,7 +47,7 @@ class BuildSettings:
     min_sqnr_db: float = 20.0
     target: str = "onnxruntime-cpu"
     passes: str | None = None
-    recipe: Path | None = None
+    recipe: str | None = None
     samples: int | None = 256
     rounds: int = 25
     seed: int = 0

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Following a recipe: its steps in order make one candidate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ...calibration.collect import channel_means, choose, collect
+from ...calibration.data import Feeds
+from ...graph_ir import Model, UsageError, load, save
+from ...graph_ir.ops import walk_nodes
+from ...passes.base import Context
+from ...passes.quantize.bias_correction import values_for_means
+from ...passes.quantize.insert_qdq import MEANS, RANGES
+from ...passes.quantize.plan import tensors_to_observe
+from .. import manager
+from ..instruments import Verify
+from ..presets import FREEZE
+from ..recipe import CalibrateStep, PassesStep, Recipe, check_order
+from ..spec import parse
+from .result import Candidate
+from .settings import BuildSettings
+
+_INTEGER_OPS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
+
+
+def recipe_feeds(recipe: Recipe, given: Feeds | None, model: Model) -> Feeds | None:
+    """The feeds a recipe's candidate is judged on: the command line's, or those of its first data section.
+
+    Raises:
+        UsageError: a step calibrates on the command line's data, and there is none.
+    """
+    if given is None and recipe.needs_data:
+        raise UsageError(f"recipe {recipe.name!r} calibrates on the command line's data; give --data")
+    if given is not None or not recipe.data:
+        return given
+    return next(iter(recipe.data.values())).open(model)
+
+
+def limits_of(recipe: Recipe, settings: BuildSettings) -> BuildSettings:
+    """The settings with the tightest limits that any step of the recipe accepts."""
+    accepts = [s.accept for s in recipe.steps if isinstance(s, PassesStep) and s.accept is not None]
+    drops = [a.max_drop for a in accepts if a.max_drop is not None]
+    levels = [a.sqnr_db for a in accepts if a.sqnr_db is not None]
+    return replace(
+        settings,
+        max_drop=min([settings.max_drop, *drops]),
+        min_sqnr_db=max([settings.min_sqnr_db, *levels]),
+    )
+
+
+def follow(
+    recipe: Recipe, settings: BuildSettings, feeds: Feeds | None, work: Path
+) -> tuple[Candidate, list[str]]:
+    """Run the steps over the original.
+
+    Args:
+        recipe: already checked by itself; what its passes require is checked against the model here.
+        settings: of the build.
+        feeds: the command line's data, for steps that name none.
+        work: where the candidate is written.
+
+    Returns:
+        The candidate, and notes of the passes.
+
+    Raises:
+        UsageError: a pass requires what neither an earlier step nor the model gives.
+    """
+    model = load(settings.model)
+    check_order(recipe.steps, f"recipe {recipe.name!r}", model)
+    context = Context(seed=settings.seed)
+    manager.run(parse(FREEZE), model, context, [Verify()])
+    texts = [FREEZE]
+    rule = ""
+    for number, step in enumerate(recipe.steps, 1):
+        settings.progress(f"recipe step {number}", number - 1, len(recipe.steps))
+        if isinstance(step, CalibrateStep):
+            data = feeds if step.data is None else recipe.data[step.data].open(model)
+            if data is None:
+                raise UsageError(f"recipe {recipe.name!r}, step {number} needs --data")
+            _calibrate(model, data, step.observer, context)
+            rule = step.observer
+        else:
+            manager.run(step.pipeline, model, context, [Verify()])
+            texts.append(str(step.pipeline))
+    path = work / "recipe.onnx"
+    save(model, path)
+    quantized = any(node.op_type in _INTEGER_OPS for node in walk_nodes(model))
+    return Candidate("recipe", path, ",".join(texts), rule, quantized=quantized), context.notes
+
+
+def _calibrate(model: Model, data: Feeds, observer: str, context: Context) -> None:
+    manager.run(parse("infer-shapes"), model)
+    histograms = collect(model, data, tensors_to_observe(model), threads=0)
+    context.facts[RANGES] = choose(histograms, observer).values
+    context.facts[MEANS] = channel_means(model, data, values_for_means(model), threads=0)
