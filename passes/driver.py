@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from ..graph_ir import Model, Node, Rewriter, UsageError
 from ..graph_ir.ops import is_standard, label, walk_graphs
 from .base import Context
-from .pattern import Match, Miss, Rule, match
+from .matching import match
+from .pattern import Match, Miss, Rule
 
 MAX_REWRITES_PER_NODE = 16
 

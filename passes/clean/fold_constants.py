@@ -3,49 +3,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from math import prod
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...analysis.evaluate import Evaluator
-from ...graph_ir import DataError, Graph, Model, ModelError, Node, Rewriter, Value, constant
+from ...analysis.scope import Scope
+from ...analysis.shape_walk import Walker
+from ...analysis.value_types import ValueType
+from ...graph_ir import DataError, DataType, Graph, Model, ModelError, Node, Rewriter, Value
 from ...graph_ir.extract import extract_constant_nodes
 from ...graph_ir.ops import (
     constant_tensor,
     graphs_within,
     has_reference_attribute,
-    input_at,
     is_constant,
     is_op,
     is_pure,
     label,
-    static_shape,
 )
 from ..base import Context, Exactness, Pass
 
 # A dequantized weight would be stored at four times its size and leave its int8 kernel.
 _NEVER = frozenset({"Constant", "DequantizeLinear"})
-# Operators whose output can be far larger than their inputs, with the input that says how large.
-_GROWERS = {
-    "ConstantOfShape": 0,
-    "Expand": 1,
-    "Tile": 1,
-    "Range": 1,
-    "Resize": 3,
-    "Upsample": 1,
-    "Pad": 1,
-    "OneHot": 1,
-}
-_SEQUENCES = frozenset(
-    {"SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength",
-     "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
-     "StringSplit", "ImageDecoder"}
+# Operators whose output is small, though its size hangs on the data.
+_BOUNDED = frozenset({"NonZero", "Unique", "Compress"})
+# Types that onnxruntime hands over as they are (it gives float8 as bytes, and bfloat16 and int4 not at all).
+_FOLDABLE = frozenset(
+    {
+        DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16, DataType.BOOL,
+        DataType.INT8, DataType.INT16, DataType.INT32, DataType.INT64,
+        DataType.UINT8, DataType.UINT16, DataType.UINT32, DataType.UINT64,
+    }
 )  # fmt: skip
-_FOLDABLE_KINDS = "fiub"
-_SMALL_ELEMENTS = 1 << 16
-_MOST_BROADCAST = 1e9
 
 
 @dataclass(frozen=True)
@@ -53,8 +47,9 @@ class FoldConstants(Pass):
     """Compute what depends on constants alone, in every graph, body and function.
 
     The values are computed by onnxruntime with its optimizer off. Left alone: random operators, bodies,
-    values a caller may override, DequantizeLinear (folding it would undo a quantized weight), strings, and
-    whatever would make the model larger by more than the budget.
+    values a caller may override, DequantizeLinear (folding it would undo a quantized weight), strings,
+    sequences, bfloat16 and types of less than a byte, and whatever would make the model larger by more than
+    the budget. A size that cannot be told beforehand counts as too large: nothing huge is ever computed.
 
     Options:
         budget_kib: how much larger than its constant inputs one folded value may be, in KiB.
@@ -72,19 +67,36 @@ class FoldConstants(Pass):
         for graph, opsets in owners:
             if graph is model.graph:
                 ctx.counters["constants to weights"] += _store_constants(graph, rewriter)
-            while folded := self._round(graph, opsets, model, rewriter, ctx):
-                ctx.counters["folded"] += folded
+            left: set[Node] = set()
+            while self._round(graph, opsets, model.ir_version, rewriter, ctx, left):
+                pass
         return rewriter.edits > 0
 
     def _round(
-        self, graph: Graph, opsets: dict[str, int], model: Model, rewriter: Rewriter, ctx: Context
-    ) -> int:
-        """Fold all that can be computed in one session; how many nodes went away."""
+        self,
+        graph: Graph,
+        opsets: dict[str, int],
+        ir_version: int,
+        rewriter: Rewriter,
+        ctx: Context,
+        left: set[Node],
+    ) -> bool:
+        """Fold all that can be computed in one session; whether another round may find more.
+
+        Args:
+            graph: of the model or a function.
+            opsets: in force there.
+            ir_version: of the model.
+            rewriter: the door.
+            ctx: for counters.
+            left: nodes that cannot be folded; grows.
+        """
+        walker, scope = Walker(), Scope(opsets)
         chosen: list[Node] = []
         known: set[Value] = set()
         for inner in graphs_within(graph):
             for node in inner:
-                if self._foldable(node, known, ctx):
+                if node not in left and self._foldable(node, known, walker, scope, ctx):
                     chosen.append(node)
                     known.update(node.outputs)
         chosen_set = set(chosen)
@@ -95,18 +107,25 @@ class FoldConstants(Pass):
             if output.name and any(user not in chosen_set for user, _ in output.uses())
         ]
         if not frontier:
-            return 0
-        results = _evaluate(chosen, frontier, opsets, model.ir_version, ctx)
+            return False
+        before = len(left)
+        results = _evaluate(chosen, frontier, opsets, ir_version, ctx, left)
         folded = 0
         for node in reversed(chosen):
-            if any(o.is_graph_output() for o in node.outputs):
+            if node in left or any(o.is_graph_output() for o in node.outputs):
                 continue
-            if self._replace(node, results, rewriter, ctx):
+            if self._replace(node, results, rewriter, ctx, left):
                 folded += 1
-        return folded
+        ctx.counters["folded"] += folded
+        return folded > 0 or len(left) > before
 
     def _replace(
-        self, node: Node, results: dict[Value, NDArray[Any]], rewriter: Rewriter, ctx: Context
+        self,
+        node: Node,
+        results: dict[Value, NDArray[Any]],
+        rewriter: Rewriter,
+        ctx: Context,
+        left: set[Node],
     ) -> bool:
         """Put the computed values in place of the node's outputs and drop the node; False if it must stay."""
         read = [o for o in node.outputs if o.uses()]
@@ -115,8 +134,10 @@ class FoldConstants(Pass):
         allowed = self.budget_kib * 1024 + sum(_nbytes(v) for v in node.inputs)
         if any(results[o].nbytes > allowed for o in read):
             ctx.misses["fold-constants", "larger than the budget"] += 1
+            left.add(node)
             return False
         if not rewriter.allowed("fold-constants", node):
+            left.add(node)
             return False
         with rewriter.standing_for([node]):
             for output in read:
@@ -125,20 +146,18 @@ class FoldConstants(Pass):
             rewriter.erase(node)
         return True
 
-    def _foldable(self, node: Node, known: set[Value], ctx: Context) -> bool:
-        if not node.inputs or node.op_type in _NEVER or node.op_type in _SEQUENCES:
-            return False
-        if not is_pure(node) or has_reference_attribute(node):
+    def _foldable(self, node: Node, known: set[Value], walker: Walker, scope: Scope, ctx: Context) -> bool:
+        if not node.inputs or node.op_type in _NEVER or not is_pure(node) or has_reference_attribute(node):
             return False
         if any(v is not None and v not in known and not is_constant(v) for v in node.inputs):
             return False
-        if any(
-            o.dtype is not None and not o.dtype.is_floating_point() and o.dtype.is_string()
-            for o in node.outputs
-        ):
+        walker.visit(node, scope)
+        types = [scope.types[o] for o in node.outputs if o.name]
+        if any(t.elem not in _FOLDABLE for t in types):
+            ctx.misses["fold-constants", "type that cannot be computed"] += 1
             return False
         allowed = self.budget_kib * 1024 + sum(_nbytes(v) for v in node.inputs if v not in known)
-        if _likely_bytes(node, known) > allowed:
+        if _likely_bytes(node, types) > allowed:
             ctx.misses["fold-constants", "larger than the budget"] += 1
             return False
         return True
@@ -149,29 +168,19 @@ def _nbytes(value: Value | None) -> int:
     return 0 if tensor is None else tensor.nbytes
 
 
-def _likely_bytes(node: Node, known: set[Value]) -> float:
-    """Bytes the node's outputs will take, as far as can be told before running; inf when it cannot."""
-    shapes = [static_shape(o) for o in node.outputs if o.name]
-    if shapes and all(s is not None for s in shapes):
-        return float(sum(8 * float(np.prod(s, dtype=np.float64)) for s in shapes if s is not None))
-    if node.op_type in _GROWERS:
-        sizes = constant(input_at(node, _GROWERS[node.op_type]))
-        if sizes is None or input_at(node, _GROWERS[node.op_type]) in known:
+def _likely_bytes(node: Node, types: list[ValueType]) -> float:
+    """Bytes the node's outputs will take; inf when that cannot be told before running it."""
+    if is_op(node, *_BOUNDED):
+        tensors = [constant_tensor(v) for v in node.inputs]
+        most = sum(t.size * max(1, len(t.shape)) for t in tensors if t is not None)
+        return float("inf") if None in tensors[:1] else 8.0 * most * len(types)
+    total = 0.0
+    for known in types:
+        if known.dims is None or not known.static:
             return float("inf")
-        if is_op(node, "ConstantOfShape", "Expand"):
-            return 8 * float(np.prod(sizes, dtype=np.float64))
-        if is_op(node, "Range"):
-            start, delta = (constant(input_at(node, i)) for i in (0, 2))
-            if start is None or delta is None or not np.all(delta):
-                return float("inf")
-            return 8 * abs(float(sizes.reshape(()) - start.reshape(())) / float(delta.reshape(())))
-        return float("inf")
-    elements = [0 if (t := constant_tensor(v)) is None else t.size for v in node.inputs]
-    return (
-        0.0
-        if max(elements) <= _SMALL_ELEMENTS and float(np.prod(np.maximum(elements, 1.0))) < 1e9
-        else float("inf")
-    )
+        elements = prod(float(d) for d in known.dims if isinstance(d, int))
+        total += elements * DataType(known.elem).itemsize
+    return total
 
 
 def _store_constants(graph: Graph, rewriter: Rewriter) -> int:
@@ -193,24 +202,41 @@ def _store_constants(graph: Graph, rewriter: Rewriter) -> int:
 
 
 def _evaluate(
-    nodes: list[Node], outputs: list[Value], opsets: dict[str, int], ir_version: int, ctx: Context
+    nodes: list[Node],
+    outputs: list[Value],
+    opsets: dict[str, int],
+    ir_version: int,
+    ctx: Context,
+    left: set[Node],
 ) -> dict[Value, NDArray[Any]]:
-    """Values of the outputs; those onnxruntime cannot compute are left out.
+    """Values of the outputs, computed by the nodes; those onnxruntime cannot compute are left out.
 
-    When one node of many fails, the rest must not go unfolded: the nodes are then computed one by one.
+    When one node of many fails, the rest must not go unfolded: the outputs are then halved, and halved again.
     """
     try:
         found = Evaluator(extract_constant_nodes(nodes, outputs, opsets, ir_version)).run({})
     except (ModelError, DataError) as error:
-        if len(nodes) > 1:
+        if len(outputs) > 1:
+            half = len(outputs) // 2
             results: dict[Value, NDArray[Any]] = {}
-            for node in nodes:
-                if all(is_constant(v) for v in node.inputs if v is not None):
-                    mine = [o for o in node.outputs if o in outputs]
-                    results |= _evaluate([node], mine, opsets, ir_version, ctx) if mine else {}
+            for part in (outputs[:half], outputs[half:]):
+                results |= _evaluate(_needed(nodes, part), part, opsets, ir_version, ctx, left)
             return results
-        ctx.note(f"node {label(nodes[0])!r} was not folded: {error}")
+        culprit = outputs[0].producer()
+        assert culprit is not None
+        left.add(culprit)
+        ctx.note(f"node {label(culprit)!r} was not folded: {error}")
         return {}
-    by_name: dict[str, object] = dict(found)
-    arrays = {o: by_name[o.name or ""] for o in outputs}
-    return {o: a for o, a in arrays.items() if isinstance(a, np.ndarray) and a.dtype.kind in _FOLDABLE_KINDS}
+    arrays = zip(outputs, cast("Iterable[object]", found.values()), strict=True)
+    return {o: a for o, a in arrays if isinstance(a, np.ndarray)}
+
+
+def _needed(nodes: list[Node], outputs: list[Value]) -> list[Node]:
+    """Those of the nodes that the outputs are computed by."""
+    wanted = {o.producer() for o in outputs}
+    kept: list[Node] = []
+    for node in reversed(nodes):
+        if node in wanted:
+            kept.append(node)
+            wanted.update(v.producer() for v in node.inputs if v is not None)
+    return kept[::-1]

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Canonical forms: what is rewritten, bit for bit, and what stays."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""ReduceMean over space as GlobalAveragePool: what is rewritten, and what stays."""
+
 from __future__ import annotations
 
 import onnx

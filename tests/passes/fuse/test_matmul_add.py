@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""MatMul and Add as Gemm: what is rewritten, and what stays."""
+
 from __future__ import annotations
 
 import onnx

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Folding of Pad into windows: what it does, and where it must not."""
+
 from __future__ import annotations
 
 import numpy as np
