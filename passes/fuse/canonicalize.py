@@ -62,8 +62,8 @@ class SubtractConstant(Rule):
 class RangeOfScalars(Rule):
     """Range of one-element vectors is Range of their elements, as the specification asks.
 
-    Exporters write vectors, and runtimes take them as long as they cannot tell; once shapes are folded they can,
-    and refuse the model. Only done where the shape is known to be [1].
+    Exporters write vectors, and runtimes take them as long as they cannot tell; once shapes are folded they
+    can, and refuse the model. Only done where the shape is known to be [1].
     """
 
     root: ClassVar = op("Range", var("start"), var("limit"), var("delta"))
@@ -85,8 +85,8 @@ class RangeOfScalars(Rule):
 class Canonicalize(Pass):
     """Write PRelu of one slope as LeakyRelu, a constant subtracted as its negative added, Range of scalars.
 
-    The algebra and limits stand with the rules `OneSlope`, `SubtractConstant` and `RangeOfScalars`. onnxruntime
-    has int8 kernels for LeakyRelu and Add, and none for PRelu and Sub.
+    The algebra and limits stand with the rules `OneSlope`, `SubtractConstant` and `RangeOfScalars`.
+    onnxruntime has int8 kernels for LeakyRelu and Add, and none for PRelu and Sub.
     """
 
     name: ClassVar[str] = "canonicalize"
