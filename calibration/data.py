@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..analysis.evaluate import check_feed, input_dtype
 from ..graph_ir import DataError, Model, Signature, UsageError, signature_of
 from .arrays import plan_file, read_file
-from .functions import load_function, names_function
+from .functions import load_function, names_function, user_code
 from .images import SUFFIXES, Preprocess, read_picture, require_pillow
 
 Feed = dict[str, NDArray[Any]]
@@ -178,11 +178,38 @@ def _hash_files(paths: list[Path]) -> bytes:
 
 def _function(text: str, signature: Signature) -> Feeds:
     function = load_function(text)
-    first = _iterable(text, function())
+    with user_code(text):
+        first = _iterable(text, function())
+        is_spent = iter(first) is first
     count = len(first) if isinstance(first, (list, tuple)) else None  # pyright: ignore[reportUnknownArgumentType]
-    if iter(first) is first:  # a generator is spent by one pass: ask for a new one each time
-        return Feeds(text, signature, None, lambda: _iterable(text, function()))
-    return Feeds(text, signature, count, lambda: first)
+    if not is_spent:
+        return Feeds(text, signature, count, lambda: _guarded(text, first))
+
+    def again() -> Iterator[Mapping[str, Any]]:
+        # A generator is spent by one pass: ask for a new one each time.
+        with user_code(text):
+            given = function()
+        if given is first:
+            raise DataError(
+                f"{text} returns the same {type(first).__name__} on each call, which one pass spends; "
+                "make a new one in the function"
+            )
+        return _guarded(text, _iterable(text, given))
+
+    return Feeds(text, signature, None, again)
+
+
+def _guarded(text: str, items: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The items; what a user's iterable raises names the function."""
+    with user_code(text):
+        iterator = iter(items)
+    while True:
+        with user_code(text):
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+        yield item
 
 
 def _iterable(text: str, given: object) -> Iterable[Mapping[str, Any]]:

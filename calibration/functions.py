@@ -6,11 +6,12 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..graph_ir import UsageError
+from ..graph_ir import DataError, TersorError, UsageError, one_line
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -25,6 +26,7 @@ def load_function(text: str) -> Callable[..., Any]:
 
     Raises:
         UsageError: when the text has another form, the module or function is missing, or it is not callable.
+        DataError: when the module fails while it is imported.
     """
     if not names_function(text):
         raise UsageError(f"{text!r} is not of the form module:function")
@@ -32,12 +34,13 @@ def load_function(text: str) -> Callable[..., Any]:
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)  # stays: the function may import its neighbours when it runs
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name + ".").startswith(error.name + "."):
-            raise UsageError(f"{text!r}: no module {error.name!r} in {here} or on PYTHONPATH") from error
-        raise UsageError(f"{text!r}: importing {module_name!r} failed: {error}") from error
+    with user_code(f"{text!r}: importing {module_name!r}"):
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (module_name + ".").startswith(error.name + "."):
+                raise UsageError(f"{text!r}: no module {error.name!r} in {here} or on PYTHONPATH") from error
+            raise UsageError(f"{text!r}: importing {module_name!r} failed: {error}") from error
     for part in path.split("."):
         found = getattr(found, part, None)
         if found is None:
@@ -45,3 +48,22 @@ def load_function(text: str) -> Callable[..., Any]:
     if not callable(found):
         raise UsageError(f"{text!r} is a {type(found).__name__}, not a function")
     return found
+
+
+@contextmanager
+def user_code(what: str) -> Generator[None]:
+    """Turn whatever code that is not ours raises into one line that names it; our own errors pass through.
+
+    Args:
+        what: how the message begins: what was running.
+
+    Raises:
+        DataError: for any exception, and for an attempt to end the process.
+    """
+    try:
+        yield
+    except TersorError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = f"{type(error).__name__}: {one_line(error, 300)}".rstrip(": ")
+        raise DataError(f"{what} failed: {said}; --debug shows the trace") from error
