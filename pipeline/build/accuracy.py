@@ -4,24 +4,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...analysis.fidelity import Closeness, Fidelity
-from ...backends.base import Feed
+from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
-from ...calibration.functions import load_function
+from ...calibration.functions import load_function, user_code
 from ...graph_ir import DataError, one_line
 from .result import Candidate, Judgement
 from .settings import BuildSettings
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 QUICK = 4  # feeds of a quick look
 COMFORT_DB = 25.0  # above this an output is so close that data not seen will hardly tell
+
+_NUMBERS = "biuf"  # numpy's kinds of what has a distance
 
 Metric = Callable[[Callable[[Feed], list[Any]]], float]
 
@@ -42,53 +42,80 @@ class Judge:
         self._feeds = feeds
         self._settings = settings
         self._metric: Metric | None = None if settings.metric is None else load_function(settings.metric)
+        self._original = original
         with OrtSession(original.path, original.config) as session:
             self._names = [port.name for port in session.outputs]
             self._answers = [session.run(feed) for feed in feeds]
             self.reference = self._score(session)
 
     def judge(self, candidate: Candidate) -> Judgement:
-        """Run a candidate over the feeds and the metric."""
-        with OrtSession(candidate.path, candidate.config) as session:
-            totals = {name: Fidelity() for name in self._names}
-            for feed, answers in zip(self._feeds, self._answers, strict=True):
-                for name, want, got in zip(self._names, answers, session.run(feed), strict=True):
-                    compare(totals[name], want, got)
-            score = self._score(session)
+        """Run a candidate over the feeds and the metric.
+
+        A candidate that cannot be run or scored is refused with the reason.
+
+        Raises:
+            BackendError, DataError: it is the original that fails now, though it ran at first.
+        """
+        try:
+            with OrtSession(candidate.path, candidate.config) as session:
+                totals, unlike = self._compared(session, self._feeds)
+                score = self._score(session)
+        except (BackendError, DataError) as error:
+            if candidate.path == self._original.path:
+                raise
+            reason = one_line(error).replace(str(candidate.path), "the candidate")
+            return Judgement(False, reason, None, None, {})
         fidelity = {name: total.result() for name, total in totals.items() if total.count}
-        return self._decide(score, fidelity)
+        return self._decide(score, fidelity, unlike)
 
     def quick(self, candidate: Candidate) -> float:
-        """The worst output's signal-to-noise ratio in dB over a few feeds, without the metric."""
+        """The worst output's signal-to-noise ratio in dB over a few feeds, without the metric.
+
+        It is inf where nothing can be compared, and -inf for a candidate that cannot be run.
+        """
+        try:
+            with OrtSession(candidate.path, candidate.config) as session:
+                totals, _ = self._compared(session, self._feeds[:QUICK])
+        except (BackendError, DataError):
+            return -math.inf
+        return min((t.result().sqnr_db for t in totals.values() if t.count), default=math.inf)
+
+    def _compared(self, session: OrtSession, feeds: Sequence[Feed]) -> tuple[dict[str, Fidelity], set[str]]:
+        """Each output's sums over the feeds, and the outputs that differ in more than numbers."""
         totals = {name: Fidelity() for name in self._names}
-        with OrtSession(candidate.path, candidate.config) as session:
-            for feed, answers in zip(self._feeds[:QUICK], self._answers[:QUICK], strict=True):
-                for name, want, got in zip(self._names, answers, session.run(feed), strict=True):
-                    compare(totals[name], want, got)
-        return min((t.result().sqnr_db for t in totals.values() if t.count), default=float("inf"))
+        unlike: set[str] = set()
+        for feed, answers in zip(feeds, self._answers, strict=False):
+            for name, want, got in zip(self._names, answers, session.run(feed), strict=True):
+                if not compare(totals[name], want, got):
+                    unlike.add(name)
+        return totals, unlike
 
     def _score(self, session: OrtSession) -> float | None:
         if self._metric is None:
             return None
-        where = self._settings.metric
-        try:
-            score = float(self._metric(session.run))
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
-            raise DataError(f"metric {where!r} failed: {type(error).__name__}: {one_line(error)}") from error
+        what = f"metric {self._settings.metric!r}"
+        with user_code(what):
+            given: object = self._metric(session.run)
+        score = _number(what, given)
         if not math.isfinite(score):
-            raise DataError(f"metric {where!r} gave {score}, not a finite number")
+            raise DataError(f"{what} gave {score}, not a finite number")
         return score
 
-    def _decide(self, score: float | None, fidelity: Mapping[str, Closeness]) -> Judgement:
-        broken = [name for name, c in fidelity.items() if c.broken]
+    def _decide(
+        self, score: float | None, fidelity: Mapping[str, Closeness], unlike: Collection[str]
+    ) -> Judgement:
+        broken = [name for name, c in fidelity.items() if c.broken and name not in unlike]
         if broken:
-            reason = f"output {broken[0]!r} has NaN or infinite values the original has not"
+            reason = f"output {broken[0]!r} has NaN or infinite values other than the original's"
             return Judgement(False, reason, score, None, fidelity)
         if score is not None and self.reference is not None:
             drop = relative_drop(self.reference, score)
             kept = drop <= self._settings.max_drop
             reason = "" if kept else f"metric drops {drop:.2%}, allowed {self._settings.max_drop:.2%}"
             return Judgement(kept, reason, score, drop, fidelity)
+        if unlike:
+            reason = f"output {min(unlike)!r} has another shape, length or text than the original's"
+            return Judgement(False, reason, None, None, fidelity)
         worst = min(fidelity.items(), key=lambda item: item[1].sqnr_db, default=None)
         if worst is not None and worst[1].sqnr_db < self._settings.min_sqnr_db:
             limit = self._settings.min_sqnr_db
@@ -99,21 +126,62 @@ class Judge:
 
 def relative_drop(reference: float, score: float) -> float:
     """Share of the reference that is lost; negative when the score is better, inf below a zero reference."""
-    if score >= reference:
-        return -abs(score - reference) / abs(reference) if reference else 0.0
-    return (reference - score) / abs(reference) if reference else math.inf
+    if score == reference:
+        return 0.0
+    if reference == 0:
+        return math.inf if score < 0 else 0.0
+    return (reference - score) / abs(reference)
 
 
-def compare(total: Fidelity, want: object, got: object) -> None:
-    """Add one output to its total; sequences and maps are compared item by item, strings not at all."""
-    if isinstance(want, np.ndarray) and isinstance(got, np.ndarray):
-        want, got = cast("NDArray[Any]", want), cast("NDArray[Any]", got)
-        if want.dtype.kind in "biufc" and want.shape == got.shape:
-            total.update(want, got)
-        elif want.shape != got.shape:
-            total.broken += 1
-            total.count += 1
-    elif isinstance(want, list) and isinstance(got, list):
-        pairs = zip(cast("list[object]", want), cast("list[object]", got), strict=False)
-        for left, right in pairs:
-            compare(total, left, right)
+def compare(total: Fidelity, want: object, got: object) -> bool:
+    """Add one output to its total; sequences and maps item by item, everything else as arrays.
+
+    Numbers, and truth values as 0 and 1, enter the sums. What has no distance (text that differs, another
+    shape, another number of items, a number in place of text) counts as one broken element.
+
+    Returns:
+        Whether the two differ in numbers only.
+    """
+    if isinstance(want, list) and isinstance(got, list):
+        left, right = cast("list[object]", want), cast("list[object]", got)
+        if len(left) != len(right):
+            return _unlike(total)
+        return sum(compare(total, a, b) for a, b in zip(left, right, strict=True)) == len(left)
+    if isinstance(want, dict) and isinstance(got, dict):
+        first, second = cast("dict[object, object]", want), cast("dict[object, object]", got)
+        if first.keys() != second.keys():
+            return _unlike(total)
+        return sum(compare(total, first[key], second[key]) for key in first) == len(first)
+    if isinstance(want, (list, dict)) or isinstance(got, (list, dict)):
+        return _unlike(total)
+    return _compare_arrays(total, np.asarray(want), np.asarray(got))
+
+
+def _compare_arrays(total: Fidelity, want: NDArray[Any], got: NDArray[Any]) -> bool:
+    if want.shape != got.shape or (want.dtype.kind in _NUMBERS) != (got.dtype.kind in _NUMBERS):
+        return _unlike(total)
+    if want.dtype.kind not in _NUMBERS:
+        if not np.array_equal(want, got):
+            return _unlike(total)
+        total.count += want.size
+        return True
+    total.update(want, got)
+    return True
+
+
+def _unlike(total: Fidelity) -> bool:
+    total.count += 1
+    total.broken += 1
+    return False
+
+
+def _number(what: str, given: object) -> float:
+    if not isinstance(given, (str, bytes)):
+        try:
+            array = np.asarray(given, np.float64)
+        except (TypeError, ValueError):
+            pass
+        else:
+            if array.size == 1:
+                return float(array.reshape(-1)[0])
+    raise DataError(f"{what} returned a {type(given).__name__}, not a number")

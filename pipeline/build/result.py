@@ -61,8 +61,9 @@ class Judgement:
 
     @property
     def sqnr_db(self) -> float:
-        """The worst output's signal-to-noise ratio in dB; inf when there is none."""
-        return min((c.sqnr_db for c in self.fidelity.values()), default=float("inf"))
+        """The worst output's signal-to-noise ratio in dB; where there is none, inf, or -inf when refused."""
+        default = float("inf" if self.accepted else "-inf")
+        return min((c.sqnr_db for c in self.fidelity.values()), default=default)
 
 
 @dataclass(frozen=True)
