@@ -14,7 +14,9 @@ from .ops import constant_tensor
 def extract_constant_nodes(
     nodes: Sequence[ir.Node], outputs: Sequence[ir.Value], opsets: Mapping[str, int], ir_version: int
 ) -> onnx.ModelProto:
-    """A proto without inputs that computes `outputs` from constants alone.
+    """A proto without inputs that computes `outputs`, in this order, from constants alone.
+
+    Values get names of their own there: bodies side by side may use one name twice.
 
     Args:
         nodes: in topological order, from any graphs of one model; every input is a constant or made by one of
@@ -27,21 +29,29 @@ def extract_constant_nodes(
     for domain, version in sorted(opsets.items()):
         proto.opset_import.add(domain=domain, version=version)
     proto.graph.name = "constants"
-    stored: set[str] = set()
+    names: dict[ir.Value, str] = {}
     made = {output for node in nodes for output in node.outputs}
     for node in nodes:
-        proto.graph.node.append(ir.serde.serialize_node(node))
-        for value in node.inputs:
-            if value is None or value in made or value.name in stored:
+        written = ir.serde.serialize_node(node)
+        for index, value in enumerate(node.inputs):
+            if value is None:
                 continue
-            tensor = constant_tensor(value)
-            if tensor is None:
-                raise ValueError(f"{value.name!r} is not constant")
-            stored.add(value.name or "")
-            written = proto.graph.initializer.add()
-            written.CopyFrom(_in_memory(tensor))
-            written.name = value.name or ""
-    proto.graph.output.extend(onnx.ValueInfoProto(name=value.name or "") for value in outputs)
+            if value not in names:
+                if value in made:
+                    raise ValueError(f"{value.name!r} is read before it is made")
+                names[value] = f"v{len(names)}"
+                tensor = constant_tensor(value)
+                if tensor is None:
+                    raise ValueError(f"{value.name!r} is not constant")
+                stored = proto.graph.initializer.add()
+                stored.CopyFrom(_in_memory(tensor))
+                stored.name = names[value]
+            written.input[index] = names[value]
+        for index, value in enumerate(node.outputs):
+            if value.name:
+                names[value] = written.output[index] = f"v{len(names)}"
+        proto.graph.node.append(written)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=names[value]) for value in outputs)
     return proto
 
 

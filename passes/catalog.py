@@ -14,6 +14,7 @@ ENTRY_POINTS = "tersor.passes"
 
 TABLE: dict[str, str] = {
     "inline": "clean.inline:Inline",
+    "inline-constant-if": "clean.inline_if:InlineConstantIf",
     "eliminate-dead-code": "clean.dead_code:EliminateDeadCode",
     "eliminate-identity": "clean.identity:EliminateIdentity",
     "eliminate-no-ops": "clean.no_ops:EliminateNoOps",

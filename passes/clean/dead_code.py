@@ -10,6 +10,8 @@ from ...graph_ir import Graph, Model, Node, Rewriter
 from ...graph_ir.ops import STANDARD_DOMAINS, graphs_within, subgraphs, walk_graphs
 from ..base import Context, Exactness, Pass
 
+Identifier = tuple[str, str, str]
+
 # Domains whose operators are known to do nothing but compute their outputs.
 _PURE_DOMAINS = STANDARD_DOMAINS | {"ai.onnx.ml", "com.microsoft"}
 
@@ -52,16 +54,23 @@ def _sweep(graph: Graph, model: Model, rewriter: Rewriter) -> int:
     return removed
 
 
-def _removable(node: Node, model: Model) -> bool:
-    if node.domain not in _PURE_DOMAINS and node.op_identifier() not in model.functions:
+def _removable(node: Node, model: Model, calls: frozenset[Identifier] = frozenset()) -> bool:
+    """Whether the node, its bodies and the function it calls do nothing but compute their outputs."""
+    identifier = node.op_identifier()
+    function = model.functions.get(identifier)
+    if function is not None:
+        if identifier in calls:
+            return False
+        return all(_removable(inner, model, calls | {identifier}) for inner in function)
+    if node.domain not in _PURE_DOMAINS:
         return False
-    return all(_removable(inner, model) for body in subgraphs(node) for inner in body)
+    return all(_removable(inner, model, calls) for body in subgraphs(node) for inner in body)
 
 
-def _unused_functions(model: Model) -> list[tuple[str, str, str]]:
+def _unused_functions(model: Model) -> list[Identifier]:
     if not model.functions:
         return []
-    used: set[tuple[str, str, str]] = set()
+    used: set[Identifier] = set()
     stack = [n.op_identifier() for n in _reachable_nodes(model.graph)]
     while stack:
         identifier = stack.pop()

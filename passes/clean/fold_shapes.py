@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from ...analysis.shapes import symbolic_data
-from ...graph_ir import DataType, Model, Node, Rewriter, Value
-from ...graph_ir.ops import dims, input_at, int_attr, is_constant, is_op, walk_graphs
+from ...graph_ir import INFERRED, DataType, Model, Node, Rewriter, Shape, Value
+from ...graph_ir.ops import dims, input_at, int_attr, is_constant, is_op, static_shape, walk_graphs
 from ..base import Context, Exactness, Pass
 
 
@@ -21,6 +21,9 @@ class FoldShapes(Pass):
     A Reshape whose target has one unknown element gets a constant target with -1 there (when all others are
     known and none is 0), or 0 where the element is the input's own dimension at the same place. Needs
     infer-shapes. Not valid for dimensions the signature leaves open: those stay computed.
+
+    A Range takes scalars; runtimes accept vectors of one element as long as they cannot see that they are
+    vectors. Folding shapes may show them, so such operands are squeezed.
     """
 
     name: ClassVar[str] = "fold-shapes"
@@ -30,7 +33,9 @@ class FoldShapes(Pass):
         rewriter = ctx.rewriter(model)
         for graph in walk_graphs(model):
             for node in list(graph):
-                if is_op(node, "Reshape"):
+                if is_op(node, "Range"):
+                    ctx.counters["range operands"] += _scalar_operands(node, rewriter)
+                elif is_op(node, "Reshape"):
                     ctx.counters["reshape targets"] += _fix_reshape(node, rewriter)
                 elif not is_op(node, "Constant"):
                     ctx.counters["shapes"] += _fold_outputs(node, rewriter)
@@ -65,6 +70,20 @@ def _fold_outputs(node: Node, rewriter: Rewriter) -> int:
             rewriter.replace(output, rewriter.constant(array, output.name or "shape", near=node))
         folded += 1
     return folded
+
+
+def _scalar_operands(node: Node, rewriter: Rewriter) -> int:
+    squeezed = 0
+    for index, value in enumerate(node.inputs):
+        if value is None or static_shape(value) != (1,) or not rewriter.allowed("fold-shapes", node):
+            continue
+        with rewriter.standing_for([node]):
+            made = rewriter.node("Squeeze", [value], before=node, name=value.name or "").outputs[0]
+            made.type, made.shape = value.type, Shape(())
+            made.meta[INFERRED] = True
+            rewriter.set_input(node, index, made)
+        squeezed += 1
+    return squeezed
 
 
 def _fix_reshape(node: Node, rewriter: Rewriter) -> int:

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inlining of the branch an If with a constant condition takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...graph_ir import Graph, Model, Node, Rewriter, constant
+from ...graph_ir.ops import input_at, is_op, label, subgraphs
+from ..base import Context, Exactness, Pass
+
+
+@dataclass(frozen=True)
+class InlineConstantIf(Pass):
+    """Put the branch that an If with a constant condition takes in the place of the If.
+
+    If(true, A, B) = A and If(false, A, B) = B. What the branch reads from outside stays as it is, its weights
+    become the model's, and its names are made unique. Ifs in bodies, functions and the branch itself are
+    treated alike. Not valid for a condition a caller may override, or a branch that is only known where a
+    function is called: those stay.
+    """
+
+    name: ClassVar[str] = "inline-constant-if"
+    exact: ClassVar[Exactness] = Exactness.BITWISE
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        rewriter = ctx.rewriter(model)
+        stack = [node for f in model.functions.values() for node in f.graph][::-1]
+        stack += list(model.graph)[::-1]
+        inlined = 0
+        while stack:
+            node = stack.pop()
+            branch = _taken(node)
+            if branch is not None and rewriter.allowed(self.name, node):
+                stack.extend(reversed(_hoist(node, branch, rewriter)))
+                inlined += 1
+                continue
+            for body in subgraphs(node):
+                stack.extend(reversed(list(body)))
+        ctx.counters["inlined"] += inlined
+        return inlined > 0
+
+
+def _taken(node: Node) -> Graph | None:
+    """The branch that runs, when that is known."""
+    if not is_op(node, "If"):
+        return None
+    condition = constant(input_at(node, 0))
+    if condition is None or condition.size != 1:
+        return None
+    attr = node.attributes.get("then_branch" if condition.reshape(()) else "else_branch")
+    return None if attr is None or attr.is_ref() else attr.as_graph()
+
+
+def _hoist(node: Node, branch: Graph, rewriter: Rewriter) -> list[Node]:
+    """Move a branch's nodes in front of the If and drop the If; returns the moved nodes."""
+    graph = node.graph
+    assert graph is not None
+    prefix = label(node)
+    with rewriter.standing_for([node]):
+        for value in list(branch.initializers.values()):
+            if value.const_value is not None:
+                made = rewriter.constant(value.const_value, f"{prefix}/{value.name}", near=node)
+                for index, output in enumerate(branch.outputs):
+                    if output is value:
+                        branch.outputs[index] = made
+                rewriter.replace(value, made)
+        results = list(branch.outputs)
+        branch.outputs.clear()
+        moved = list(branch)
+        branch.remove(moved)
+        for inner in moved:
+            for output in inner.outputs:
+                if output.name:
+                    output.name = rewriter.fresh_name(f"{prefix}/{output.name}")
+        graph.insert_before(node, moved)
+        for output, result in zip(node.outputs, results, strict=True):
+            rewriter.replace(output, result)
+        rewriter.erase(node)
+    return moved
