@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ from ...analysis.cost import cost
 from ...analysis.shapes import infer_shapes
 from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.audit import Audit, audit
-from ...backends.onnxruntime.config import SESSION_FILE
 from ...backends.onnxruntime.cpu import usable_cores
 from ...backends.onnxruntime.latency import Latency, measure, session_runners
 from ...backends.onnxruntime.runtime_check import MismatchError, check_concurrency
@@ -23,27 +21,23 @@ from ...calibration.data import Feeds, open_feeds
 from ...graph_ir import (
     DataError,
     Model,
-    ModelError,
     Signature,
-    atomic_write,
     load,
     notes,
-    save,
     signature_of,
 )
 from ...graph_ir.ops import walk_nodes
 from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
 from .choose import distrust, pick
+from .files import as_protobuf, model_files
 from .follow import follow, limits_of, recipe_feeds
-from .lock import write_lock
-from .report import write_report
 from .result import BuildResult, Candidate, Facts, Judgement, Proof
 from .search import Search
 from .settings import BuildSettings
+from .ship import check_out, ship
 from .workshop import Workshop
 
-MODEL_FILE = "model.onnx"
 JUDGING_FEEDS = 32
 LEAST_FLOAT_SQNR_DB = 40.0  # a lossless pipeline that moves an output further is not trusted
 MOST_TIMED = 10
@@ -52,8 +46,8 @@ MOST_TIMED = 10
 def build(settings: BuildSettings) -> BuildResult:
     """Build the best form of a model for a target and write it with its proof.
 
-    Writes `model.onnx`, `session.json`, `report.json` and `build.lock.json` into `settings.out`, each beside
-    and renamed. What is written is never slower than the original and keeps within the accuracy limits, on
+    Writes `model.onnx`, `session.json`, `report.json` and `build.lock.json` into `settings.out`, all of
+    them or none. What is written is never slower than the original and keeps within the accuracy limits, on
     this machine and this data; when nothing better is found it is the original.
 
     Raises:
@@ -62,6 +56,7 @@ def build(settings: BuildSettings) -> BuildResult:
     """
     settings.check()
     model = load(settings.model)
+    check_out(settings, model)
     feeds = None if settings.data is None else open_feeds(settings.data, model, limit=settings.samples)
     recipe = None if settings.recipe is None else load_recipe(settings.recipe)
     if recipe is not None:
@@ -69,10 +64,7 @@ def build(settings: BuildSettings) -> BuildResult:
         feeds = recipe_feeds(recipe, feeds, model)
     with tempfile.TemporaryDirectory(prefix="tersor-build-") as folder:
         result = _search(settings, model, feeds, recipe, Path(folder))
-        settings.out.mkdir(parents=True, exist_ok=True)
-        result.winner = _ship(result.winner, settings)
-        write_report(result, settings)
-        write_lock(result, settings, feeds)
+        ship(result, settings, feeds)
     return result
 
 
@@ -80,7 +72,7 @@ def _search(
     settings: BuildSettings, model: Model, feeds: Feeds | None, recipe: Recipe | None, folder: Path
 ) -> BuildResult:
     tell = settings.progress
-    original = Candidate("original", settings.model)
+    original = Candidate("original", as_protobuf(model, settings.model, folder))
     tell("opening the model", 0, None)
     signature = signature_of(model)
     judging = (
@@ -117,9 +109,12 @@ def _search(
         judged[winner.name] = (winner, refused)
         winner, why = pick(judged, times, original.name)
         proof = _prove(winner, judging, bindings, settings)
+    if proof.failure:
+        notes_.append(f"not mended, for it is the original's own: {proof.failure}")
     if not judging:
         notes_.append("no feed could be drawn that the model runs on, so nothing was timed; give --data")
-        winner, why = workshop.float_candidate, "float: the lossless passes only, nothing could be measured"
+        if judged["float"][1].accepted:
+            winner, why = judged["float"][0], "float: the lossless passes only, nothing could be measured"
     notes_ += [note for note in workshop.notes if note not in notes_]
     shown = {c.name: _facts(c, bindings) for c in (original, winner)}
     return BuildResult(winner, why, original, shown, judged, times, proof, notes_)
@@ -127,9 +122,9 @@ def _search(
 
 def _drawn(original: Candidate, signature: Signature, settings: BuildSettings) -> list[Feed]:
     """Feeds drawn from the signature, for timing and checking; none when the model does not run on them."""
-    feeds: list[Feed] = list(open_feeds(f"random:{settings.seed}:2", signature))
     with OrtSession(original.path) as session:
         try:
+            feeds: list[Feed] = list(open_feeds(f"random:{settings.seed}:2", signature))
             for feed in feeds:
                 session.run(feed)
         except (BackendError, DataError):
@@ -178,7 +173,8 @@ def _facts(candidate: Candidate, bindings: Mapping[str, int]) -> Facts:
     infer_shapes(model)
     table = cost(model, bindings=dict(bindings))
     nodes = sum(1 for _ in walk_nodes(model))
-    return Facts(table.parameters, table.macs, candidate.size, nodes)
+    size = sum(file.stat().st_size for file in model_files(model, candidate.path))
+    return Facts(table.parameters, table.macs, size, nodes)
 
 
 def _prove(
@@ -207,19 +203,3 @@ def _audited(winner: Candidate, bindings: Mapping[str, int]) -> Audit | None:
     return audit(
         winner.path, winner.config, macs={entry.name: float(entry.macs or 0) for entry in table.nodes}
     )
-
-
-def _ship(winner: Candidate, settings: BuildSettings) -> Candidate:
-    """Write the model and its session options into the output folder."""
-    target = settings.out / MODEL_FILE
-    if target.exists() and settings.model.exists() and target.samefile(settings.model):
-        raise ModelError(
-            f"{str(target)!r} is the input itself, which is never touched; choose another folder"
-        )
-    if winner.path.with_name(winner.path.name + ".data").exists() or winner.name == "original":
-        save(load(winner.path), target)
-    else:
-        with atomic_write(target) as beside:
-            shutil.copyfile(winner.path, beside)
-    winner.config.save(settings.out / SESSION_FILE)
-    return replace(winner, path=target)

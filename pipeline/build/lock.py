@@ -12,8 +12,9 @@ from typing import Any
 
 from ...backends.onnxruntime.cpu import host
 from ...calibration.data import Feeds
-from ...graph_ir import atomic_write
+from ...graph_ir import atomic_write, load
 from ..recipe import load_recipe
+from .files import model_files
 from .result import BuildResult
 from .settings import BuildSettings
 
@@ -26,8 +27,8 @@ def write_lock(result: BuildResult, settings: BuildSettings, feeds: Feeds | None
     """Write the lock file into the output folder."""
     data: dict[str, Any] = {
         "lock": 1,
-        "model": {"file": settings.model.name, "blake2b": hash_files(_with_weights(settings.model))},
-        "result": {"file": result.winner.path.name, "blake2b": hash_files(_with_weights(result.winner.path))},
+        "model": {"file": settings.model.name, "blake2b": _hash_model(settings.model)},
+        "result": {"file": result.winner.path.name, "blake2b": _hash_model(result.winner.path)},
         "data": None if feeds is None else {"source": feeds.source, "blake2b": feeds.digest()},
         "recipe": None if settings.recipe is None else hash_text(load_recipe(settings.recipe).text),
         "pipeline": result.winner.pipeline,
@@ -68,9 +69,8 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def _with_weights(model: Path) -> list[Path]:
-    beside = model.with_name(model.name + ".data")
-    return [model, beside] if beside.exists() else [model]
+def _hash_model(path: Path) -> str:
+    return hash_files(model_files(load(path), path))
 
 
 def _version(name: str) -> str | None:

@@ -34,12 +34,6 @@ class Candidate:
     config: SessionConfig = field(default_factory=SessionConfig)
     quantized: bool = False
 
-    @property
-    def size(self) -> int:
-        """Bytes on disk, external weights included."""
-        beside = self.path.with_name(self.path.name + ".data")
-        return self.path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
-
 
 @dataclass(frozen=True)
 class Judgement:
