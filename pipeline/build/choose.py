@@ -58,15 +58,17 @@ def distrust(judged: Mapping[str, Judged], max_drop: float) -> dict[str, Judged]
         drops = [
             other.drop
             for peer, other in judged.values()
-            if peer.quantized
-            and other.drop is not None
-            and abs(other.sqnr_db - judgement.sqnr_db) <= ALIKE_DB
+            if peer.quantized and other.drop is not None and _alike(other.sqnr_db, judgement.sqnr_db)
         ]
         mean = sum(drops) / len(drops)
         if mean > max_drop:
             reason = f"{len(drops)} candidates this close lose {mean:.2%} of the metric on average"
             found[name] = (candidate, replace(judgement, accepted=False, reason=reason))
     return found
+
+
+def _alike(a: float, b: float) -> bool:
+    return a == b or abs(a - b) <= ALIKE_DB  # equal infinities have no difference
 
 
 def pick(
@@ -99,20 +101,24 @@ def pick(
     slack = min(MOST_PRICE, max(TIE, PRICE_PER_DB * lacking))
     tied = [name for name, time in running.items() if time <= running[fastest] * (1 + slack)]
     winner = max(tied, key=lambda name: (_accuracy(judged[name][1]), -running[name]))
-    return judged[winner][0], _why(winner, running[winner], judged, times, original)
+    if winner == original:
+        why = f"{original}: nothing that keeps within the limits is faster and as close"
+    elif winner == fastest:
+        why = f"{winner}: {_speed(running[winner])}, the fastest that keeps within the limits"
+    else:
+        why = f"{winner}: {_speed(running[winner])}, and closer to it than {fastest}: {_speed(running[fastest])}"
+    return judged[winner][0], why + _others(judged, times, original)
+
+
+def _speed(time: float) -> str:
+    return f"{1 / time:.2f} times the original's speed"
 
 
 def _accuracy(judgement: Judgement) -> float:
     return judgement.sqnr_db
 
 
-def _why(
-    winner: str,
-    time: float,
-    judged: Mapping[str, tuple[Candidate, Judgement]],
-    times: Times,
-    original: str,
-) -> str:
+def _others(judged: Mapping[str, Judged], times: Times, original: str) -> str:
     refused = [
         f"{name} ({judgement.reason})" for name, (_, judgement) in judged.items() if not judgement.accepted
     ]
@@ -121,7 +127,7 @@ def _why(
         for name, (_, judgement) in judged.items()
         if judgement.accepted and name != original and not not_slower(times, name, original)
     ]
-    text = f"{winner}: {1 / time:.2f} times the original's speed, the fastest that keeps within the limits"
+    text = ""
     if refused:
         text += f"; refused: {', '.join(refused)}"
     if slower:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,8 @@ class BuildSettings:
             raise UsageError(f"no target is called {self.target!r}; there is {', '.join(TARGETS)}")
         if not 0 <= self.max_drop < 1:
             raise UsageError(f"--max-drop is a share of the metric from 0 to below 1, not {self.max_drop}")
+        if not math.isfinite(self.min_sqnr_db):
+            raise UsageError(f"--min-sqnr is a number of dB, not {self.min_sqnr_db}")
         if self.passes is not None and self.recipe is not None:
             raise UsageError("give --passes or --recipe, not both")
         if self.out.exists() and not self.out.is_dir():
@@ -71,3 +74,5 @@ class BuildSettings:
             raise UsageError(f"--samples must be at least 1, not {self.samples}")
         if self.rounds < 1:
             raise UsageError(f"--rounds must be at least 1, not {self.rounds}")
+        if self.seed < 0:
+            raise UsageError(f"--seed must not be negative, not {self.seed}")
