@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which candidates to make: ranges by each rule, then refinements of the best, then fewer int8 nodes.
+"""Which candidates to make: ranges by each rule, then variants of the best, then fewer int8 nodes.
 
-A short, fixed plan: the rule that keeps most of the outputs, refined while that helps; where the accuracy
-limit is still missed, the nodes that cost most accuracy go back to float, twice as many each time.
+A short, fixed plan: the rule that keeps the outputs closest, biases corrected; where the outputs are not
+comfortably close or the accuracy limit is missed, the nodes that cost most go back to float, twice as many
+each time.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from ...graph_ir import DataError, TersorError
 from ...passes.quantize.insert_qdq import InsertQdq
 from .accuracy import COMFORT_DB, Judge
 from .choose import distrust
+from .lock import hash_files
 from .result import Candidate, Judgement
 from .settings import BuildSettings
 from .workshop import Workshop
 
 OBSERVERS = ("mse", "percentile", "minmax", "entropy")
-MOST_SENSITIVITY_NODES = 96  # above this, sensitivities cost more than they bring in a build
+MOST_SENSITIVITY_NODES = 128  # above this, sensitivities cost more than they bring in a build
 ENOUGH_EXCLUDED = 4  # once accepted, more float nodes than this cost speed for little
 
 Judged = tuple[Candidate, Judgement]
@@ -27,17 +29,14 @@ Judged = tuple[Candidate, Judgement]
 
 @dataclass(frozen=True)
 class _Form:
-    """One static int8 form: which rule, which options, whether biases are corrected."""
+    """One static int8 form: which rule, which options."""
 
     observer: str
     options: InsertQdq
-    means: bool = False
 
     @property
     def name(self) -> str:
         words = ["int8", self.observer]
-        if self.means:
-            words.append("bias-corrected")
         if self.options.mse_weights:
             words.append("mse-weights")
         if not self.options.float_stem:
@@ -63,6 +62,8 @@ class Search:
         self._judge = judge
         self._tell = settings.progress
         self._max_drop = settings.max_drop
+        self._digests: dict[str, str] = {}
+        self._names: dict[_Form, str] = {}
         self.judged: dict[str, Judged] = {}
 
     def static(self) -> None:
@@ -73,8 +74,12 @@ class Search:
         ]
         if not scored:
             return
-        best, found = max(scored, key=lambda item: _score(item[1][1]))
-        best = self._refine(best, found)
+        # The metric of few samples would choose by chance here; the closest outputs will serve any metric.
+        best, found = max(scored, key=lambda item: item[1][1].sqnr_db)
+        weights = replace(best, options=replace(best.options, mse_weights=True))
+        tried = self._try(weights)
+        if tried is not None and tried[1].sqnr_db > found[1].sqnr_db:
+            best = weights
         self._variants(best)
         if not self._comfortable(best):
             self._relax(best)
@@ -87,17 +92,15 @@ class Search:
 
     def _comfortable(self, form: _Form) -> bool:
         """Whether the form is accepted, for good reasons, and close enough for data that was not seen."""
-        judgement = distrust(self.judged, self._max_drop)[form.name][1]
+        name = self._name(form)
+        if name is None:
+            return False
+        judgement = distrust(self.judged, self._max_drop)[name][1]
         return judgement.accepted and judgement.sqnr_db >= COMFORT_DB
 
-    def _refine(self, best: _Form, found: Judged) -> _Form:
-        """Keep each refinement that brings the outputs closer."""
-        for refine in (_with_mse_weights, _with_corrected_biases):
-            form = refine(best)
-            tried = self._try(form)
-            if tried is not None and _score(tried[1]) > _score(found[1]):
-                best, found = form, tried
-        return best
+    def _name(self, form: _Form) -> str | None:
+        """The name a form was judged under: its own, or that of an earlier one with the same bytes."""
+        return self._names.get(form)
 
     def _variants(self, best: _Form) -> None:
         """The stem and the tail in int8 as well: faster on some models, less accurate on others."""
@@ -114,8 +117,9 @@ class Search:
         count = 1
         while count <= len(nodes) // 2:
             form = replace(best, options=replace(best.options, exclude=tuple(ranked[:count])))
-            if self._try(form) is not None:
-                accepted = distrust(self.judged, self._max_drop)[form.name][1].accepted
+            name = None if self._try(form) is None else self._name(form)
+            if name is not None:
+                accepted = distrust(self.judged, self._max_drop)[name][1].accepted
                 if self._comfortable(form) or (accepted and count >= ENOUGH_EXCLUDED):
                     return
             count *= 2
@@ -139,7 +143,7 @@ class Search:
 
     def _make(self, form: _Form, name: str) -> Candidate | None:
         try:
-            return self._workshop.static(name, form.observer, form.options, means=form.means)
+            return self._workshop.static(name, form.observer, form.options)
         except DataError:
             raise
         except TersorError as error:
@@ -147,22 +151,13 @@ class Search:
             return None
 
     def _try(self, form: _Form) -> Judged | None:
-        if form.name in self.judged:
-            return self.judged[form.name]
+        if form in self._names:
+            return self.judged[self._names[form]]
         made = self._make(form, form.name)
         if made is None:
             return None
-        self.judged[form.name] = (made, self._judge.judge(made))
-        return self.judged[form.name]
-
-
-def _with_mse_weights(form: _Form) -> _Form:
-    return replace(form, options=replace(form.options, mse_weights=True))
-
-
-def _with_corrected_biases(form: _Form) -> _Form:
-    return replace(form, means=True)
-
-
-def _score(judgement: Judgement) -> tuple[bool, float]:
-    return (judgement.accepted, judgement.sqnr_db)
+        digest = hash_files([made.path])
+        name = self._names[form] = self._digests.setdefault(digest, form.name)
+        if name not in self.judged:
+            self.judged[name] = (made, self._judge.judge(made))
+        return self.judged[name]

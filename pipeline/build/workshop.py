@@ -86,18 +86,16 @@ class Workshop:
         """What full int8 would do with each linear node, by the min-max ranges."""
         return plan(self.ready_model(), self._ranges("minmax")).decisions
 
-    def static(self, name: str, observer: str, options: InsertQdq, *, means: bool = False) -> Candidate:
-        """Static int8: Q/DQ with ranges chosen by one rule.
+    def static(self, name: str, observer: str, options: InsertQdq) -> Candidate:
+        """Static int8: Q/DQ with ranges chosen by one rule, biases corrected by the means of the data.
 
         Args:
             name: of the candidate.
             observer: see `calibration.observers.observer`.
             options: the pass with its options.
-            means: correct biases by the means of the float model's channels.
         """
-        context = Context(seed=self.settings.seed, facts={RANGES: self._ranges(observer)})
-        if means:
-            context.facts[MEANS] = self._channel_means()
+        facts = {RANGES: self._ranges(observer), MEANS: self._channel_means()}
+        context = Context(seed=self.settings.seed, facts=facts)
         pipeline = Pipeline((spec_of(options),))
         made = self._make(name, self._ready_path(), pipeline, context, infer=True)
         return replace(made, pipeline=self._whole(pipeline), observer=observer, quantized=True)
