@@ -106,7 +106,7 @@ def pick(
     elif winner == fastest:
         why = f"{winner}: {_speed(running[winner])}, the fastest that keeps within the limits"
     else:
-        why = f"{winner}: {_speed(running[winner])}, and closer to it than {fastest}: {_speed(running[fastest])}"
+        why = f"{winner}: {_speed(running[winner])}, closer than {fastest}, which is the fastest"
     return judged[winner][0], why + _others(judged, times, original)
 
 
