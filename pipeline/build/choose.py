@@ -15,6 +15,7 @@ ALIKE_DB = 3.0  # candidates whose outputs are alike in closeness
 TIE = 0.02  # candidates this close in time are told apart by accuracy
 PRICE_PER_DB = 0.02  # the part of the speed that is given for each dB the fastest lacks to be comfortable
 MOST_PRICE = 0.25
+ROUNDING_DB = 60.0  # outputs closer than this differ by rounding only
 NOISE = 0.01  # how much slower than the original a candidate may look and still count as not slower
 
 Times = Mapping[int, Mapping[str, Latency]]
@@ -115,7 +116,8 @@ def _speed(time: float) -> str:
 
 
 def _accuracy(judgement: Judgement) -> float:
-    return judgement.sqnr_db
+    """Closeness in dB, as far as it matters: beyond rounding, one is as good as the other."""
+    return min(judgement.sqnr_db, ROUNDING_DB)
 
 
 def _others(judged: Mapping[str, Judged], times: Times, original: str) -> str:
