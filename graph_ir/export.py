@@ -16,7 +16,7 @@ from google.protobuf.message import EncodeError
 from .errors import ModelError, one_line
 from .files import atomic_files, atomic_write, gc_paused
 from .fingerprint import fingerprint
-from .guard import after_export
+from .guard import after_export, quiet
 from .ops import INFERRED, ORIGINS, walk_graphs, walk_nodes
 
 MAX_PROTO_BYTES = 2**31 - 2**24  # protobuf's limit, less room for the graph itself
@@ -46,7 +46,7 @@ def to_proto(model: ir.Model, *, provenance: bool = False) -> onnx.ModelProto:
     """
     hidden: list[tuple[ir.Value, ir.TypeProtocol | None, ir.Shape | None]] = []
     stamped: list[ir.Node] = []
-    with gc_paused():
+    with quiet(), gc_paused():
         try:
             # Types that were inferred, or only repeat an initializer's own, do not belong in the file.
             for value in _redundantly_typed(model):

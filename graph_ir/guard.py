@@ -7,7 +7,9 @@ initializers; it cannot hold map types or sparse-tensor attributes. Measured in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
@@ -25,6 +27,18 @@ TRAINING_INFO = "tersor.training_info"
 def notes(model: ir.Model) -> list[str]:
     """What was changed or left alone on import, a line each (in memory only)."""
     return cast("list[str]", model.meta.setdefault(NOTES, []))
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Keep onnx-ir from logging what is raised as an error, or written as it was."""
+    logger = logging.getLogger("onnx_ir.serde")
+    was_off = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = was_off
 
 
 def before_import(proto: onnx.ModelProto) -> list[str]:

@@ -7,10 +7,8 @@ a fault of the pass. The garbage collector is paused while many objects are made
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -23,7 +21,7 @@ from .data_check import check_external, check_tensors
 from .errors import ModelError, UnsupportedModelError, VerifyError, one_line
 from .export import MAX_PROTO_BYTES, TEXT_FORMATS, save, to_proto, weight_bytes
 from .files import atomic_write, gc_paused
-from .guard import after_import, before_import, import_domains, rename_shadows
+from .guard import after_import, before_import, import_domains, quiet, rename_shadows
 from .ops import INFERRED, has_subgraph, label, subgraphs, walk_graphs
 from .verify import verify
 
@@ -67,9 +65,11 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         size = file.stat().st_size
         if size == 0:
             raise ModelError(f"{str(file)!r} is empty")
-        proto = onnx.load_model(
-            str(file), format=TEXT_FORMATS.get(file.suffix, "protobuf"), load_external_data=False
-        )
+        kind = TEXT_FORMATS.get(file.suffix, "protobuf")
+        if kind == "onnxtxt":  # onnx.load_model warns that this format is young
+            proto = onnx.parser.parse_model(file.read_text(encoding="utf-8"))
+        else:
+            proto = onnx.load_model(str(file), format=kind, load_external_data=False)
     except OSError as error:
         raise ModelError(f"cannot read {str(file)!r}: {error.strerror}") from error
     except (DecodeError, JsonError, TextError, ValueError, onnx.parser.ParseError) as error:
@@ -95,7 +95,7 @@ def from_proto(proto: onnx.ModelProto, base_dir: str | None = None, *, name: str
         ModelError: when the graph is not valid, or holds what the IR cannot keep.
     """
     try:
-        with _quiet(), gc_paused():
+        with quiet(), gc_paused():
             found = before_import(proto)
             model = ir.serde.deserialize_model(proto)
     except UnsupportedModelError as error:
@@ -120,18 +120,6 @@ def from_proto(proto: onnx.ModelProto, base_dir: str | None = None, *, name: str
     except (VerifyError, ValueError, TypeError) as error:
         raise ModelError(f"{name!r} is not a valid ONNX graph: {one_line(error, 240)}") from error
     return model
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Keep onnx-ir from logging what is raised as an error a moment later."""
-    logger = logging.getLogger("onnx_ir.serde")
-    was_off = logger.disabled
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = was_off
 
 
 def _check_sorted(graph: ir.Graph, name: str, found: list[str]) -> None:
