@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names in use, and which outermost graph holds each body; built once, then kept up by the Rewriter."""
+"""Names and operators in use, and which outermost graph holds each body; built once, kept up by the Rewriter."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import onnx_ir as ir
 
@@ -13,6 +15,10 @@ class Names:
 
     Args:
         model: as it stands; what is added later must be named through this object.
+
+    Attributes:
+        operators: how often each operator type occurs, of whatever domain; never too few.
+        changes: how often names were taken or freed.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -21,6 +27,8 @@ class Names:
         self._values: set[str] = set()
         self._nodes: set[str] = set()
         self._numbers: dict[str, int] = {}
+        self.operators: Counter[str] = Counter()
+        self.changes = 0
         outermost = model.graph
         for graph in walk_graphs(model):
             if graph in self._functions:
@@ -30,11 +38,13 @@ class Names:
             self._values.update(graph.initializers)
             self._values.update(o.name for node in graph for o in node.outputs if o.name)
             self._nodes.update(node.name for node in graph if node.name)
+            self.operators.update(node.op_type for node in graph)
 
     def adopt(self, graph: ir.Graph, outermost: ir.Graph) -> None:
-        """Count a graph and its bodies as part of an outermost one."""
+        """Count a graph and its bodies, newly made, as part of an outermost one."""
         for inner in graphs_within(graph):
             self._owners[inner] = outermost
+            self.operators.update(node.op_type for node in inner)
 
     def outermost(self, graph: ir.Graph) -> ir.Graph:
         """The main graph or the function's graph that holds this one."""
@@ -52,20 +62,28 @@ class Names:
         """The same for a node."""
         return self._fresh(self._nodes, hint)
 
+    def add_node(self, op_type: str, hint: str) -> str:
+        """A name for a node that is made now."""
+        self.operators[op_type] += 1
+        return self.fresh_node(hint)
+
     def _fresh(self, taken: set[str], base: str) -> str:
         name = base
         while name in taken:  # a number is never tried twice, so this stays linear
             self._numbers[base] = self._numbers.get(base, 0) + 1
             name = f"{base}_{self._numbers[base]}"
         taken.add(name)
+        self.changes += 1
         return name
 
     def free_value(self, name: str | None) -> None:
         """Let a value's name be used again."""
         self._values.discard(name or "")
+        self.changes += 1
 
     def free_node(self, node: ir.Node) -> None:
         """Let the names of a removed node and its outputs be used again."""
         self._nodes.discard(node.name or "")
+        self.operators[node.op_type] -= 1
         for output in node.outputs:
             self.free_value(output.name)

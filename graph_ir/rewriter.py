@@ -31,18 +31,29 @@ class Rewriter:
         model: the model; edited in place.
         allow: asked before each named rewrite with (rule name, root node); False skips it (bisection).
         on_node: told of each node that was made, or whose inputs or uses changed (the driver's worklist).
+        names: of this model, kept up from one Rewriter to the next; made when needed if None.
+
+    Attributes:
+        edits: how many were made.
+        released: values that lost their last reader with a node that was erased (they may have others since).
     """
 
     def __init__(
-        self, model: ir.Model, *, allow: Allow | None = None, on_node: Callable[[ir.Node], None] | None = None
+        self,
+        model: ir.Model,
+        *,
+        allow: Allow | None = None,
+        on_node: Callable[[ir.Node], None] | None = None,
+        names: Names | None = None,
     ) -> None:
         self.model = model
         self.edits = 0
         self.on_node = on_node
         self._allow = allow
         self._origins: tuple[str, ...] = ()
-        self._known: Names | None = None
+        self._known = names
         self._fresh: set[ir.Value] = set()
+        self.released: dict[ir.Value, None] = {}
 
     # -- names and scopes ---------------------------------------------------------------------------------
 
@@ -52,13 +63,13 @@ class Rewriter:
             self._known = Names(self.model)
         return self._known
 
-    def forget(self) -> None:
-        """Drop the index of names and scopes; call after bodies or functions were added or removed."""
-        self._known = None
-
     def adopt(self, graph: ir.Graph, near: ir.Node) -> None:
-        """Index a graph and its bodies as part of the one that holds `near`; naming is up to the caller."""
+        """Index a new graph and its bodies as part of the one that holds `near`; naming is up to the caller."""
         self._names.adopt(graph, self._names.outermost(_graph_of(near)))
+
+    def occurs(self, op_type: str) -> bool:
+        """Whether there may be nodes of the operator type in the model; False is certain."""
+        return self._names.operators[op_type] > 0
 
     def fresh_name(self, hint: str) -> str:
         """A value name used nowhere in the model: the hint itself, or the hint with a number."""
@@ -153,7 +164,7 @@ class Rewriter:
             outputs=[
                 ir.Value(name=self.fresh_name(hint if i == 0 else f"{hint}_{i}")) for i in range(outputs)
             ],
-            name=self.fresh_node_name(hint),
+            name=self._names.add_node(op_type, hint),
         )
         _graph_of(before).insert_before(before, made)
         if self._origins:
@@ -277,6 +288,8 @@ class Rewriter:
             if value is None:
                 continue
             node.replace_input_with(index, None)
+            if not value.uses():
+                self.released[value] = None
             if (producer := value.producer()) is not None:
                 self._tell(producer)
 

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from ..graph_ir import Model, Node, Rewriter
+from ..graph_ir.names import Names
 from ..graph_ir.rewriter import Allow
 
 
@@ -43,6 +44,7 @@ class Context:
         misses: per (rule, reason), how often a match was declined.
         allow: asked before each single rewrite (bisection); None allows all.
         notes: lines for the report: what was left alone, and why.
+        names: what Rewriters of this run share; the manager sets it, and None lets each make its own.
     """
 
     seed: int = 0
@@ -51,10 +53,11 @@ class Context:
     misses: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     allow: Allow | None = None
     notes: list[str] = field(default_factory=list[str])
+    names: Names | None = None
 
     def rewriter(self, model: Model, on_node: Callable[[Node], None] | None = None) -> Rewriter:
         """The door for edits, with this run's bisection limit."""
-        return Rewriter(model, allow=self.allow, on_node=on_node)
+        return Rewriter(model, allow=self.allow, on_node=on_node, names=self.names)
 
     def note(self, text: str) -> None:
         """Add a line to the report once."""

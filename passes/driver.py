@@ -10,50 +10,78 @@ from ..graph_ir import Model, Node, Rewriter, UsageError
 from ..graph_ir.ops import is_standard, label, walk_graphs
 from .base import Context
 from .matching import match
-from .pattern import Match, Miss, Rule
+from .pattern import Match, Miss, Rule, may_match
 
 MAX_REWRITES_PER_NODE = 16
 
 
-def apply_rules(model: Model, ctx: Context, rules: Sequence[Rule]) -> bool:
+def apply_rules(model: Model, ctx: Context, rules: Sequence[Rule], rewriter: Rewriter | None = None) -> bool:
     """Apply rules until nothing changes; True if anything did.
 
     Nodes are visited in topological order; after a rewrite, the nodes it touched are visited again. Time is
-    linear in nodes plus rewrites.
+    linear in nodes plus rewrites; a rule whose operators do not occur in the model costs nothing.
+
+    Args:
+        model: edited in place.
+        ctx: counters and misses are added to.
+        rules: tried in this order at each node.
+        rewriter: a new one to edit through, for who wants to ask it afterwards; one of its own when None.
 
     Raises:
         UsageError: when rules undo each other for ever; names the rule.
     """
-    index: dict[str, list[Rule]] = {}
-    for rule in rules:
-        for op_type in rule.root.op_types:
-            index.setdefault(op_type, []).append(rule)
-    queue: deque[Node] = deque()
-    queued: set[Node] = set()
+    work = _Worklist()
+    if rewriter is None:
+        rewriter = ctx.rewriter(model)
+    rewriter.on_node = work.add
+    while work.take_up([rule for rule in rules if may_match(rule.root, rewriter.occurs)], model):
+        work.drain(rewriter, ctx)
+    return rewriter.edits > 0
 
-    def enqueue(node: Node) -> None:
-        if node.op_type in index and node not in queued:
-            queued.add(node)
-            queue.append(node)
 
-    for graph in walk_graphs(model):
-        for node in graph:
-            enqueue(node)
-    rewriter = ctx.rewriter(model, on_node=enqueue)
-    before = rewriter.edits
-    budget = MAX_REWRITES_PER_NODE * (len(queue) + 100)
-    while queue:
-        node = queue.popleft()
-        queued.discard(node)
-        if node.graph is None or not is_standard(node):
-            continue
-        for rule in index[node.op_type]:
-            if _apply(rule, node, rewriter, ctx):
-                budget -= 1
-                if budget < 0:
-                    raise UsageError(f"rule {rule.name} fires for ever, last at node {label(node)!r}")
-                break
-    return rewriter.edits != before
+class _Worklist:
+    """Nodes to visit, and the rules to try on them by the root's operator."""
+
+    def __init__(self) -> None:
+        self._rules: list[Rule] = []
+        self._index: dict[str, list[Rule]] = {}
+        self._queue: deque[Node] = deque()
+        self._queued: set[Node] = set()
+
+    def add(self, node: Node) -> None:
+        """Have a node visited, if any rule starts at its operator."""
+        if node.op_type in self._index and node not in self._queued:
+            self._queued.add(node)
+            self._queue.append(node)
+
+    def take_up(self, rules: list[Rule], model: Model) -> bool:
+        """Have all nodes visited with these rules; False if none is new (operators may have come up)."""
+        if all(rule in self._rules for rule in rules):
+            return False
+        self._rules = rules
+        self._index.clear()
+        for rule in rules:
+            for op_type in rule.root.op_types:
+                self._index.setdefault(op_type, []).append(rule)
+        for graph in walk_graphs(model):
+            for node in graph:
+                self.add(node)
+        return True
+
+    def drain(self, rewriter: Rewriter, ctx: Context) -> None:
+        """Visit nodes until none is left; see `apply_rules`."""
+        budget = MAX_REWRITES_PER_NODE * (len(self._queue) + 100)
+        while self._queue:
+            node = self._queue.popleft()
+            self._queued.discard(node)
+            if node.graph is None or not is_standard(node):
+                continue
+            for rule in self._index[node.op_type]:
+                if _apply(rule, node, rewriter, ctx):
+                    budget -= 1
+                    if budget < 0:
+                        raise UsageError(f"rule {rule.name} fires for ever, last at node {label(node)!r}")
+                    break
 
 
 def _apply(rule: Rule, node: Node, rewriter: Rewriter, ctx: Context) -> bool:

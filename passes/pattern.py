@@ -11,7 +11,7 @@ root is reached from the first through `Value.uses()`, never by search.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -89,6 +89,20 @@ def commute(op_types: str | Sequence[str], left: Pattern, right: Pattern) -> Op:
     """A two-operand node whose operands may stand in either order."""
     kinds = (op_types,) if isinstance(op_types, str) else tuple(op_types)
     return Op(kinds, (left, right), commutes=True)
+
+
+def may_match(pattern: Pattern, occurs: Callable[[str], bool]) -> bool:
+    """Whether the pattern can match anywhere in a model of which only the operators are known.
+
+    Args:
+        pattern: any pattern.
+        occurs: whether an operator type may occur in the model.
+    """
+    if isinstance(pattern, Either):
+        return any(may_match(option, occurs) for option in pattern.options)
+    if isinstance(pattern, Op):
+        return any(map(occurs, pattern.op_types)) and all(may_match(p, occurs) for p in pattern.inputs)
+    return True
 
 
 def var(name: str) -> Var:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..graph_ir import Model, UsageError, VerifyError
+from ..graph_ir.names import Names
 from ..passes import catalog
 from ..passes.base import Context, Pass, Property
 from .instrument import Instrument, Outcome, Step
@@ -46,7 +47,11 @@ def run(
     state = _Run(model, Context() if ctx is None else ctx, tuple(instruments))
     for instrument in instruments:
         instrument.begin(pipeline, model, state.ctx)
-    state.elements(pipeline, (), ())
+    state.ctx.names = Names(model)
+    try:
+        state.elements(pipeline, (), ())
+    finally:
+        state.ctx.names = None
     for instrument in reversed(state.instruments):
         instrument.end(model)
     return Result(state.ran, state.version, state.spared)
@@ -92,7 +97,11 @@ class _Run:
             instrument.before(step, self.model)
         counters, misses = self.ctx.counters.copy(), self.ctx.misses.copy()
         try:
+            names = self.ctx.names
+            known = 0 if names is None else names.changes
             changed = spec.pass_.run(self.model, self.ctx)
+            if changed and names is not None and names.changes == known:
+                self.ctx.names = Names(self.model)  # it may have edited by other doors than the Rewriter
             self.version += changed
             if not changed:
                 self.idle[spec.pass_] = self.version

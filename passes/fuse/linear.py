@@ -267,7 +267,8 @@ def channels(array: Array, axis: int, count: int, least_rank: int) -> Wide | Non
     for i in range(-array.ndim, 0):
         if array.shape[i] != 1 and (i != axis or array.shape[i] != count):
             return None
-    return np.ascontiguousarray(np.broadcast_to(wide(array).reshape(-1), (count,)))
+    flat = wide(array).reshape(-1)
+    return flat if flat.size == count else np.full(count, flat[0])
 
 
 def channels_of_input(array: Array, x: Value, linear: Linear) -> Wide | Miss:

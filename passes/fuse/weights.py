@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...graph_ir import DataType, Model, Node, Value
-from ...graph_ir.ops import is_op, walk_graphs
+from ...graph_ir import DataType, Model, Node, is_constant
 from ..base import Context
 from ..driver import apply_rules
 from ..pattern import Rule
@@ -18,43 +17,30 @@ from ..pattern import Rule
 Array = NDArray[Any]
 Wide = NDArray[np.float64]
 
-# (unit of rounding relative to one, smallest normal number) of the types a fold computes with
+# (unit of rounding relative to one, smallest normal number, largest number) of the types a fold computes with
 _PRECISION = {
-    DataType.BFLOAT16: (2.0**-7, 2.0**-126),
-    DataType.FLOAT16: (2.0**-10, 2.0**-14),
-    DataType.FLOAT: (2.0**-23, 2.0**-126),
-    DataType.DOUBLE: (2.0**-52, 2.0**-1022),
+    DataType.BFLOAT16: (2.0**-7, 2.0**-126, (2 - 2.0**-7) * 2.0**127),
+    DataType.FLOAT16: (2.0**-10, 2.0**-14, (2 - 2.0**-10) * 2.0**15),
+    DataType.FLOAT: (2.0**-23, 2.0**-126, (2 - 2.0**-23) * 2.0**127),
+    DataType.DOUBLE: (2.0**-52, 2.0**-1022, (2 - 2.0**-52) * 2.0**1023),
 }
 FLOATS = frozenset(_PRECISION)
 
 
 def fold_weights(model: Model, ctx: Context, rules: Sequence[Rule]) -> bool:
     """Apply rules that replace weights by folded copies; drop the constants that lost their last reader."""
-    unread = set(_unread(model))
-    if not apply_rules(model, ctx, rules):
-        return False
     rewriter = ctx.rewriter(model)
-    for value in _unread(model):
-        if value in unread:
+    if not apply_rules(model, ctx, rules, rewriter):
+        return False
+    for value in list(rewriter.released):
+        if value.uses() or value.is_graph_output() or not is_constant(value):
             continue
         producer = value.producer()
-        if producer is not None:
-            rewriter.erase(producer)
-        else:
+        if producer is None:
             rewriter.drop_initializer(value)
+        elif producer.graph is not None:
+            rewriter.erase(producer)
     return True
-
-
-def _unread(model: Model) -> list[Value]:
-    found: list[Value] = []
-    for graph in walk_graphs(model):
-        made = (node.outputs[0] for node in graph if is_op(node, "Constant"))
-        found += [v for v in (*graph.initializers.values(), *made) if _idle(v)]
-    return found
-
-
-def _idle(value: Value) -> bool:
-    return not (value.uses() or value.is_graph_output() or value.is_graph_input())
 
 
 def wide(array: Array) -> Wide:
@@ -75,12 +61,15 @@ def rounded(rows: Wide, like: Array, dtype: DataType, beside: Wide) -> Array | N
         dtype: the same, as the model names it.
         beside: float64 [channels], what is added to each row's sum.
     """
-    unit, tiny = _PRECISION[dtype]
+    unit, tiny, most = _PRECISION[dtype]
+    size = np.abs(rows).reshape(rows.shape[0], -1)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         result = rows.astype(like.dtype)
-    if not np.isfinite(wide(result)).all():
+    # Comparisons with NaN are false: both lead to the exact question.
+    if not size.max(initial=0.0) <= most and not np.isfinite(wide(result)).all():
         return None
-    size = np.abs(rows).reshape(rows.shape[0], -1)
+    if size.min(initial=tiny) >= tiny:
+        return result
     largest = np.maximum(np.max(size, axis=1, initial=0.0), np.abs(beside))
     matters = size > unit * largest.reshape(-1, 1)
     if (matters & (size < tiny)).any():
