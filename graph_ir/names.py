@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names and operators in use, and which outermost graph holds each body; built once, kept up by the Rewriter."""
+"""Names and operators in use, and which outermost graph holds each body; kept up by the Rewriter."""
 
 from __future__ import annotations
 

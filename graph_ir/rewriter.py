@@ -64,7 +64,7 @@ class Rewriter:
         return self._known
 
     def adopt(self, graph: ir.Graph, near: ir.Node) -> None:
-        """Index a new graph and its bodies as part of the one that holds `near`; naming is up to the caller."""
+        """Index a new graph and its bodies as part of the one that holds `near`; the caller names."""
         self._names.adopt(graph, self._names.outermost(_graph_of(near)))
 
     def occurs(self, op_type: str) -> bool:
