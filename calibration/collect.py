@@ -30,6 +30,10 @@ _SENTINEL = 1e9  # magnitude that masks use instead of infinity; a step of 8 bit
 Progress = Callable[[int, "int | None"], None]
 
 
+class UnobservableError(DataError):
+    """A value inside the model cannot be measured (NaN, say), though the feed itself is fine."""
+
+
 @dataclass(frozen=True)
 class Histograms:
     """One histogram per value, all from the same feeds.
@@ -181,7 +185,7 @@ def visit(
                 try:
                     action(name, _tensor(found.pop(name)))
                 except DataError as error:
-                    raise DataError(f"sample {index}, value {name!r}: {error}") from error
+                    raise UnobservableError(f"sample {index}, value {name!r}: {error}") from error
             if progress is not None:
                 seen = (number or samples or 0) * done + index + 1
                 progress(seen, None if number is None else number * len(groups))

@@ -17,6 +17,7 @@ from ...backends.onnxruntime.cpu import usable_cores
 from ...backends.onnxruntime.latency import Latency, measure, session_runners
 from ...backends.onnxruntime.runtime_check import MismatchError, check_concurrency
 from ...backends.onnxruntime.session import OrtSession
+from ...calibration.collect import UnobservableError
 from ...calibration.data import Feeds, open_feeds
 from ...graph_ir import (
     DataError,
@@ -93,7 +94,10 @@ def _search(
     elif feeds is not None and workshop.int8_ready is not None:
         workshop.calibrate_with(feeds)
         search = Search(workshop, judge, settings)
-        search.static()
+        try:
+            search.static()
+        except UnobservableError as error:
+            notes_.append(f"no static int8: {error}")
         search.dynamic()
         judged |= distrust(search.judged, settings.max_drop)
     elif feeds is None:
@@ -110,7 +114,7 @@ def _search(
         winner, why = pick(judged, times, original.name)
         proof = _prove(winner, judging, bindings, settings)
     if proof.failure:
-        notes_.append(f"not mended, for it is the original's own: {proof.failure}")
+        notes_.append(f"the original itself does not repeat its answers: {proof.failure}")
     if not judging:
         notes_.append("no feed could be drawn that the model runs on, so nothing was timed; give --data")
         if judged["float"][1].accepted:
@@ -146,7 +150,7 @@ def _times(
     """Latency of the accepted candidates, one thread and all, each side by side in one run."""
     accepted = [(c, j) for c, j in judged.values() if j.accepted]
     first = [item for item in accepted if item[0].name in ("original", "float")]
-    rest = sorted((i for i in accepted if i not in first), key=lambda item: -item[1].sqnr_db)
+    rest = sorted((i for i in accepted if i not in first), key=lambda item: -item[1].closeness_db)
     models = {c.name: (c.path, c.config) for c, _ in (*first, *rest[: MOST_TIMED - len(first)])}
     times: dict[int, Mapping[str, Latency]] = {}
     for threads in sorted({1, usable_cores()}):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,10 @@ class Workshop:
         """What full int8 would do with each linear node, by the min-max ranges."""
         return plan(self.ready_model(), self._ranges("minmax")).decisions
 
-    def static(self, name: str, observer: str, options: InsertQdq) -> Candidate:
+    def static(self, name: str, observer: str, options: InsertQdq) -> Candidate | None:
         """Static int8: Q/DQ with ranges chosen by one rule, biases corrected by the means of the data.
+
+        None when there is nothing to quantize.
 
         Args:
             name: of the candidate.
@@ -97,8 +98,13 @@ class Workshop:
         facts = {RANGES: self._ranges(observer), MEANS: self._channel_means()}
         context = Context(seed=self.settings.seed, facts=facts)
         pipeline = Pipeline((spec_of(options),))
-        made = self._make(name, self._ready_path(), pipeline, context, infer=True)
-        return replace(made, pipeline=self._whole(pipeline), observer=observer, quantized=True)
+        model = self.ready_model()
+        if not manager.run(pipeline, model, context, [Verify()]).changed:
+            return None
+        self.notes += [note for note in context.notes if note not in self.notes]
+        path = self._path(name)
+        save(model, path)
+        return Candidate(name, path, self._whole(pipeline), observer, quantized=True)
 
     def dynamic(self, name: str) -> Candidate | None:
         """Dynamic int8 of the linear layers; None when there are none worth it."""
@@ -160,12 +166,8 @@ class Workshop:
     def _path(self, name: str) -> Path:
         return self.work / (name.replace(" ", "-").replace("/", "-") + ".onnx")
 
-    def _make(
-        self, name: str, source: Path, pipeline: Pipeline, context: Context, *, infer: bool = False
-    ) -> Candidate:
+    def _make(self, name: str, source: Path, pipeline: Pipeline, context: Context) -> Candidate:
         model = load(source)
-        if infer:
-            manager.run(parse("infer-shapes"), model)
         manager.run(pipeline, model, context, [Verify()])
         self.notes += [note for note in context.notes if note not in self.notes]
         path = self._path(name)
