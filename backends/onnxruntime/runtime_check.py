@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,8 @@ class Tolerance:
 
     Attributes:
         steps: quantization steps allowed, for integer outputs and for outputs in `step_of`.
-        rounding: part of the output's largest magnitude allowed on other float outputs.
+        rounding: part of the output's largest magnitude allowed on other float outputs; at least 4 units in
+            the last place of their type.
         step_of: size of one step by output name (see `output_steps`).
     """
 
@@ -56,8 +57,22 @@ class Tolerance:
     rounding: float = 1e-5
     step_of: Mapping[str, float] = field(default_factory=dict[str, float])
 
-    def excess(self, name: str, got: NDArray[Any], want: NDArray[Any]) -> str:
-        """What is wrong with an output; empty when it is close enough (NaN matches NaN)."""
+    def excess(self, name: str, got: object, want: object) -> str:
+        """What is wrong with an output; empty when it is close enough (NaN matches NaN).
+
+        Sequences are compared item by item; what is neither that nor an array has to be equal.
+        """
+        if isinstance(got, list) and isinstance(want, list):
+            left, right = cast("list[object]", got), cast("list[object]", want)
+            if len(left) != len(right):
+                return f"has {len(left)} items instead of {len(right)}"
+            wrong = (self.excess(name, a, b) for a, b in zip(left, right, strict=True))
+            return next((text for text in wrong if text), "")
+        if isinstance(got, np.ndarray) and isinstance(want, np.ndarray):
+            return self._array_excess(name, cast("NDArray[Any]", got), cast("NDArray[Any]", want))
+        return "" if got == want else "differs"
+
+    def _array_excess(self, name: str, got: NDArray[Any], want: NDArray[Any]) -> str:
         if got.shape != want.shape or got.dtype != want.dtype:
             return f"is {got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
         if np.array_equal(got, want) or want.size == 0:
@@ -67,14 +82,16 @@ class Tolerance:
         a, b = got.astype(np.float64), want.astype(np.float64)
         if not np.array_equal(np.isnan(a), np.isnan(b)):
             return "has NaN in other places"
-        worst = float(np.nanmax(np.abs(np.where(a == b, 0.0, a - b))))
+        same = (a == b) | np.isnan(b)
+        worst = float(np.max(np.abs(np.where(same, 0.0, a - np.where(same, 0.0, b)))))
         step = 1.0 if want.dtype.kind in "iu" else self.step_of.get(name)
         if step is not None:
             limit = self.steps * step * (1 + 1e-6)
             return "" if worst <= limit else f"is off by {worst / step:.3g} quantization steps"
         finite = b[np.isfinite(b)]
         scale = float(np.max(np.abs(finite))) if finite.size else 0.0
-        return "" if worst <= self.rounding * scale else f"is off by {worst:.3g} (largest value {scale:.3g})"
+        rounding = max(self.rounding, 4 * float(np.finfo(want.dtype).eps))  # a few units of a half, say
+        return "" if worst <= rounding * scale else f"is off by {worst:.3g} (largest value {scale:.3g})"
 
 
 @dataclass(frozen=True)
