@@ -99,6 +99,8 @@ def _search(
         except UnobservableError as error:
             notes_.append(f"no static int8: {error}")
         search.dynamic()
+        if not search.judged:
+            notes_.append("no int8: the model has no node that can be quantized")
         judged |= distrust(search.judged, settings.max_drop)
     elif feeds is None:
         notes_.append(
