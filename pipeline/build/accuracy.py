@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,8 +20,9 @@ from .result import Candidate, Judgement
 from .settings import BuildSettings
 
 QUICK = 4  # feeds of a quick look
-COMFORT_DB = 25.0  # above this an output is so close that data not seen will hardly tell
+COMFORT_DB = 30.0  # above this an output is so close that data not seen will hardly tell
 
+_LEAST_VARYING = 1e-9  # an output that is the same for all feeds has nothing to tell apart
 _NUMBERS = "biuf"  # numpy's kinds of what has a distance
 
 Metric = Callable[[Callable[[Feed], list[Any]]], float]
@@ -46,6 +48,10 @@ class Judge:
         with OrtSession(original.path, original.config) as session:
             self._names = [port.name for port in session.outputs]
             self._answers = [session.run(feed) for feed in feeds]
+            self._constant_db = {
+                name: constant_db([answers[i] for answers in self._answers])
+                for i, name in enumerate(self._names)
+            }
             self.reference = self._score(session)
 
     def judge(self, candidate: Candidate) -> Judgement:
@@ -66,7 +72,7 @@ class Judge:
             reason = one_line(error).replace(str(candidate.path), "the candidate")
             return Judgement(False, reason, None, None, {})
         fidelity = {name: total.result() for name, total in totals.items() if total.count}
-        return self._decide(score, fidelity, unlike)
+        return replace(self._decide(score, fidelity, unlike), constant_db=self._constant_db)
 
     def quick(self, candidate: Candidate) -> float:
         """The worst output's signal-to-noise ratio in dB over a few feeds, without the metric.
@@ -122,6 +128,24 @@ class Judge:
             reason = f"output {worst[0]!r} has {worst[1].sqnr_db:.1f} dB, allowed {limit:.1f} dB"
             return Judgement(False, reason, None, None, fidelity)
         return Judgement(True, "", None, None, fidelity)
+
+
+def constant_db(answers: Sequence[object]) -> float:
+    """Power of an output over the power of what differs between feeds, in dB; 0 where that cannot be told.
+
+    Args:
+        answers: the output for each feed; all of one shape, or there is nothing to tell.
+    """
+    given = [np.asarray(a) for a in answers if isinstance(a, np.ndarray)]
+    arrays: list[NDArray[np.float64]] = [a.astype(np.float64) for a in given if a.dtype.kind == "f"]
+    if len(arrays) < 2 or len(arrays) != len(answers) or any(a.shape != arrays[0].shape for a in arrays):
+        return 0.0
+    mean = sum(arrays, np.zeros(arrays[0].shape)) / len(arrays)
+    power = sum(float(np.square(a).sum()) for a in arrays)
+    varying = power - len(arrays) * float(np.square(mean).sum())
+    if not math.isfinite(power) or varying <= power * _LEAST_VARYING:
+        return 0.0
+    return 10 * math.log10(power / varying)
 
 
 def relative_drop(reference: float, score: float) -> float:

@@ -59,7 +59,9 @@ def distrust(judged: Mapping[str, Judged], max_drop: float) -> dict[str, Judged]
         drops = [
             other.drop
             for peer, other in judged.values()
-            if peer.quantized and other.drop is not None and _alike(other.sqnr_db, judgement.sqnr_db)
+            if peer.quantized
+            and other.drop is not None
+            and _alike(other.closeness_db, judgement.closeness_db)
         ]
         mean = sum(drops) / len(drops)
         if mean > max_drop:
@@ -117,7 +119,7 @@ def _speed(time: float) -> str:
 
 def _accuracy(judgement: Judgement) -> float:
     """Closeness in dB, as far as it matters: beyond rounding, one is as good as the other."""
-    return min(judgement.sqnr_db, ROUNDING_DB)
+    return min(judgement.closeness_db, ROUNDING_DB)
 
 
 def _others(judged: Mapping[str, Judged], times: Times, original: str) -> str:

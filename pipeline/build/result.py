@@ -45,6 +45,8 @@ class Judgement:
         metric: the user's figure, None without one.
         drop: relative loss of the metric, None without one.
         fidelity: closeness of each output over the feeds.
+        constant_db: by output, how far the power of its part that is the same for every feed lifts the
+            signal-to-noise ratio, in dB.
     """
 
     accepted: bool
@@ -52,6 +54,19 @@ class Judgement:
     metric: float | None
     drop: float | None
     fidelity: Mapping[str, Closeness]
+    constant_db: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def closeness_db(self) -> float:
+        """The worst output's signal-to-noise ratio in dB, of the part of it that depends on the input.
+
+        Outputs that are much the same for every input look close however little of what tells the inputs
+        apart is left; this is what candidates are compared by.
+        """
+        default = float("inf" if self.accepted else "-inf")
+        return min(
+            (c.sqnr_db - self.constant_db.get(n, 0.0) for n, c in self.fidelity.items()), default=default
+        )
 
     @property
     def sqnr_db(self) -> float:

@@ -75,10 +75,10 @@ class Search:
         if not scored:
             return
         # The metric of few samples would choose by chance here; the closest outputs will serve any metric.
-        best, found = max(scored, key=lambda item: item[1][1].sqnr_db)
+        best, found = max(scored, key=lambda item: item[1][1].closeness_db)
         weights = replace(best, options=replace(best.options, mse_weights=True))
         tried = self._try(weights)
-        if tried is not None and tried[1].sqnr_db > found[1].sqnr_db:
+        if tried is not None and tried[1].closeness_db > found[1].closeness_db:
             best = weights
         self._variants(best)
         if not self._comfortable(best):
@@ -96,7 +96,7 @@ class Search:
         if name is None:
             return False
         judgement = distrust(self.judged, self._max_drop)[name][1]
-        return judgement.accepted and judgement.sqnr_db >= COMFORT_DB
+        return judgement.accepted and judgement.closeness_db >= COMFORT_DB
 
     def _name(self, form: _Form) -> str | None:
         """The name a form was judged under: its own, or that of an earlier one with the same bytes."""
