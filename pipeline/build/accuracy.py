@@ -136,7 +136,7 @@ def constant_db(answers: Sequence[object]) -> float:
     Args:
         answers: the output for each feed; all of one shape, or there is nothing to tell.
     """
-    given = [np.asarray(a) for a in answers if isinstance(a, np.ndarray)]
+    given = [cast("NDArray[Any]", a) for a in answers if isinstance(a, np.ndarray)]
     arrays: list[NDArray[np.float64]] = [a.astype(np.float64) for a in given if a.dtype.kind == "f"]
     if len(arrays) < 2 or len(arrays) != len(answers) or any(a.shape != arrays[0].shape for a in arrays):
         return 0.0
