@@ -35,15 +35,17 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
     return node is not None and node.op_type in op_types and node.domain in STANDARD_DOMAINS
 
 
-def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+def subgraphs(node: ir.Node) -> Sequence[ir.Graph]:
     """The bodies held by the node's attributes (If, Loop, Scan and custom ops), in attribute order."""
     if node.op_type not in _BODY_OPS and node.domain in STANDARD_DOMAINS:
-        return
+        return ()
+    found: list[ir.Graph] = []
     for attr in node.attributes.values():
         if attr.type == ir.AttributeType.GRAPH and not attr.is_ref():
-            yield attr.as_graph()
+            found.append(attr.as_graph())
         elif attr.type == ir.AttributeType.GRAPHS and not attr.is_ref():
-            yield from attr.as_graphs()
+            found.extend(attr.as_graphs())
+    return found
 
 
 def has_subgraph(node: ir.Node) -> bool:
@@ -64,8 +66,9 @@ def graphs_within(graph: ir.Graph) -> Iterator[ir.Graph]:
     while stack:
         current = stack.pop()
         yield current
-        inner = [body for node in current for body in subgraphs(node)]
-        stack.extend(reversed(inner))
+        # The quick look of `subgraphs` without a call for each node: every walk of a model begins here.
+        holders = [n for n in current if n.op_type in _BODY_OPS or n.domain not in STANDARD_DOMAINS]
+        stack.extend(reversed([body for node in holders for body in subgraphs(node)]))
 
 
 def walk_graphs(model: ir.Model) -> Iterator[ir.Graph]:

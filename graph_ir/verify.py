@@ -8,6 +8,7 @@ whose outputs a pass has swapped (docs/decisions/0001).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from .errors import VerifyError
-from .ops import STANDARD_DOMAINS, dims, has_subgraph, label, subgraphs
+from .ops import STANDARD_DOMAINS, dims, label, subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,14 +67,12 @@ def verify(model: ir.Model, signature: Signature | None = None) -> None:
     Raises:
         VerifyError: naming the first node or value that breaks a rule.
     """
-    names: dict[str, ir.Value] = {}
-    uses: dict[ir.Value, int] = {}
-    _verify_graph(model.graph, names, model.opset_imports, model, uses)
-    _verify_uses(uses)
-    for function in model.functions.values():
-        uses = {}
-        _verify_graph(function.graph, {}, function.opset_imports, model, uses)
-        _verify_uses(uses)
+    graphs = [(model.graph, model.opset_imports)]
+    graphs += [(function.graph, function.opset_imports) for function in model.functions.values()]
+    for graph, opsets in graphs:
+        check = _Check(model, opsets)
+        check.graph(graph)
+        check.uses()
     if signature is not None:
         _verify_signature(signature, signature_of(model))
 
@@ -88,65 +87,86 @@ def _verify_signature(before: Signature, after: Signature) -> None:
             raise VerifyError(f"model signature changed: {what} {was[place]!r} became {now[place]!r}")
 
 
-class _Scope:
-    """The names visible at one place, and which of them this graph added."""
+class _Check:
+    """The check of one outermost graph with its bodies.
 
-    def __init__(self, graph: ir.Graph, visible: dict[str, ir.Value], uses: dict[ir.Value, int]) -> None:
-        self.graph = graph
-        self.uses = uses
-        self.visible = visible
-        self.added: list[str] = []
+    The loop over nodes asks the IR for as little as it can: it runs after each change.
+    """
 
-    def define(self, value: ir.Value, where: str) -> None:
-        name = value.name
-        if name == "" and where == "node output":
-            return
-        if type(name) is not str and name is not None:
-            raise VerifyError(f"name {name!r} in graph {self.graph.name!r} is not text")
-        if not name:
-            raise VerifyError(f"{where} without a name in graph {self.graph.name!r}")
-        if name in self.visible:
-            raise VerifyError(
-                f"name {name!r} is defined twice, again as {where} in graph {self.graph.name!r}"
-            )
-        self.visible[name] = value
-        self.added.append(name)
-        self.uses.setdefault(value, 0)
+    def __init__(self, model: ir.Model, opsets: dict[str, int]) -> None:
+        self._model = model
+        self._opsets = opsets
+        self._visible: dict[str, ir.Value] = {}
+        self._defined: list[ir.Value] = []
+        self._reads: list[ir.Value | None] = []
+        self._held: set[tuple[str, str, int, int]] = set()  # forms of standard nodes that are in order
 
-    def leave(self) -> None:
-        for name in self.added:
-            del self.visible[name]
-
-
-def _verify_graph(
-    graph: ir.Graph,
-    visible: dict[str, ir.Value],
-    opsets: dict[str, int],
-    model: ir.Model,
-    uses: dict[ir.Value, int],
-) -> None:
-    """Check one graph given the values visible from outside; `visible` is restored on return."""
-    scope = _Scope(graph, visible, uses)
-    for value in graph.inputs:
-        scope.define(value, "input")
-    for name, value in graph.initializers.items():
-        _verify_initializer(name, value)
-        if not value.is_graph_input():
-            scope.define(value, "initializer")
-    for node in graph:
-        _verify_reads(node, graph, visible, uses)
-        if node.attributes and has_subgraph(node):
+    def graph(self, graph: ir.Graph) -> list[ir.Value]:
+        """Check one graph with what is visible from outside; adds to that, and returns, what it defines."""
+        visible, reads, held = self._visible, self._reads, self._held
+        own: list[ir.Value] = []
+        for value in graph.inputs:
+            self._define(value, graph, "input", own)
+        for name, value in graph.initializers.items():
+            _verify_initializer(name, value)
+            if not value.is_graph_input():
+                self._define(value, graph, "initializer", own)
+        for node in graph:
+            inputs, outputs = node.inputs, node.outputs
+            self._check_reads(node, inputs, graph)
+            reads += inputs
             for body in subgraphs(node):
-                _verify_graph(body, visible, opsets, model, uses)
-        _verify_operator(node, opsets, model)
-        for output in node.outputs:
-            if output.producer() is not node:
-                raise VerifyError(f"output {output.name!r} of node {label(node)!r} claims another producer")
-            scope.define(output, "node output")
-    for output in graph.outputs:
-        if visible.get(output.name or "") is not output or output.graph is not graph:
-            raise VerifyError(f"output {output.name!r} of graph {graph.name!r} is not produced in it")
-    scope.leave()
+                for value in self.graph(body):
+                    del visible[value.name or ""]
+            form = (node.op_type, node.domain, len(inputs), len(outputs))
+            if form not in held or None in inputs:
+                self._check_form(node, form)
+            for output in outputs:
+                if output.producer() is not node:
+                    raise VerifyError(
+                        f"output {output.name!r} of node {label(node)!r} claims another producer"
+                    )
+                if output.name != "":
+                    self._define(output, graph, "node output", own)
+        for output in graph.outputs:
+            if visible.get(output.name or "") is not output or output.graph is not graph:
+                raise VerifyError(f"output {output.name!r} of graph {graph.name!r} is not produced in it")
+        self._defined += own
+        return own
+
+    def _check_reads(self, node: ir.Node, inputs: Sequence[ir.Value | None], graph: ir.Graph) -> None:
+        if node.graph is not graph:
+            raise VerifyError(f"node {label(node)!r} is listed in a graph it does not belong to")
+        visible = self._visible
+        for value in inputs:
+            if value is not None and visible.get(value.name or "") is not value:
+                raise VerifyError(
+                    f"node {label(node)!r} reads {value.name!r}, which is not defined before it"
+                )
+
+    def _check_form(self, node: ir.Node, form: tuple[str, str, int, int]) -> None:
+        _verify_operator(node, self._opsets, self._model)
+        if None not in node.inputs and not self._model.functions and node.domain in STANDARD_DOMAINS:
+            self._held.add(form)
+
+    def _define(self, value: ir.Value, graph: ir.Graph, where: str, own: list[ir.Value]) -> None:
+        name = value.name
+        if type(name) is not str and name is not None:
+            raise VerifyError(f"name {name!r} in graph {graph.name!r} is not text")
+        if not name:
+            raise VerifyError(f"{where} without a name in graph {graph.name!r}")
+        if name in self._visible:
+            raise VerifyError(f"name {name!r} is defined twice, again as {where} in graph {graph.name!r}")
+        self._visible[name] = value
+        own.append(value)
+
+    def uses(self) -> None:
+        """Compare the readers that values record with those that were met."""
+        counts = Counter(self._reads)
+        for value in self._defined:
+            recorded = len(value.uses())
+            if recorded != counts[value]:
+                raise VerifyError(f"value {value.name!r} has {counts[value]} readers but records {recorded}")
 
 
 def _verify_initializer(name: str, value: ir.Value) -> None:
@@ -163,28 +183,10 @@ def _verify_initializer(name: str, value: ir.Value) -> None:
     if shape is None:
         return
     held = tensor.shape.numpy()
+    if shape.dims == held:
+        return
     if len(shape) != len(held) or any(d != h for d, h in zip(shape, held, strict=True) if isinstance(d, int)):
         raise VerifyError(f"initializer {name!r} is declared {shape} but holds {tensor.shape}")
-
-
-def _verify_reads(
-    node: ir.Node, graph: ir.Graph, visible: dict[str, ir.Value], uses: dict[ir.Value, int]
-) -> None:
-    if node.graph is not graph:
-        raise VerifyError(f"node {label(node)!r} is listed in a graph it does not belong to")
-    for value in node.inputs:
-        if value is None:
-            continue
-        if visible.get(value.name or "") is not value:
-            raise VerifyError(f"node {label(node)!r} reads {value.name!r}, which is not defined before it")
-        uses[value] = uses.get(value, 0) + 1
-
-
-def _verify_uses(uses: dict[ir.Value, int]) -> None:
-    for value, count in uses.items():
-        recorded = value.uses()
-        if len(recorded) != count:
-            raise VerifyError(f"value {value.name!r} has {count} readers but records {len(recorded)}")
 
 
 def _verify_operator(node: ir.Node, opsets: dict[str, int], model: ir.Model) -> None:
