@@ -110,8 +110,6 @@ def _check_one(tensor: ir.ExternalTensor, base_dir: str, seen: dict[str, int]) -
     location = str(cast("str", tensor.location))
     if location not in seen:
         seen[location] = _checked_size(location, base_dir, tensor.name or "")
-    if (tensor.offset or 0) < 0 or (tensor.length or 0) < 0:
-        raise ModelError(f"tensor {tensor.name!r}: external data offset or length is negative")
     needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
     if needed > seen[location]:
         raise ModelError(

@@ -154,8 +154,8 @@ def _serialized(proto: onnx.ModelProto, name: str) -> bytes:
 
 def _onnx_text(proto: onnx.ModelProto, name: str) -> str:
     """ONNX's own text, if it computes what the model does (there is no place for metadata in it)."""
-    text = onnx.printer.to_text(proto)
     try:
+        text = onnx.printer.to_text(proto)
         again = ir.serde.deserialize_model(onnx.parser.parse_model(text))
         same = fingerprint(again) == fingerprint(ir.serde.deserialize_model(proto))
     except (onnx.parser.ParseError, ir.serde.SerdeError, ValueError) as error:

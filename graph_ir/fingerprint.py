@@ -89,15 +89,17 @@ def _hash_graph(digest: Digest, graph: ir.Graph, numbers: dict[ir.Value, int], *
         number(value)
     _put(digest, "graph", len(graph.inputs))
     for node in graph:
-        wiring = tuple(None if v is None else number(v) for v in node.inputs)
-        named = tuple(bool(o.name) for o in node.outputs)
-        _put(digest, node.domain, node.op_type, node.overload, wiring, named)
+        wiring = [None if v is None else number(v) for v in node.inputs]
+        named = [o.name or None for o in node.outputs]
+        given = [name is not None for name in _to_last(named)]
+        _put(digest, node.domain, node.op_type, node.overload, _to_last(wiring), given)
         for name in sorted(node.attributes):
             _hash_attribute(digest, name, node.attributes[name])
         for body in subgraphs(node):
             _hash_graph(digest, body, numbers, with_weights=with_weights)
         for output in node.outputs:
-            number(output)
+            if output.name:
+                number(output)
     _put(digest, "returns", tuple(number(output) for output in graph.outputs))
     for value in weights:
         if value.const_value is not None:
@@ -106,6 +108,14 @@ def _hash_graph(digest: Digest, graph: ir.Graph, numbers: dict[ir.Value, int], *
     # Weights nothing reads count too, in an order that does not hang on their names.
     idle = [v.const_value for v in graph.initializers.values() if v not in numbers]
     _put(digest, sorted(_digest_of(t, with_weights=with_weights) for t in idle if t is not None))
+
+
+def _to_last(items: Sequence[object]) -> list[object]:
+    """The items up to the last that is given: what is left out at the end need not be said."""
+    count = len(items)
+    while count and items[count - 1] is None:
+        count -= 1
+    return list(items[:count])
 
 
 def _digest_of(tensor: ir.TensorProtocol, *, with_weights: bool) -> str:

@@ -52,6 +52,12 @@ def before_import(proto: onnx.ModelProto) -> list[str]:
         for info in (*graph.input, *graph.output, *graph.value_info):
             if _has_map(info.type):
                 raise UnsupportedModelError(f"value {info.name!r} has a map type, which tersor cannot hold")
+        for tensor in graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key in ("offset", "length") and not entry.value.isdecimal():
+                    raise ValueError(
+                        f"tensor {tensor.name!r}: external {entry.key} {entry.value!r} is no size"
+                    )
         for sparse in graph.sparse_initializer:
             graph.initializer.append(_dense(sparse))
             found.append(f"sparse initializer {sparse.values.name!r} was made dense")

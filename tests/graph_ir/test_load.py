@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
@@ -72,17 +75,13 @@ def test_no_random_bytes_crash(data: bytes) -> None:
 
 
 def _loads_or_is_refused(data: bytes) -> None:
-    from tempfile import TemporaryDirectory
-
     with TemporaryDirectory() as folder:
         path = Path(folder) / "m.onnx"
         path.write_bytes(data)
-        try:
+        with suppress(ModelError):
             model = load(path)
             verify(model)
             save(model, path)
-        except ModelError as error:
-            assert "\n" not in str(error)
         assert [p.name for p in Path(folder).iterdir()] == ["m.onnx"]
 
 
@@ -202,8 +201,7 @@ def test_map_types_are_refused_by_name() -> None:
 
 @pytest.mark.parametrize("make", [feature_model, function_model, container_model])
 @pytest.mark.parametrize("suffix", [".onnx", ".textproto", ".json"])
-def test_round_trip_loses_nothing(make: object, suffix: str, tmp_path: Path) -> None:
-    assert callable(make)
+def test_round_trip_loses_nothing(make: Callable[[], onnx.ModelProto], suffix: str, tmp_path: Path) -> None:
     before = make()
     onnx.checker.check_model(before)
     first, second = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"

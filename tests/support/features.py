@@ -36,7 +36,9 @@ def odd_initializers() -> list[onnx.TensorProto]:
         numpy_helper.from_array(np.array([1 + 2j], np.complex64), "c64"),
         numpy_helper.from_array(np.array([[True], [False]]), "flag"),
         helper.make_tensor("typed", TensorProto.FLOAT, [2], [0.1, float("inf")]),
-        helper.make_tensor("text", TensorProto.STRING, [2], [b"a", "é".encode()]),
+        onnx.TensorProto(
+            name="text", data_type=TensorProto.STRING, dims=[2], string_data=[b"a", "é".encode()]
+        ),
         numpy_helper.from_array(np.zeros((0, 3), np.float32), "nothing"),
         numpy_helper.from_array(np.array(7, np.int64), "scalar"),
     ]
@@ -71,9 +73,7 @@ def feature_model() -> onnx.ModelProto:
     ]
     nodes[5].attribute.append(helper.make_attribute("empty", [], attr_type=onnx.AttributeProto.INTS))
     nodes[5].attribute.append(helper.make_attribute("raw", b"\xff\xfe"))
-    nodes[5].attribute.append(
-        helper.make_attribute("tensors", [numpy_helper.from_array(np.arange(3), "t")])
-    )
+    nodes[5].attribute.append(helper.make_attribute("tensors", [numpy_helper.from_array(np.arange(3), "t")]))
     nodes[5].attribute[0].doc_string = "about strings"
     _props(nodes[0], source="layer 1")
     weights = [
@@ -117,9 +117,15 @@ def function_model() -> onnx.ModelProto:
     """Two overloads of one function, attributes with defaults and references, a call in a function."""
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
     reference = helper.make_node("Elu", ["a"], ["b"])
-    reference.attribute.append(onnx.AttributeProto(name="alpha", ref_attr_name="slope", type=1))
+    reference.attribute.append(onnx.AttributeProto(name="alpha", ref_attr_name="slope", type="FLOAT"))
     first = helper.make_function(
-        "local", "f", ["a"], ["b"], [reference], opsets, attribute_protos=[helper.make_attribute("slope", 0.5)]
+        "local",
+        "f",
+        ["a"],
+        ["b"],
+        [reference],
+        opsets,
+        attribute_protos=[helper.make_attribute("slope", 0.5)],
     )
     second = helper.make_function(
         "local", "f", ["a"], ["b"], [helper.make_node("f", ["a"], ["b"], domain="local")], opsets
