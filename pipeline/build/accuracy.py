@@ -200,7 +200,7 @@ def _unlike(total: Fidelity) -> bool:
 
 
 def _number(what: str, given: object) -> float:
-    if not isinstance(given, (str, bytes)):
+    if given is not None and not isinstance(given, (str, bytes)):
         try:
             array = np.asarray(given, np.float64)
         except (TypeError, ValueError):
