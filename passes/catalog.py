@@ -37,6 +37,7 @@ TABLE: dict[str, str] = {
     "fuse-silu": "fuse.silu:FuseSilu",
     "fuse-gelu": "fuse.gelu:FuseGelu",
     "fuse-layer-norm": "fuse.layer_norm:FuseLayerNorm",
+    "sink-transpose": "layout.sink_transpose:SinkTransposes",
     "merge-transpose": "fuse.merge_transpose:MergeTransposes",
     "merge-reshape": "fuse.merge_reshape:MergeReshapes",
     "merge-cast": "fuse.merge_cast:MergeCasts",
