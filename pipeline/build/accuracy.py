@@ -20,7 +20,7 @@ from .result import Candidate, Judgement
 from .settings import BuildSettings
 
 QUICK = 4  # feeds of a quick look
-COMFORT_DB = 30.0  # above this an output is so close that data not seen will hardly tell
+COMFORT_DB = 35.0  # above this an output is so close that data not seen will hardly tell
 
 _LEAST_VARYING = 1e-9  # an output that is the same for all feeds has nothing to tell apart
 _NUMBERS = "biuf"  # numpy's kinds of what has a distance

@@ -4,22 +4,42 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
 from ...backends.onnxruntime.latency import Latency, compare
+from ...graph_ir import load
+from ...graph_ir.ops import walk_nodes
 from .accuracy import COMFORT_DB
 from .result import Candidate, Judgement
 
 ALIKE_DB = 3.0  # candidates whose outputs are alike in closeness
 TIE = 0.02  # candidates this close in time are told apart by accuracy
-PRICE_PER_DB = 0.02  # the part of the speed that is given for each dB the fastest lacks to be comfortable
-MOST_PRICE = 0.25
+PRICE_PER_DB = 0.015  # the part of the speed that is given for each dB the fastest lacks to be comfortable
+MOST_PRICE = 0.2
 ROUNDING_DB = 60.0  # outputs closer than this differ by rounding only
 NOISE = 0.01  # how much slower than the original a candidate may look and still count as not slower
 
 Times = Mapping[int, Mapping[str, Latency]]
 Judged = tuple[Candidate, Judgement]
+
+
+def contenders(judged: Mapping[str, Judged], most: int) -> list[Candidate]:
+    """The candidates worth timing: of those with equal operators, which take equal time, the closest alone.
+
+    Timing all of them would let noise choose among their ranges. The unquantized ones come first and are
+    always in; of the others, the closest `most`.
+    """
+    best: dict[tuple[tuple[str, int], ...], Judged] = {}
+    for candidate, judgement in judged.values():
+        if candidate.quantized and judgement.accepted:
+            key = tuple(sorted(Counter(n.op_type for n in walk_nodes(load(candidate.path))).items()))
+            if key not in best or judgement.closeness_db > best[key][1].closeness_db:
+                best[key] = (candidate, judgement)
+    plain = [c for c, j in judged.values() if not c.quantized and j.accepted]
+    ranked = sorted(best.values(), key=lambda item: -item[1].closeness_db)
+    return [*plain, *(candidate for candidate, _ in ranked[:most])]
 
 
 def relative_time(times: Times, name: str, reference: str) -> float:

@@ -30,7 +30,7 @@ from ...graph_ir import (
 from ...graph_ir.ops import walk_nodes
 from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
-from .choose import distrust, pick
+from .choose import contenders, distrust, pick
 from .files import as_protobuf, model_files
 from .follow import follow, limits_of, recipe_feeds
 from .result import BuildResult, Candidate, Facts, Judgement, Proof
@@ -150,10 +150,7 @@ def _times(
     judged: Mapping[str, tuple[Candidate, Judgement]], feeds: Sequence[Feed], settings: BuildSettings
 ) -> dict[int, Mapping[str, Latency]]:
     """Latency of the accepted candidates, one thread and all, each side by side in one run."""
-    accepted = [(c, j) for c, j in judged.values() if j.accepted]
-    first = [item for item in accepted if item[0].name in ("original", "float")]
-    rest = sorted((i for i in accepted if i not in first), key=lambda item: -item[1].closeness_db)
-    models = {c.name: (c.path, c.config) for c, _ in (*first, *rest[: MOST_TIMED - len(first)])}
+    models = {c.name: (c.path, c.config) for c in contenders(judged, MOST_TIMED)}
     times: dict[int, Mapping[str, Latency]] = {}
     for threads in sorted({1, usable_cores()}):
         settings.progress(f"timing on {threads} threads", 0, None)

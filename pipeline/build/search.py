@@ -22,7 +22,7 @@ from .workshop import Workshop
 
 OBSERVERS = ("mse", "percentile", "minmax", "entropy")
 MOST_SENSITIVITY_NODES = 128  # above this, sensitivities cost more than they bring in a build
-ENOUGH_EXCLUDED = 4  # once accepted, more float nodes than this cost speed for little
+ENOUGH_EXCLUDED = 8  # once accepted, more float nodes than this cost speed for little
 
 Judged = tuple[Candidate, Judgement]
 
