@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Container, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -129,13 +129,8 @@ def save(
     if external_data:
         _save_external(model, target, provenance)
         return
-    in_memory = {
-        value: ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
-        for value, tensor in _weights(model)
-        if isinstance(tensor, ir.ExternalTensor)
-    }
     with atomic_write(target) as beside:
-        with _stored_as(in_memory):
+        with _stored_as(_in_memory(model, set())):
             proto = to_proto(model, provenance=provenance)
         if kind == "onnxtxt":
             beside.write_text(_onnx_text(proto, str(target)), encoding="utf-8")
@@ -143,6 +138,15 @@ def save(
             beside.write_bytes(_serialized(proto, str(target)))
         else:
             onnx.save_model(proto, str(beside), format=kind)
+
+
+def _in_memory(model: ir.Model, but: Container[ir.Value]) -> dict[ir.Value, ir.TensorProtocol]:
+    """External weights, except some, as tensors that the model file itself holds."""
+    return {
+        value: ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
+        for value, tensor in _weights(model)
+        if isinstance(tensor, ir.ExternalTensor) and value not in but
+    }
 
 
 def _serialized(proto: onnx.ModelProto, name: str) -> bytes:
@@ -194,7 +198,9 @@ def _save_external(model: ir.Model, target: Path, provenance: bool) -> None:
             list(once.values()), str(target.parent), data_beside.name
         )
         by_id = dict(zip(once, moved, strict=True))
-        with _stored_as({v: _at(by_id[id(t)], v, t, data) for v, t in large.items()}):
+        stored = _in_memory(model, large)  # small ones would go on naming the file they came from
+        stored |= {v: _at(by_id[id(t)], v, t, data) for v, t in large.items()}
+        with _stored_as(stored):
             proto = to_proto(model, provenance=provenance)
         beside.write_bytes(_serialized(proto, str(target)))
 

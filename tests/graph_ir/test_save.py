@@ -60,6 +60,18 @@ def test_external_data_round_trips_and_stays_mapped(tmp_path: Path) -> None:
     onnx.checker.check_model(str(path))
 
 
+def test_small_weights_that_were_external_move_into_the_file(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    proto = to_proto(parse(WEIGHTS))
+    onnx.save(
+        proto, tmp_path / "in" / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    save(load(tmp_path / "in" / "m.onnx"), tmp_path / "out" / "m.onnx")
+    (tmp_path / "in" / "w.bin").unlink()
+    assert fingerprint(load(tmp_path / "out" / "m.onnx")) == fingerprint(parse(WEIGHTS))
+
+
 def test_external_models_are_saved_external_again_and_inline_when_asked(tmp_path: Path) -> None:
     model = load(external(tmp_path))
     save(model, tmp_path / "again.onnx")
