@@ -47,10 +47,13 @@ class EliminateDeadCode(Pass):
 def _sweep(graph: Graph, model: Model, rewriter: Rewriter) -> int:
     removed = 0
     for node in reversed(list(graph)):
-        if any(o.is_graph_output() or o.uses() for o in node.outputs) or not _removable(node, model):
-            continue
-        rewriter.erase(node)
-        removed += 1
+        for output in node.outputs:
+            if output.uses() or output.is_graph_output():
+                break
+        else:
+            if _removable(node, model):
+                rewriter.erase(node)
+                removed += 1
     return removed
 
 

@@ -25,14 +25,17 @@ class DeduplicateWeights(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         rewriter = ctx.rewriter(model)
-        by_form: dict[tuple[DataType, tuple[int, ...]], list[Value]] = {}
+        by_form: dict[tuple[DataType, tuple[object, ...]], list[Value]] = {}
         for graph in graphs_within(model.graph):
             for value in graph.initializers.values():
                 tensor = value.const_value
                 if tensor is None or value.is_graph_input() or value.is_graph_output():
                     continue
-                if tensor.dtype != DataType.STRING:
-                    by_form.setdefault((tensor.dtype, tuple(tensor.shape.numpy())), []).append(value)
+                # The value repeats what its tensor holds (the verifier sees to that), and answers faster.
+                dtype = tensor.dtype if value.dtype is None else value.dtype
+                shape = tensor.shape if value.shape is None else value.shape
+                if dtype != DataType.STRING:
+                    by_form.setdefault((dtype, tuple(shape.dims)), []).append(value)
         for values in by_form.values():
             if len(values) > 1:
                 ctx.counters["shared"] += _share(values, model, rewriter)

@@ -147,9 +147,10 @@ class FoldConstants(Pass):
         return True
 
     def _foldable(self, node: Node, known: set[Value], walker: Walker, scope: Scope, ctx: Context) -> bool:
+        for value in node.inputs:  # asked first: it turns nearly all nodes away
+            if value is not None and value not in known and not is_constant(value):
+                return False
         if not node.inputs or node.op_type in _NEVER or not is_pure(node) or has_reference_attribute(node):
-            return False
-        if any(v is not None and v not in known and not is_constant(v) for v in node.inputs):
             return False
         walker.visit(node, scope)
         types = [scope.types[o] for o in node.outputs if o.name]

@@ -12,7 +12,7 @@ from ...graph_ir import Model, Node, Rewriter, Value, constant
 from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, is_op, rank, static_shape
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
-from ..pattern import Match, Miss, Op, Rule, Var, maybe, var
+from ..pattern import Match, Miss, Op, Rule, Var, commute, const, maybe, op, var
 
 _SLICE_END = 2**31 - 1
 
@@ -194,7 +194,7 @@ class _Neutral(_Copy):
     commutes.
     """
 
-    root = _pattern("Add", "Sub", "Mul", "Div", "Pow", operands=2)
+    root = commute(("Add", "Mul"), var("x"), const("neutral"))
 
     def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
         node = m.root
@@ -207,6 +207,12 @@ class _Neutral(_Copy):
                 return Miss("names a graph output")
             return source
         return Miss("not a copy")
+
+
+class _NeutralOnRight(_Neutral):
+    """The same for the operators that do not commute."""
+
+    root = op(("Sub", "Div", "Pow"), var("x"), const("neutral"))
 
 
 def _is_neutral(op_type: str, source: Value, other: Value) -> bool:
@@ -243,6 +249,6 @@ class EliminateNoOps(Pass):
     def run(self, model: Model, ctx: Context) -> bool:
         rules = [
             _Dropout(), _Cast(), _CastLike(), _Transpose(), _Pad(), _Slice(), _OneOperand(),
-            _ClipOfNothing(), _Grow(), _Neutral(),
+            _ClipOfNothing(), _Grow(), _Neutral(), _NeutralOnRight(),
         ]  # fmt: skip
         return apply_rules(model, ctx, rules)
