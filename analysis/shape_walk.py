@@ -61,9 +61,10 @@ class Walker:
             if tensor is None:
                 found = self.table.unknown
             else:
-                sizes = tensor.shape
-                found = self.table.tensor(int(tensor.dtype), tuple(d for d in sizes if isinstance(d, int)))
-                if tensor.dtype in DATA_TYPES and (data := constant_data(value)) is not None:
+                # Asked once: a tensor kept in its message makes its type and shape anew each time.
+                elem, sizes = tensor.dtype, tensor.shape
+                found = self.table.tensor(int(elem), tuple(d for d in sizes if isinstance(d, int)))
+                if elem in DATA_TYPES and (data := constant_data(value)) is not None:
                     scope.data[value] = data
             scope.types[value] = found
         return found
@@ -106,8 +107,8 @@ class Walker:
 
     def attributes(self, node: Node, scope: Scope) -> Mapping[str, Attr]:
         """The node's attributes, references to the function's attributes resolved (absent ones dropped)."""
-        attrs = node.attributes
-        if not any(a.is_ref() for a in attrs.values()):
+        attrs = node.attributes.data
+        if not attrs or not any(a.is_ref() for a in attrs.values()):
             return attrs
         resolved: dict[str, Attr] = {}
         for name, attr in attrs.items():
@@ -196,7 +197,7 @@ class Walker:
             types,
             tuple(v is None for v in node.inputs),
             tuple(not o.name for o in node.outputs),
-            tuple((name, _attr_key(a)) for name, a in attrs.items()),
+            tuple((name, _attr_key(a)) for name, a in attrs.items()) if attrs else (),
             contents,
         )
         answer = self._answers.get(key)

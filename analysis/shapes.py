@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ..graph_ir import INFERRED, DataType, Model, Node, Shape, SymbolicDim, TensorType, Value, gc_paused
+from ..graph_ir import INFERRED, DataType, Model, Node, Shape, TensorType, Value, gc_paused
 from ..graph_ir.ops import label, walk_graphs
 from ..graph_ir.wire import set_type
 from . import expr
@@ -229,11 +229,11 @@ def _refine_border(table: TypeTable, value: Value, known: ValueType, signature: 
 
 
 def _shape(table: TypeTable, value: Value, dims: tuple[Dim, ...]) -> Shape:
-    if any(isinstance(d, expr.Expr) and d.name is None for d in dims):
+    if any(not isinstance(d, int) and d is not None and d.name is None for d in dims):
         value.meta[DIMS] = dims
     elif DIMS in value.meta:
         del value.meta[DIMS]
-    return Shape([SymbolicDim(table.text(d)) if isinstance(d, expr.Expr) else d for d in dims])
+    return Shape(table.sizes(dims))
 
 
 def _set(table: TypeTable, value: Value, known: ValueType) -> None:
@@ -252,5 +252,5 @@ def _set_data(table: TypeTable, value: Value, scope: Scope) -> None:
     if contents is not None and contents.ndim <= 1 and constant_data(value) is None:
         items: list[Dim] = list(contents.ravel())
         value.meta[DATA] = tuple(table.text(i) if isinstance(i, expr.Expr) else i for i in items)
-    elif DATA in value.meta:
-        del value.meta[DATA]
+    else:
+        value.meta.pop(DATA, None)

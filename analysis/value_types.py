@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..graph_ir import Value
+from ..graph_ir import SymbolicDim, Value
 from ..graph_ir.wire import type_proto
 from . import expr
 from .expr import Dim
@@ -44,6 +44,7 @@ class TypeTable:
     def __init__(self) -> None:
         self._interned: dict[tuple[int, tuple[Dim, ...] | None, bytes | None], ValueType] = {}
         self._by_text: dict[str, expr.Expr] = {}
+        self._sizes: dict[tuple[Dim, ...], tuple[int | SymbolicDim, ...]] = {}
         self.unknown = self.tensor(0, None)
 
     def tensor(self, elem: int, dims: tuple[Dim, ...] | None) -> ValueType:
@@ -73,6 +74,15 @@ class TypeTable:
         """The dim's text; None when another dim already goes by it (a declared name may look like a sum)."""
         text = str(dim)
         return text if self._by_text.setdefault(text, dim) == dim else None
+
+    def sizes(self, dims: tuple[Dim, ...]) -> tuple[int | SymbolicDim, ...]:
+        """The dims as the IR holds them; made once for equal ones."""
+        found = self._sizes.get(dims)
+        if found is None:
+            found = self._sizes[dims] = tuple(
+                d if isinstance(d, int) else SymbolicDim(None if d is None else self.text(d)) for d in dims
+            )
+        return found
 
     def of_value(self, value: Value) -> ValueType:
         """The type recorded on an IR value."""

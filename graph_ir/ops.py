@@ -57,7 +57,8 @@ def has_subgraph(node: ir.Node) -> bool:
 
 def has_reference_attribute(node: ir.Node) -> bool:
     """Whether an attribute's value is only known where the enclosing function is called."""
-    return bool(node.attributes) and any(a.is_ref() for a in node.attributes.values())
+    attributes = node.attributes.data  # the dict itself: asking through its wrapper is slow
+    return bool(attributes) and any(a.is_ref() for a in attributes.values())
 
 
 def graphs_within(graph: ir.Graph) -> Iterator[ir.Graph]:
