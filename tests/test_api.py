@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public API: small, typed, and free of cost until it is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tersor
+from tersor.graph_ir import ClaimError, UsageError, parse
+
+SRC = Path(__file__).resolve().parent.parent / "src"
+HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "typer", "rich", "ml_dtypes", "networkx")
+TEXT = """
+<ir_version: 8, opset_import: ["" : 17]>
+agraph (float[N] x) => (float[N] y) { a = Identity(x) y = Relu(a) }
+"""
+
+
+def test_import_loads_nothing_heavy() -> None:
+    source = (
+        f"import sys; sys.path.insert(0, {str(SRC)!r}); import tersor; "
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_name_of_all_is_there() -> None:
+    for name in tersor.__all__:
+        assert getattr(tersor, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = tersor.lode  # pyright: ignore[reportUnknownVariableType, reportAttributeAccessIssue]
+    assert issubclass(ClaimError, tersor.TersorError)
+
+
+def test_load_run_verify_save(tmp_path: Path) -> None:
+    tersor.save(parse(TEXT), tmp_path / "in.onnx")
+    model = tersor.load(tmp_path / "in.onnx")
+    context = tersor.Context()
+    assert tersor.run(model, "eliminate-identity", context=context)
+    assert [node.op_type for node in model.graph] == ["Relu"]
+    assert sum(context.counters.values()) == 1
+    assert not tersor.run(model)
+    tersor.verify(model)
+    tersor.save(model, tmp_path / "out.onnx")
+    assert len(tersor.load(tmp_path / "out.onnx").graph) == 1
+
+
+def test_run_refuses_what_is_no_pipeline() -> None:
+    with pytest.raises(UsageError, match="no pass is called 'fold-constant'"):
+        tersor.run(parse(TEXT), "fold-constant")
+
+
+def test_optimize_goes_from_file_to_file(tmp_path: Path) -> None:
+    tersor.save(parse(TEXT), tmp_path / "in.onnx")
+    report = tersor.optimize(tmp_path / "in.onnx", tmp_path / "out.onnx")
+    assert (report.before.total(), report.after.total()) == (2, 1)
+    with pytest.raises(UsageError, match="is the input itself"):
+        tersor.optimize(tmp_path / "in.onnx", tmp_path / "in.onnx")
+
+
+def test_build_refuses_settings_before_it_works(tmp_path: Path) -> None:
+    tersor.save(parse(TEXT), tmp_path / "in.onnx")
+    with pytest.raises(UsageError, match="--max-drop is a share"):
+        tersor.build(tmp_path / "in.onnx", tmp_path / "out", max_drop=1.5)
+    assert not (tmp_path / "out").exists()
