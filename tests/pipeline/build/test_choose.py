@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The choice among candidates: never slower than the original, never refused, never by luck."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tersor.pipeline.build.choose import NOISE, TIE, distrust, not_slower, pick, relative_time
+from tests.support.building import Judged, judged, latency, times
+
+Drawn = tuple[dict[str, Judged], dict[int, Any]]
+
+
+def field(*candidates: Judged) -> dict[str, Judged]:
+    return {candidate.name: (candidate, judgement) for candidate, judgement in candidates}
+
+
+def chosen(candidates: dict[str, Judged], timing: Any) -> str:
+    return pick(candidates, timing, "original")[0].name
+
+
+def test_relative_time_is_of_paired_rounds() -> None:
+    timing = {1: {"a": latency("a", 1, 20, 3), "original": latency("original", 2, 40, 6)}}
+    assert relative_time(timing, "a", "original") == pytest.approx(0.5)
+
+
+def test_relative_time_is_the_geometric_mean_over_thread_counts() -> None:
+    timing = times(a=1.0, original=2.0) | {2: times(a=8.0, original=4.0)[1]}
+    assert relative_time(timing, "a", "original") == pytest.approx(1.0)
+
+
+def test_slower_at_one_thread_count_is_slower() -> None:
+    timing = times(a=1.0, original=2.0) | {2: times(a=2.2, original=2.0)[1]}
+    assert relative_time(timing, "a", "original") < 1
+    assert not not_slower(timing, "a", "original")
+    assert not_slower({1: timing[1]}, "a", "original")
+
+
+def test_noise_is_not_slowness() -> None:
+    assert not_slower(times(a=1 + NOISE / 2, original=1.0), "a", "original")
+    assert not not_slower(times(a=1 + 2 * NOISE, original=1.0), "a", "original")
+
+
+def test_the_fastest_accepted_one_wins() -> None:
+    candidates = field(judged("original"), judged("float", 120), judged("a", 40), judged("b", 41))
+    assert chosen(candidates, times(original=4.0, float=3.0, a=1.0, b=2.0)) == "a"
+
+
+def test_a_refused_one_never_wins() -> None:
+    candidates = field(judged("original"), judged("a", 40, accepted=False), judged("b", 40))
+    winner, why = pick(candidates, times(original=4.0, a=1.0, b=2.0), "original")
+    assert winner.name == "b"
+    assert "refused: a (made up)" in why
+
+
+def test_one_that_was_not_timed_never_wins() -> None:
+    candidates = field(judged("original"), judged("a", 40), judged("b", 40))
+    assert chosen(candidates, times(original=4.0, b=2.0)) == "b"
+
+
+def test_nothing_accepted_leaves_the_original() -> None:
+    candidates = field(
+        judged("original"), judged("float", 30, accepted=False), judged("a", 9, accepted=False)
+    )
+    winner, why = pick(candidates, times(original=4.0, float=1.0, a=1.0), "original")
+    assert winner is candidates["original"][0]
+    assert "a (made up)" in why
+    assert "float (made up)" in why
+
+
+def test_nothing_faster_leaves_the_original() -> None:
+    candidates = field(judged("original"), judged("float", 130), judged("a", 40))
+    winner, why = pick(candidates, times(original=1.0, float=1.1, a=1.5), "original")
+    assert winner.name == "original"
+    assert why.startswith("original: nothing that keeps within the limits is faster")
+    assert "slower than the original: float, a" in why
+
+
+def test_nothing_timed_leaves_the_original() -> None:
+    assert chosen(field(judged("original"), judged("float")), {}) == "original"
+
+
+def test_an_original_that_is_refused_itself_is_still_the_last_resort() -> None:
+    candidates = field(judged("original", 3, accepted=False), judged("float", 3, accepted=False))
+    assert chosen(candidates, times(original=1.0, float=0.5)) == "original"
+
+
+def test_ties_go_to_the_more_accurate() -> None:
+    candidates = field(judged("original"), judged("a", 40), judged("b", 45))
+    assert chosen(candidates, times(original=4.0, a=1.0, b=1.0 + TIE / 2)) == "b"
+    assert chosen(candidates, times(original=4.0, a=1.0, b=1.0 + 2 * TIE)) == "a"
+
+
+def test_equally_accurate_ties_go_to_the_faster() -> None:
+    candidates = field(judged("original"), judged("a", 40), judged("b", 40))
+    assert chosen(candidates, times(original=4.0, a=1.001, b=1.0)) == "b"
+
+
+def test_speed_is_given_for_closeness_that_is_missing() -> None:
+    candidates = field(judged("original"), judged("a", 18), judged("b", 35))
+    winner, why = pick(candidates, times(original=4.0, a=1.0, b=1.1), "original")
+    assert winner.name == "b"
+    assert "closer than a" in why
+    assert chosen(candidates, times(original=4.0, a=1.0, b=1.5)) == "a"
+
+
+def test_no_speed_is_given_for_closeness_that_nobody_needs() -> None:
+    candidates = field(judged("original"), judged("a", 50), judged("b", 70))
+    assert chosen(candidates, times(original=4.0, a=1.0, b=1.1)) == "a"
+
+
+def test_a_lucky_metric_is_distrusted() -> None:
+    candidates = field(
+        judged("original", drop=0.0),
+        judged("lucky", 20, drop=0.001),
+        judged("b", 21, drop=0.05, accepted=False),
+        judged("c", 19, drop=0.04, accepted=False),
+    )
+    found = distrust(candidates, 0.01)
+    assert not found["lucky"][1].accepted
+    assert "3 candidates this close lose 3.03% of the metric on average" in found["lucky"][1].reason
+    assert candidates["lucky"][1].accepted  # the argument is left as it was
+
+
+def test_a_metric_in_good_company_is_trusted() -> None:
+    candidates = field(
+        judged("a", 30, drop=0.001), judged("b", 31, drop=0.002), judged("c", 12, accepted=False, drop=1)
+    )
+    assert distrust(candidates, 0.01) == candidates
+
+
+def test_only_int8_candidates_vouch_for_each_other() -> None:
+    candidates = field(judged("float", 30, drop=0.5), judged("a", 30, drop=0.001))
+    assert distrust(candidates, 0.01)["a"][1].accepted
+
+
+@pytest.mark.parametrize("sqnr", [math.inf, -math.inf])
+def test_infinitely_close_candidates_are_alike(sqnr: float) -> None:
+    found = distrust(field(judged("a", sqnr, drop=0.0), judged("b", sqnr, drop=0.5)), 0.01)
+    assert not found["a"][1].accepted
+
+
+def test_without_a_metric_nobody_is_distrusted() -> None:
+    candidates = field(judged("a", 30), judged("b", 10))
+    assert distrust(candidates, 0.0) == candidates
+
+
+@st.composite
+def fields(draw: Any) -> Drawn:
+    """Up to six candidates beside the original, with any closeness, verdict and timing."""
+    names = ["float", *"abcde"][: draw(st.integers(0, 6))]
+    decibels = st.one_of(st.floats(-20, 140), st.just(math.inf), st.just(-math.inf))
+    drops = st.one_of(st.none(), st.floats(-0.5, 1.0))
+    candidates = [judged("original")]
+    candidates += [
+        judged(name, draw(decibels), accepted=draw(st.booleans()), drop=draw(drops)) for name in names
+    ]
+    timing: dict[int, Any] = {}
+    for threads in (1, 2)[: draw(st.integers(1, 2))]:
+        timing[threads] = {
+            name: latency(name, *(draw(st.floats(0.5, 2.0)) for _ in range(3)))
+            for name in ("original", *names)
+        }
+    return field(*candidates), timing
+
+
+@given(fields())
+def test_the_winner_is_accepted_and_no_slower(drawn: Drawn) -> None:
+    candidates, timing = drawn
+    trusted = distrust(candidates, 0.01)
+    winner, why = pick(trusted, timing, "original")
+    assert trusted[winner.name][1].accepted
+    assert not_slower(timing, winner.name, "original")
+    assert relative_time(timing, winner.name, "original") <= 1.0
+    assert why.startswith(winner.name)
+
+
+@given(fields())
+def test_distrust_only_ever_refuses(drawn: Drawn) -> None:
+    candidates, _ = drawn
+    found = distrust(candidates, 0.01)
+    assert found.keys() == candidates.keys()
+    for name, (candidate, judgement) in found.items():
+        assert candidate is candidates[name][0]
+        assert candidates[name][1].accepted or not judgement.accepted
+        assert judgement.accepted or judgement.reason
