@@ -70,6 +70,28 @@ def before_import(proto: onnx.ModelProto) -> list[str]:
     return found
 
 
+def has_external(proto: onnx.ModelProto) -> bool:
+    """Whether any tensor, of weights or attributes, lies in another file."""
+    outside = onnx.TensorProto.EXTERNAL
+    for graph in _graph_protos(proto):
+        if any(tensor.data_location == outside for tensor in graph.initializer):
+            return True
+        if any(_refers_outside(node) for node in graph.node):
+            return True
+    return any(_refers_outside(node) for function in proto.functions for node in function.node)
+
+
+def _refers_outside(node: onnx.NodeProto) -> bool:
+    for attr in node.attribute:
+        if attr.type == onnx.AttributeProto.TENSOR and attr.t.data_location == onnx.TensorProto.EXTERNAL:
+            return True
+        if attr.type == onnx.AttributeProto.TENSORS and any(
+            t.data_location == onnx.TensorProto.EXTERNAL for t in attr.tensors
+        ):
+            return True
+    return False
+
+
 def _refuse_sparse(node: onnx.NodeProto) -> None:
     for attr in node.attribute:
         if attr.type in (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS):
@@ -112,9 +134,9 @@ def import_domains(model: ir.Model, found: list[str]) -> None:
 
 def rename_shadows(model: ir.Model, found: list[str]) -> None:
     """Rename values of bodies that hide an outer value: code moved between the two would go wrong."""
-    nested = [g for g in walk_graphs(model) if any(n.attributes and has_subgraph(n) for n in g)]
-    if not nested:
+    if sum(1 for _ in walk_graphs(model)) == 1 + len(model.functions):
         return
+    nested = [g for g in walk_graphs(model) if any(has_subgraph(n) for n in g)]
     taken = {name for graph in walk_graphs(model) for name in _names(graph)}
     outermost = {model.graph, *(f.graph for f in model.functions.values())}
     for graph in nested:

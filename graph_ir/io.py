@@ -21,7 +21,7 @@ from .data_check import check_external, check_tensors
 from .errors import ModelError, UnsupportedModelError, VerifyError, one_line
 from .export import MAX_PROTO_BYTES, TEXT_FORMATS, save, to_proto, weight_bytes
 from .files import atomic_write, gc_paused
-from .guard import after_import, before_import, import_domains, quiet, rename_shadows
+from .guard import after_import, before_import, has_external, import_domains, quiet, rename_shadows
 from .ops import INFERRED, has_subgraph, label, subgraphs, walk_graphs
 from .verify import verify
 
@@ -107,19 +107,32 @@ def from_proto(proto: onnx.ModelProto, base_dir: str | None = None, *, name: str
         raise ModelError(f"{name!r} is not a valid ONNX graph: {one_line(cause, 240)}") from error
     after_import(model, proto, found)
     try:
-        if base_dir is not None:
-            for graph in walk_graphs(model):
-                ir.external_data.set_base_dir(graph, base_dir)
-        check_external(model, base_dir or ".")
+        if has_external(proto):
+            if base_dir is not None:
+                for graph in walk_graphs(model):
+                    ir.external_data.set_base_dir(graph, base_dir)
+            check_external(model, base_dir or ".")
         check_tensors(model)
-        for graph in walk_graphs(model):
-            _check_sorted(graph, name, found)
         import_domains(model, found)
-        rename_shadows(model, found)
-        verify(model)
+        _check_order(model, name, found)
     except (VerifyError, ValueError, TypeError) as error:
         raise ModelError(f"{name!r} is not a valid ONNX graph: {one_line(error, 240)}") from error
     return model
+
+
+def _check_order(model: ir.Model, name: str, found: list[str]) -> None:
+    """Verify the model; if that fails and nodes are out of order, sort them and verify it again."""
+    rename_shadows(model, found)
+    try:
+        verify(model)
+    except VerifyError:
+        known = len(found)
+        for graph in walk_graphs(model):
+            _check_sorted(graph, name, found)
+        if len(found) == known:
+            raise
+        rename_shadows(model, found)
+        verify(model)
 
 
 def _check_sorted(graph: ir.Graph, name: str, found: list[str]) -> None:
