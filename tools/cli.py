@@ -113,6 +113,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Run `sys.argv` and exit."""
+    # Imports make many objects that live to the end: collecting every 700 takes a fifth of the start.
+    gc.set_threshold(50_000, 20, 100)
     code = run(sys.argv[1:])
     gc.freeze()  # the process ends here: the collector's last walk over a large model would be for nothing
     sys.exit(code)
