@@ -96,11 +96,12 @@ def _search(
         search = Search(workshop, judge, settings)
         try:
             search.static()
-        except UnobservableError as error:
-            notes_.append(f"no static int8: {error}")
-        search.dynamic()
-        if not search.judged:
-            notes_.append("no int8: the model has no node that can be quantized")
+            search.dynamic()
+        except UnobservableError as error:  # outputs made of such values could not vouch for int8 either
+            notes_.append(f"no int8: {error}")
+        else:
+            if not search.judged:
+                notes_.append("no int8: the model has no node that can be quantized")
         judged |= distrust(search.judged, settings.max_drop)
     elif feeds is None:
         notes_.append(
