@@ -116,6 +116,23 @@ def embedding(rows: int = 50) -> onnx.ModelProto:
     return model(nodes, ids, [port("y", ["N", "T", 16])], arrays)
 
 
+def embedding_of_many() -> onnx.ModelProto:
+    """As `embedding`, with tables that any drawn ids fit."""
+    proto = embedding()
+    proto.graph.initializer[1].CopyFrom(numpy_helper.from_array(weight(2, 16, seed=1), "segments"))
+    return proto
+
+
+def double() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], "matmul"),
+        helper.make_node("Add", ["h", "b"], ["y"], "add"),
+    ]
+    arrays = {"w": weight(8, 8, dtype=np.float64), "b": weight(8, seed=1, dtype=np.float64)}
+    kind = TensorProto.DOUBLE
+    return model(nodes, [port("x", [4, 8], kind)], [port("y", [4, 8], kind)], arrays)
+
+
 def without_linear() -> onnx.ModelProto:
     nodes = [helper.make_node("Sigmoid", ["x"], ["a"]), helper.make_node("Mul", ["a", "x"], ["y"])]
     return model(nodes, [port("x", [2, 6])], [port("y", [2, 6])])

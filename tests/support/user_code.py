@@ -96,6 +96,15 @@ def feeds() -> Iterator[Feed]:
         yield {"x": X * np.float32(scale)}
 
 
+def growing() -> Iterator[Feed]:
+    """Ids for a model with `ids` and `types`, longer from feed to feed."""
+    for length in (3, 4, 5, 6):
+        yield {
+            "ids": np.arange(2 * length, dtype=np.int64).reshape(2, length),
+            "types": np.zeros((2, length), np.int64),
+        }
+
+
 def raises() -> Iterator[Feed]:
     raise ZeroDivisionError("at once")
 

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models of unusual make: each is built, with data and without, or refused with nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from tersor.graph_ir import load, signature_of
+from tersor.pipeline.build import BuildResult
+from tests.support import odd_models
+from tests.support.building import FILES, default_run, hashes, quick, steady, work_in
+from tests.support.user_code import HERE
+
+Make = Callable[[], onnx.ModelProto]
+
+WITHOUT_DATA = "without --data only the lossless part was done; data would add int8, often twice as fast"
+
+MODELS: dict[str, Make] = {
+    "branches": odd_models.branches,
+    "dynamic batch": lambda: odd_models.conv_net(batch="N"),
+    "default inputs": odd_models.default_inputs,
+    "half": lambda: odd_models.conv_net(np.float16),
+    "double": odd_models.double,
+    "no linear layer": odd_models.without_linear,
+    "no inputs": odd_models.no_inputs,
+    "one node": odd_models.one_node,
+    "odd outputs": odd_models.odd_outputs,
+    "quantised output": odd_models.quantised_output,
+    "sequences": odd_models.sequences,
+    "shared weights": odd_models.conv_net,
+    "training": odd_models.training_norm,
+    "two inputs": odd_models.embedding_of_many,
+}
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    steady(monkeypatch)
+    return work_in(tmp_path / "work", monkeypatch)
+
+
+def feed_of(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Values as calibration sees them: normal floats, ids of 0 and 1."""
+    generator = np.random.default_rng(11)
+    feed: dict[str, np.ndarray] = {}
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    for value in proto.graph.input:
+        kind = value.type.tensor_type
+        if value.name not in weights:
+            dims = [dim.dim_value or 2 for dim in kind.shape.dim]
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+            made = generator.standard_normal(dims) if dtype.kind == "f" else generator.integers(0, 2, dims)
+            feed[value.name] = made.astype(dtype)
+    return feed
+
+
+def flat(outputs: list[Any]) -> list[np.ndarray]:
+    """Sequences taken apart."""
+    found: list[np.ndarray] = []
+    for output in outputs:
+        found += output if isinstance(output, list) else [output]
+    return found
+
+
+def check(result: BuildResult, model: Path, proto: onnx.ModelProto) -> None:
+    """The result runs in a default session, with the signature and close to the answers of the original."""
+    out = result.winner.path.parent
+    assert sorted(hashes(out)) == FILES
+    assert result.judged[result.winner.name][1].accepted
+    before, after = signature_of(load(model)), signature_of(load(result.winner.path))
+    assert after.outputs == before.outputs
+    assert {name for name, _, _ in after.inputs} <= {name for name, _, _ in before.inputs}
+    feed = feed_of(proto)
+    wanted, found = flat(default_run(model, feed)), flat(default_run(result.winner.path, feed))
+    for want, got in zip(wanted, found, strict=True):
+        assert got.dtype == want.dtype
+        scale = float(np.abs(want.astype(np.float64)).max())
+        np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), atol=0.1 * scale)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_built_with_data(tmp_path: Path, name: str, work: Path) -> None:
+    proto = MODELS[name]()
+    onnx.save(proto, tmp_path / "m.onnx")
+    result = quick(tmp_path / "m.onnx", tmp_path / "out", data="random:1:3", samples=3)
+    check(result, tmp_path / "m.onnx", proto)
+    assert not hashes(work)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_built_without_data(tmp_path: Path, name: str) -> None:
+    proto = MODELS[name]()
+    onnx.save(proto, tmp_path / "m.onnx")
+    result = quick(tmp_path / "m.onnx", tmp_path / "out")
+    check(result, tmp_path / "m.onnx", proto)
+    assert WITHOUT_DATA in result.notes
+
+
+def test_inputs_with_defaults_are_frozen_and_it_is_said(tmp_path: Path) -> None:
+    result = quick(odd_models.default_inputs(), tmp_path / "out")
+    assert any("frozen" in note for note in result.notes)
+    assert [name for name, _, _ in signature_of(load(result.winner.path)).inputs] == ["x"]
+
+
+def test_nothing_to_quantize_is_said(tmp_path: Path) -> None:
+    result = quick(odd_models.one_node(), tmp_path / "out", data="random:1:2")
+    assert not any(candidate.quantized for candidate, _ in result.judged.values())
+    assert "no int8: the model has no node that can be quantized" in result.notes
+
+
+def test_ids_that_no_drawn_feed_fits_are_no_crash(tmp_path: Path) -> None:
+    """Drawn ids are 0 and 1, and one of the tables has a single row."""
+    result = quick(odd_models.embedding(), tmp_path / "out")
+    assert result.winner.name == "float"
+    assert "so nothing was timed; give --data" in result.notes[-1]
+    assert result.why == "float: the lossless passes only, nothing could be measured"
+    feed = {"ids": np.full((1, 4), 49), "types": np.zeros((1, 4), np.int64)}
+    assert default_run(result.winner.path, feed)[0].shape == (1, 4, 16)
+
+
+def test_strings_cannot_be_drawn_and_are_no_crash(tmp_path: Path) -> None:
+    result = quick(odd_models.texts(), tmp_path / "out")
+    assert "so nothing was timed; give --data" in result.notes[-1]
+    feed = {"x": odd_models.weight(4, 8, seed=5), "names": np.array(["a", "b"], object)}
+    assert default_run(result.winner.path, feed)[1].tolist() == ["a", "b"]
+
+
+def test_an_accepted_float_form_is_asked_for_even_where_nothing_is_timed(tmp_path: Path) -> None:
+    """The metric refuses the float form, which therefore is not shipped."""
+    metric = f"{HERE}:as_it_was_once"
+    result = quick(odd_models.texts(), tmp_path / "out", metric=metric, max_drop=0.0)
+    assert result.winner.name == "original"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_leave_the_model_float(tmp_path: Path, bad: float) -> None:
+    result = quick(odd_models.conv_net(bad=bad), tmp_path / "out", data="random:1:3")
+    assert not result.winner.quantized
+    assert any(note.startswith("no int8: sample 0, value ") for note in result.notes)
+
+
+def test_a_model_that_draws_at_random_is_shipped_as_it_is(tmp_path: Path) -> None:
+    onnx.save(odd_models.random_draw(), tmp_path / "m.onnx")
+    result = quick(tmp_path / "m.onnx", tmp_path / "out", data="random:1:2")
+    assert result.winner.name == "original"
+    assert any("does not repeat its answers" in note for note in result.notes)
+    assert result.winner.path.read_bytes() == (tmp_path / "m.onnx").read_bytes()
+
+
+def test_feeds_of_changing_length(tmp_path: Path) -> None:
+    result = quick(odd_models.embedding(), tmp_path / "out", data=f"{HERE}:growing", samples=4)
+    assert result.winner.quantized
+    feed = {"ids": np.full((1, 30), 49), "types": np.zeros((1, 30), np.int64)}
+    assert default_run(result.winner.path, feed)[0].shape == (1, 30, 16)
