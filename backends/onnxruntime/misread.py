@@ -20,7 +20,8 @@ def misread(scope: Scope, node: onnx.NodeProto) -> Verdict | None:
     """What an int8 kernel takes otherwise than the Q/DQ nodes say: fused, fast and wrong.
 
     When it fuses, onnxruntime looks neither at the axis of a weight's scales nor at the scale of a Gemm's
-    bias; it lets a Conv's bias be off by 1 % (or 1e-6), and quantizes float weights by itself.
+    bias; it lets a Conv's bias be off by 1 % (or 1e-6), before 1.27 by anything, and quantizes float
+    weights by itself.
     """
     if node.op_type not in _UNCHECKED:
         return None

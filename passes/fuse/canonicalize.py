@@ -20,6 +20,9 @@ class OneSlope(Rule):
 
     Not valid for integers, or a slope float32 (LeakyRelu's attribute) cannot hold. A negative slope is left
     alone: it gives PRelu(+0) = -0 where LeakyRelu gives +0.
+
+    Bit for bit by the definition of both operators, infinities included. onnxruntime before 1.27 breaks that
+    of PRelu, of which it makes NaN at an infinity; there the LeakyRelu gives what is defined.
     """
 
     root: ClassVar = op("PRelu", var("x"), const("slope"))

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.qdq_audit import BIAS, Build, also, audited, conv, forked, row_of
 from tests.support.qdq_models import Qdq
+from tests.support.runtime import CHECKS_CONV_BIAS, RESIZES_LINEAR_IN_FLOAT
 
 
 def clip(g: Qdq, tensor: str, low: float, high: float) -> str:
@@ -85,7 +86,6 @@ FLOAT: dict[str, tuple[Build, str]] = {
     ),
     "relu at zero point 128": (lambda g: g.qdq(g.op("Relu", conv(g)), zero=128), "relu-kept"),
     "relu6 with a wider range": (lambda g: g.qdq(clip(g, conv(g), 0, 6)), "relu-kept"),
-    "bias scale off by half": (lambda g: g.qdq(conv(g, bias=g.bias(16, scale=BIAS * 1.5))), "bias-scale"),
     "float input": (lambda g: g.qdq(conv(g, g.op("Tanh", "x"))), "float-input"),
     "unsigned in, signed out with fork": (
         lambda g: forked(g, g.qdq(conv(g), dtype=np.int8)),
@@ -99,14 +99,6 @@ FLOAT: dict[str, tuple[Build, str]] = {
 
 FLOAT_ELEMENTWISE: dict[str, tuple[Build, str]] = {
     "hard swish": (lambda g: g.qdq(g.op("HardSwish", g.qdq("x"), name="n")), "no-int8-kernel"),
-    "linear resize": (
-        lambda g: g.qdq(
-            g.op(
-                "Resize", g.qdq("x"), "", g.const(np.array([1, 1, 2, 2], np.float32)), name="n", mode="linear"
-            )
-        ),
-        "no-int8-kernel",
-    ),
     "add of a float": (
         lambda g: g.qdq(g.op("Add", g.qdq("x"), g.op("Tanh", "x"), name="n")),
         "float-input",
@@ -163,6 +155,26 @@ def test_broken_rule_leaves_the_node_float(case: str) -> None:
     build, code = FLOAT_ELEMENTWISE[case]
     row = row_of(audited(build))
     assert (row.precision, row.code) == ("float", code), row.reason
+    assert not row.weight_dequantized_each_run
+
+
+def test_bias_scale_off_by_half_is_float_or_misread() -> None:
+    report = audited(lambda g: g.qdq(conv(g, bias=g.bias(16, scale=BIAS * 1.5))))
+    row = row_of(report)
+    assert row.code == "bias-scale"
+    assert row.precision == ("float" if CHECKS_CONV_BIAS else "int8")
+    assert row.weight_dequantized_each_run == CHECKS_CONV_BIAS
+    assert report.misread == (() if CHECKS_CONV_BIAS else (row,))
+
+
+def test_linear_resize_is_float_unless_the_runtime_is_old() -> None:
+    def build(g: Qdq) -> str:
+        scales = g.const(np.array([1, 1, 2, 2], np.float32))
+        return g.qdq(g.op("Resize", g.qdq("x"), "", scales, name="n", mode="linear"))
+
+    row = row_of(audited(build))
+    expected = ("float", "no-int8-kernel") if RESIZES_LINEAR_IN_FLOAT else ("int8", "")
+    assert (row.precision, row.code) == expected, row.reason
     assert not row.weight_dequantized_each_run
 
 

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which onnxruntime the tests run with, for what differs between its releases."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import onnxruntime
+
+Version: TypeAlias = "tuple[int, int]"
+
+ORT: Version = (int(onnxruntime.__version__.split(".")[0]), int(onnxruntime.__version__.split(".")[1]))
+
+RUNS_OPSET_24 = ORT >= (1, 24)
+"""It loads models of opset 24, so it has Swish."""
+
+CHECKS_CONV_BIAS = ORT >= (1, 27)
+"""It fuses a Conv only if the scale of the bias is near input scale times weight scale; before, always."""
+
+RESIZES_LINEAR_IN_FLOAT = ORT >= (1, 27)
+"""Resize of mode linear keeps its Q/DQ; before, it ran on int8."""
+
+DEFINES_INFINITE_PRELU = ORT >= (1, 27)
+"""PRelu of an infinity is what ONNX says; before, it is NaN."""
