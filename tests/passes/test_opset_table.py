@@ -64,7 +64,9 @@ def test_every_redefinition_with_another_form_has_a_step_or_is_refused() -> None
         later = {(name, v) for v in versions[1:] if OLDEST < v <= NEWEST}
         assert not later & COMPATIBLE & set(STEPS)
         refused |= later - COMPATIBLE - set(STEPS)
-    assert refused == {
+    # An older onnx does not know the newest of them.
+    known = {(name, s.since_version) for name, schemas in histories().items() for s in schemas}
+    assert refused == known & {
         ("Scan", 9),
         ("MaxUnpool", 11),
         ("OneHot", 11),

@@ -2,7 +2,7 @@
 """Operators that ONNX's reference evaluator computes wrongly or not at all, for the float64 truth.
 
 BatchNormalization before opset 14 runs there in training mode; grouped ConvTranspose and pools with windows
-that differ along the axes fail; so does Conv with auto_pad VALID before onnx 1.23.
+that differ along the axes fail; so does Conv with auto_pad, VALID or of SAME with strides, before onnx 1.23.
 """
 
 from __future__ import annotations
@@ -36,12 +36,21 @@ class BatchNormalization(OpRun):
 
 
 class Conv(op_conv.Conv):
-    """auto_pad VALID as what it means, no pads; the rest as the reference has it."""
+    """auto_pad as the pads it means (Conv of the specification); the rest as the reference has it."""
 
     def _run(self, *inputs: Array, **attributes: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if attributes.get("auto_pad") == "VALID":
+        auto = attributes.get("auto_pad")
+        if auto in ("VALID", "SAME_UPPER", "SAME_LOWER"):
             n = inputs[0].ndim - 2
-            attributes = {**attributes, "auto_pad": "NOTSET", "pads": [0] * (2 * n)}
+            total = [0] * n
+            if auto != "VALID":
+                strides, dilations = _ints(attributes, "strides", n, 1), _ints(attributes, "dilations", n, 1)
+                for i, (size, taps) in enumerate(zip(inputs[0].shape[2:], inputs[1].shape[2:], strict=True)):
+                    last = (-(-size // strides[i]) - 1) * strides[i]
+                    total[i] = max(last + (taps - 1) * dilations[i] + 1 - size, 0)
+            less, more = [t // 2 for t in total], [t - t // 2 for t in total]
+            pads = more + less if auto == "SAME_LOWER" else less + more
+            attributes = {**attributes, "auto_pad": "NOTSET", "pads": pads}
         return cast("Any", super()._run(*inputs, **attributes))
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx
@@ -47,7 +48,9 @@ def reshapes(draw: st.DrawFn) -> tuple[onnx.ModelProto, tuple[int, ...]]:
             continue
         elif kind == "Transpose":
             perm = draw(st.permutations(range(len(shape))))
-            nodes.append(helper.make_node(kind, [before], [after], perm=perm))
+            # onnx cannot tell the type of an empty list
+            attributes: dict[str, Any] = {"perm": perm} if perm else {}
+            nodes.append(helper.make_node(kind, [before], [after], **attributes))
             shape = [shape[p] for p in perm]
             continue
         elif kind == "Squeeze" and 1 in shape:

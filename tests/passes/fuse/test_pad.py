@@ -218,7 +218,7 @@ def test_in_a_body_and_in_a_function() -> None:
     assert rewrite(FOLD, model).ops == ["If", "Conv", "Conv"]
     function = """<domain: "local", opset_import: ["" : 17]>
     block (a, w) => (r) {
-      pads = Constant<value_ints = [0, 0, 1, 1, 0, 0, 1, 1]>()
+      pads = Constant<value = int64[8] {0, 0, 1, 1, 0, 0, 1, 1}>()
       p = Pad(a, pads)
       r = Conv(p, w)
     }"""
