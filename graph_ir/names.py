@@ -24,8 +24,8 @@ class Names:
     def __init__(self, model: ir.Model) -> None:
         self._functions = {f.graph: f for f in model.functions.values()}
         self._owners: dict[ir.Graph, ir.Graph] = {}
-        self._values: set[str] = set()
-        self._nodes: set[str] = set()
+        self._values: Counter[str] = Counter()  # bodies side by side may use one name twice
+        self._nodes: Counter[str] = Counter()
         self._numbers: dict[str, int] = {}
         self.operators: Counter[str] = Counter()
         self.changes = 0
@@ -35,7 +35,7 @@ class Names:
                 outermost = graph
             self._owners[graph] = outermost
             self._values.update(v.name for v in graph.inputs if v.name)
-            self._values.update(graph.initializers)
+            self._values.update(list(graph.initializers))  # of names, not as a mapping
             self._values.update(o.name for node in graph for o in node.outputs if o.name)
             self._nodes.update(node.name for node in graph if node.name)
             self.operators.update(node.op_type for node in graph)
@@ -67,23 +67,25 @@ class Names:
         self.operators[op_type] += 1
         return self.fresh_node(hint)
 
-    def _fresh(self, taken: set[str], base: str) -> str:
+    def _fresh(self, taken: Counter[str], base: str) -> str:
         name = base
-        while name in taken:  # a number is never tried twice, so this stays linear
+        while taken[name] > 0:  # a number is never tried twice, so this stays linear
             self._numbers[base] = self._numbers.get(base, 0) + 1
             name = f"{base}_{self._numbers[base]}"
-        taken.add(name)
+        taken[name] += 1
         self.changes += 1
         return name
 
     def free_value(self, name: str | None) -> None:
         """Let a value's name be used again."""
-        self._values.discard(name or "")
+        if name:
+            self._values[name] -= 1
         self.changes += 1
 
     def free_node(self, node: ir.Node) -> None:
         """Let the names of a removed node and its outputs be used again."""
-        self._nodes.discard(node.name or "")
+        if node.name:
+            self._nodes[node.name] -= 1
         self.operators[node.op_type] -= 1
         for output in node.outputs:
             self.free_value(output.name)

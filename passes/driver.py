@@ -34,7 +34,7 @@ def apply_rules(model: Model, ctx: Context, rules: Sequence[Rule], rewriter: Rew
     if rewriter is None:
         rewriter = ctx.rewriter(model)
     rewriter.on_node = work.add
-    while work.take_up([rule for rule in rules if may_match(rule.root, rewriter.occurs)], model):
+    while work.take_up(rules, rewriter, model):
         work.drain(rewriter, ctx)
     return rewriter.edits > 0
 
@@ -54,13 +54,17 @@ class _Worklist:
             self._queued.add(node)
             self._queue.append(node)
 
-    def take_up(self, rules: list[Rule], model: Model) -> bool:
-        """Have all nodes visited with these rules; False if none is new (operators may have come up)."""
-        if all(rule in self._rules for rule in rules):
+    def take_up(self, rules: Sequence[Rule], rewriter: Rewriter, model: Model) -> bool:
+        """Have all nodes visited with the rules that may fire; False if none came up since the last time.
+
+        A rule once taken up stays: rules that undo each other must meet in one list to be caught.
+        """
+        chosen = [r for r in rules if r in self._rules or may_match(r.root, rewriter.occurs)]
+        if len(chosen) == len(self._rules):
             return False
-        self._rules = rules
+        self._rules = chosen
         self._index.clear()
-        for rule in rules:
+        for rule in chosen:
             for op_type in rule.root.op_types:
                 self._index.setdefault(op_type, []).append(rule)
         for graph in walk_graphs(model):

@@ -135,6 +135,16 @@ def test_names_are_unique_over_bodies_and_functions() -> None:
     assert [rewriter.fresh_name("new"), rewriter.fresh_name("new")] == ["new", "new_1"]
 
 
+def test_a_name_two_bodies_use_is_not_free_when_one_lets_go() -> None:
+    model = main_model(NESTED.replace("e = Neg(x)", "k = Neg(x)\n e = Floor(k)"))
+    rewriter = Rewriter(model)
+    rewriter.replace(find(model, "k"), find(model, "h"))
+    rewriter.erase(producer(model, "k"))
+    made = rewriter.node("Elu", [find(model, "x")], before=producer(model, "y"), name="k")
+    assert made.outputs[0].name == "k_1"
+    verify(model)
+
+
 def test_a_thousand_names_of_one_hint_are_made_in_order() -> None:
     rewriter = Rewriter(main_model("y = Relu(x)"))
     made = [rewriter.fresh_name("y") for _ in range(1000)]
