@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tersor build` on wrong input: one clear line, exit code 2, nothing left; and what it prints otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tersor.graph_ir import UsageError
+from tersor.tools.build_cmd import share
+from tests.support import odd_models
+from tests.support.building import DIGITS, FILES, hashes, steady, work_in
+from tests.support.command import Done, tersor
+from tests.support.user_code import HERE, X
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, and the current one with no files in it."""
+    steady(monkeypatch)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return work_in(tmp_path / "work", monkeypatch)
+
+
+def linear() -> onnx.ModelProto:
+    """One MatMul over an input `x` of shape [2, 3]."""
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], "matmul")
+    ports = [odd_models.port("x", [2, 3])], [odd_models.port("y", [2, 4])]
+    return odd_models.model([node], *ports, {"w": odd_models.weight(3, 4)})
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, model: Path, *options: object) -> str:
+    """The line a build says, once it has been made sure that it says nothing else and leaves nothing."""
+    before = hashes(folder)
+    done = tersor(capsys, "build", model, "-o", folder / "out", *options)
+    assert (done.code, done.out) == (2, ""), done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert hashes(folder) == before
+    return done.err.removeprefix("error: ").strip()
+
+
+def empty(folder: Path) -> None:
+    (folder / "m.onnx").touch()
+
+
+def text(folder: Path) -> None:
+    (folder / "m.onnx").write_text("This is not a model.\n")
+
+
+def truncated(folder: Path) -> None:
+    content = (DIGITS / "digits.onnx").read_bytes()
+    (folder / "m.onnx").write_bytes(content[: len(content) // 2])
+
+
+def weightless(folder: Path) -> None:
+    onnx.save(linear(), folder / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    (folder / "w.bin").unlink()
+
+
+def of(make: Callable[[], onnx.ModelProto]) -> Callable[[Path], None]:
+    return lambda folder: onnx.save(make(), folder / "m.onnx")
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize("data", [[], ["--data", "random"]], ids=["alone", "with data"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (nothing, "no such file"),
+        (empty, "is empty"),
+        (text, "is not an ONNX model, or is truncated"),
+        (truncated, "is not an ONNX model, or is truncated"),
+        (weightless, "external data file 'w.bin' is missing beside the model"),
+        (of(odd_models.cyclic), "the graph has a cycle through node 'one'"),
+        (of(odd_models.custom_op), "com.example:Frobnicate(-1) is not a registered function/op"),
+        (of(odd_models.unknown_op), "No Op registered for Frobnicate"),
+    ],
+)
+def test_bad_models(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    make: Callable[[Path], None],
+    message: str,
+    data: list[str],
+) -> None:
+    make(tmp_path)
+    assert message in refused(capsys, tmp_path, tmp_path / "m.onnx", *data)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    onnx.save(linear(), tmp_path / "m.onnx")
+    return tmp_path / "m.onnx"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.stack([X[:, :2]])}, "shape"),
+        ({"x": np.stack([X]).astype(np.float64)}, "float64"),
+        ({"x": np.stack([X]).astype(np.int64)}, "int64"),
+        ({"z": np.stack([X])}, "has no array 'x'; it has z"),
+        ({"x": np.stack([X]), "z": np.stack([X])}, "'z'"),
+        ({"x": np.stack([X, X * np.nan])}, "NaN"),
+        ({"x": np.stack([X, X + np.float32(np.inf)])}, "infinit"),
+        ({"x": X[:0]}, ""),
+        ({}, ""),
+    ],
+    ids=["shape", "double", "integer", "missing", "extra", "nan", "inf", "no samples", "no arrays"],
+)
+def test_bad_arrays(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    model: Path,
+    arrays: dict[str, np.ndarray],
+    message: str,
+) -> None:
+    np.savez(tmp_path / "d.npz", allow_pickle=False, **arrays)
+    line = refused(capsys, tmp_path, model, "--data", tmp_path / "d.npz")
+    assert message in line
+    assert "d.npz" in line
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("raises", "raises failed: ZeroDivisionError: at once; --debug shows the trace"),
+        ("raises_later", "raises_later failed: ZeroDivisionError: after one; --debug shows the trace"),
+        ("spent", "returns the same generator on each call, which one pass spends"),
+        ("none_at_all", "gives no samples"),
+        ("no_iterable", "returned a int, not an iterable of dicts"),
+        ("no_dicts", "sample 0 is a ndarray, not a dict of input name to array"),
+        ("wrong_shape", "shape"),
+        ("wrong_type", "int64"),
+        ("wrong_name", "sample 0 misses input 'x'; the model needs x"),
+        ("extra", "'z'"),
+        ("with_nan", "NaN"),
+        ("lists", "list"),
+        ("missing", "has no 'missing'"),
+        ("not_callable", "is a int, not a function"),
+    ],
+)
+def test_bad_data_functions(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path, function: str, message: str
+) -> None:
+    line = refused(capsys, tmp_path, model, "--data", f"{HERE}:{function}")
+    assert message in line
+    assert f"{HERE}:{function}" in line
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("nowhere.npz", "no data at 'nowhere.npz'"),
+        ("empty", "holds no .npz, .npy or picture files"),
+        ("m.onnx", "is no data file"),
+        ("no_such_module:feeds", "no module 'no_such_module'"),
+        ("broken.npz", "broken.npz"),
+        ("failing:feeds", "importing 'failing' failed: NameError: name 'oops' is not defined"),
+        ("random:x", "write random, random:SEED or random:SEED:COUNT"),
+    ],
+)
+def test_data_that_is_not_there(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    data: str,
+    message: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no archive")
+    (tmp_path / "here" / "failing.py").write_text("oops\n")
+    monkeypatch.syspath_prepend(tmp_path / "here")
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    local = data if ":" in data or data == "nowhere.npz" else str(tmp_path / data)
+    assert message in refused(capsys, tmp_path, model, "--data", local)
+
+
+@pytest.mark.parametrize("function", ["text", "fails", "nan", "nothing", "wrong_feed", "missing"])
+def test_bad_metrics(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path, function: str) -> None:
+    line = refused(capsys, tmp_path, model, "--data", f"{HERE}:feeds", "--metric", f"{HERE}:{function}")
+    assert function == "wrong_feed" or f"'{HERE}:{function}'" in line
+
+
+def test_debug_shows_the_trace_of_a_users_function(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
+) -> None:
+    done = tersor(capsys, "build", model, "-o", tmp_path / "out", "--metric", f"{HERE}:fails", "--debug")
+    assert done.code == 2
+    assert 'raise RuntimeError("no such' in done.err
+    assert done.err.splitlines()[-1].startswith("error: metric")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-drop", "200%"], "--max-drop is a share of the metric from 0 to below 1, not 2.0"),
+        (["--max-drop", "-1%"], "--max-drop is a share of the metric"),
+        (["--max-drop", "much"], "'much' is no share; write 1% or 0.01"),
+        (["--min-sqnr", "nan"], "--min-sqnr is a number of dB, not nan"),
+        (["--target", "foo"], "no target is called 'foo'; there is onnxruntime-cpu"),
+        (["--passes", "nope"], "no pass is called 'nope'"),
+        (["--passes", "cse{x=1}"], "pass 'cse' has no option 'x'"),
+        (["--passes", "cse", "--recipe", "int8"], "give --passes or --recipe, not both"),
+        (["--recipe", "nope"], "no recipe at 'nope'"),
+        (["--samples", "0"], "--samples must be at least 1"),
+        (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--rounds", "many"], "invalid value for '--rounds'"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_bad_options(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path, options: list[str], message: str
+) -> None:
+    assert message in refused(capsys, tmp_path, model, *options)
+
+
+def test_the_folder_of_the_result_is_asked_for(capsys: pytest.CaptureFixture[str], model: Path) -> None:
+    done = tersor(capsys, "build", model)
+    assert done.code == 2
+    assert "missing option '-o' / '--out'" in done.err
+
+
+@pytest.mark.parametrize(
+    ("given", "part"), [("1%", 0.01), ("0.01", 0.01), ("0", 0.0), ("0.5 %", 0.005), ("12.5%", 0.125)]
+)
+def test_shares(given: str, part: float) -> None:
+    assert share(given) == pytest.approx(part)
+
+
+@pytest.mark.parametrize("given", ["", "%", "one", "1%%", "1,5%"])
+def test_what_is_no_share(given: str) -> None:
+    with pytest.raises(UsageError, match="is no share; write 1% or"):
+        share(given)
+
+
+def built(capsys: pytest.CaptureFixture[str], model: Path, out: Path, *options: object) -> Done:
+    done = tersor(capsys, "build", model, "-o", out, "--rounds", 1, *options)
+    assert (done.code, done.err) == (0, "")
+    assert sorted(hashes(out)) == FILES
+    return done
+
+
+def test_the_table_has_every_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path) -> None:
+    data = ["--data", f"{HERE}:feeds", "--metric", f"{HERE}:mean", "--max-drop", "99%"]
+    lines = built(capsys, model, tmp_path / "out", *data).out.splitlines()
+    for word in ("size", "parameters", "MACs", "nodes", "latency, 1 thread ", "metric", "output y"):
+        assert any(line.startswith(word) for line in lines), word
+    assert any(line.startswith("shipped: ") for line in lines)
+    assert any(line.startswith("concurrent callers: answers agree") for line in lines)
+    assert lines[-1].endswith("model.onnx, session.json, report.json, build.lock.json")
+
+
+def test_without_data_the_table_says_what_data_would_add(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
+) -> None:
+    assert (
+        "note: without --data only the lossless part was done" in built(capsys, model, tmp_path / "out").out
+    )
+
+
+def test_a_table_without_timings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    onnx.save(odd_models.texts(), tmp_path / "m.onnx")
+    out = built(capsys, tmp_path / "m.onnx", tmp_path / "out").out
+    assert "latency" not in out
+    assert "nothing was timed; give --data" in out
+
+
+def test_json_is_the_report(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path) -> None:
+    out = built(capsys, model, tmp_path / "out", "--json").out
+    assert json.loads(out) == json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+
+
+def test_an_interrupt_is_said_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tersor.pipeline.build.flow.measure", interrupt)
+    done = tersor(capsys, "build", model, "-o", tmp_path / "out")
+    assert (done.code, done.err) == (130, "error: interrupted; nothing half-written is left\n")
+    assert not (tmp_path / "out").exists()
