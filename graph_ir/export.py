@@ -162,7 +162,7 @@ def _onnx_text(proto: onnx.ModelProto, name: str) -> str:
         text = onnx.printer.to_text(proto)
         again = ir.serde.deserialize_model(onnx.parser.parse_model(text))
         same = fingerprint(again) == fingerprint(ir.serde.deserialize_model(proto))
-    except (onnx.parser.ParseError, ir.serde.SerdeError, ValueError) as error:
+    except (onnx.parser.ParseError, ir.serde.SerdeError, ValueError, IndexError, RuntimeError) as error:
         raise ModelError(f"{name!r}: ONNX text cannot hold this model; save it as .textproto") from error
     if not same:
         raise ModelError(f"{name!r}: ONNX text would change this model; save it as .textproto")

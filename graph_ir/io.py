@@ -72,7 +72,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             proto = onnx.load_model(str(file), format=kind, load_external_data=False)
     except OSError as error:
         raise ModelError(f"cannot read {str(file)!r}: {error.strerror}") from error
-    except (DecodeError, JsonError, TextError, ValueError, onnx.parser.ParseError) as error:
+    except (DecodeError, JsonError, TextError, ValueError, IndexError, onnx.parser.ParseError) as error:
         raise ModelError(
             f"{str(file)!r} is not an ONNX model, or is truncated: {one_line(error, 160)}"
         ) from error

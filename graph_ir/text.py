@@ -120,7 +120,7 @@ def parse(text: str, seed: int = 0) -> ir.Model:
     seeded = _SEEDED.sub(draw, text)
     try:
         proto = onnx.parser.parse_model(seeded)
-    except onnx.parser.ParseError as error:
+    except (onnx.parser.ParseError, IndexError, RuntimeError) as error:  # the last two: a number too large
         raise ModelError(f"cannot read ONNX text: {one_line(error)}") from error
     for name, array in weights.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))

@@ -80,10 +80,16 @@ def test_parse_gives_what_was_written() -> None:
     assert model.graph.initializers["big"].shape == [4, 4]
 
 
+ONE = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N] x) => (float[N] y) <{0}[1] w = {{{1}}}> {{ y = Relu(x) }}"""
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("nonsense", "cannot read ONNX text"),
+        (ONE.format("float", "1e400"), "cannot read ONNX text"),
+        (ONE.format("int64", "9" * 20), "cannot read ONNX text"),
         (TEXT.replace("float[4,4] big", "complex64[4,4] big"), "no seeded weights of type 'complex64'"),
         (TEXT.replace("Neg(h)", "Neg(hh)"), "reads 'hh', which is not defined"),
     ],

@@ -1,15 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which onnxruntime the tests run with, for what differs between its releases."""
+"""Which onnx and onnxruntime the tests run with, for what differs between their releases."""
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
+import onnx
 import onnxruntime
 
 Version: TypeAlias = "tuple[int, int]"
 
-ORT: Version = (int(onnxruntime.__version__.split(".")[0]), int(onnxruntime.__version__.split(".")[1]))
+
+def _version(text: str) -> Version:
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
+
+
+ONNX = _version(onnx.__version__)
+ORT = _version(onnxruntime.__version__)
+
+PRINTS_EVERY_BIT = ONNX >= (1, 23)
+"""Its text holds each float exactly; before, it rounds or cannot read what it wrote."""
 
 RUNS_OPSET_24 = ORT >= (1, 24)
 """It loads models of opset 24, so it has Swish."""
