@@ -17,7 +17,7 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ("graph_ir", "analysis", "passes", "calibration", "backends", "pipeline", "tools")
-FOLDERS = (*LIBRARY, "src", "tests", "examples", "benchmarks")
+FOLDERS = (*LIBRARY, "src", "tests", "examples", "benchmarks", "docs")
 LONGEST = 300
 SPDX = "# SPDX-License-Identifier: Apache-2.0"
 
