@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...graph_ir import UsageError
+from ..spec import parse
 
 TARGETS = ("onnxruntime-cpu",)
 
@@ -68,6 +69,8 @@ class BuildSettings:
             raise UsageError(f"--min-sqnr is a number of dB, not {self.min_sqnr_db}")
         if self.passes is not None and self.recipe is not None:
             raise UsageError("give --passes or --recipe, not both")
+        if self.passes is not None:
+            parse(self.passes)
         if self.out.exists() and not self.out.is_dir():
             raise UsageError(f"{str(self.out)!r} is a file; -o names a folder")
         if self.samples is not None and self.samples < 1:

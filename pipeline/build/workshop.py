@@ -48,7 +48,8 @@ class Workshop:
     @cached_property
     def lossless(self) -> Pipeline:
         """The passes every candidate but the original has been through."""
-        return parse(f"{FREEZE},{self.settings.passes or LOSSLESS}")
+        wanted = LOSSLESS if self.settings.passes is None else self.settings.passes
+        return Pipeline((*parse(FREEZE).elements, *parse(wanted).elements))
 
     @cached_property
     def float_candidate(self) -> Candidate:
