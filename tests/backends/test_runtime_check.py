@@ -135,6 +135,28 @@ def test_distance_in_rounding_without_a_step() -> None:
     assert "off by" in Tolerance().excess("y", np.array([100.0, 1.01], np.float32), want)
 
 
+def test_values_that_are_no_numbers_agree_with_themselves_only() -> None:
+    odd = np.array([np.nan, np.inf, -np.inf, 1.0], np.float32)
+    assert Tolerance().excess("y", odd.copy(), odd) == ""
+    assert Tolerance().excess("y", odd[:1].copy(), odd[:1]) == ""
+    assert "NaN in other places" in Tolerance().excess("y", odd[::-1].copy(), odd)
+    assert "off by inf" in Tolerance().excess("y", np.array([np.nan, np.inf, 0.0, 1.0], np.float32), odd)
+
+
+def test_halves_may_differ_by_a_few_units() -> None:
+    want = np.array([1.0, 0.5], np.float16)
+    assert Tolerance().excess("y", np.array([1.001, 0.5], np.float16), want) == ""
+    assert "off by" in Tolerance().excess("y", np.array([1.01, 0.5], np.float16), want)
+
+
+def test_sequences_are_compared_item_by_item() -> None:
+    one, two = np.array([1.0], np.float32), np.array([2.0], np.float32)
+    assert Tolerance().excess("y", [one, two], [one, two]) == ""
+    assert "off by" in Tolerance().excess("y", [one, one], [one, two])
+    assert Tolerance().excess("y", [one], [one, two]) == "has 1 items instead of 2"
+    assert Tolerance().excess("y", {"a": 1.0}, {"a": 2.0}) == "differs"
+
+
 def test_steps_are_read_from_outputs_that_are_dequantized() -> None:
     model = quantized_model()
     dequantized, computed = (value.name for value in model.graph.output)
