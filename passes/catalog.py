@@ -38,6 +38,7 @@ TABLE: dict[str, str] = {
     "fuse-gelu": "fuse.gelu:FuseGelu",
     "fuse-layer-norm": "fuse.layer_norm:FuseLayerNorm",
     "sink-transpose": "layout.sink_transpose:SinkTransposes",
+    "permute-flattened-weights": "layout.flattened_weights:PermuteFlattenedWeights",
     "merge-transpose": "fuse.merge_transpose:MergeTransposes",
     "merge-reshape": "fuse.merge_reshape:MergeReshapes",
     "merge-cast": "fuse.merge_cast:MergeCasts",

@@ -12,7 +12,8 @@ FREEZE = "freeze-default-inputs"
 LOSSLESS = (
     "inline,eliminate-dead-code,infer-shapes,"
     "(fold-constants,fold-shapes,eliminate-no-ops,eliminate-identity,"
-    "merge-cast,sink-transpose,merge-transpose,merge-reshape,merge-clip,merge-min-max,"
+    "merge-cast,sink-transpose,permute-flattened-weights,merge-transpose,merge-reshape,"
+    "merge-clip,merge-min-max,"
     "canonicalize,fuse-hard-swish,fuse-gelu,fuse-layer-norm,reduce-mean-to-global-average-pool,"
     "fold-pad,fold-batch-norm,fold-affine,matmul-add-to-gemm,cse,dedup-weights,eliminate-dead-code)!"
 )

@@ -58,6 +58,9 @@ class SinkTransposes(Pass):
 
 def _sweep(graph: Graph, rw: Rewriter, ctx: Context) -> None:
     """Move what is worth it once; each node is looked at once for each permutation that reaches it."""
+    transposes = [node for node in graph if node.op_type == "Transpose"]
+    if not transposes:
+        return
     order = {node: i for i, node in enumerate(graph)}
     here = frozenset(order)
     known: set[tuple[Node, Perm]] = set()
@@ -69,7 +72,7 @@ def _sweep(graph: Graph, rw: Rewriter, ctx: Context) -> None:
         known.add((node, perm))
         return True
 
-    for node in [n for n in order if n.op_type == "Transpose"]:
+    for node in transposes:
         perm = perm_of(node)
         if node.graph is not graph or perm is None or is_identity(perm):
             continue
