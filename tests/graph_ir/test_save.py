@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saving: whole or not at all, external data, text, and models too large for one message."""
+"""Saving: whole or not at all, external data, and models too large for one message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from onnx import helper, numpy_helper
 
 from tersor.graph_ir import (
     ExternalTensor,
-    Model,
     ModelError,
     atomic_write,
     constant,
@@ -26,8 +25,7 @@ from tersor.graph_ir import (
     tensor,
     to_proto,
 )
-from tests.support.features import feature_model, port
-from tests.support.runtime import PRINTS_EVERY_BIT
+from tests.support.features import port
 
 WEIGHTS = """<ir_version: 8, opset_import: ["" : 17]>
 g (float[2,64] x) => (float[2,64] y) <float[64,64] a = {seed}, float[64,64] b = {seed}, float[2] c = {seed}> {
@@ -287,32 +285,6 @@ def test_external_weights_never_pass_through_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert (tmp_path / "again.onnx.data").stat().st_size == 64 << 20
     assert peak < 4 << 20
-
-
-def text_model(value: float) -> Model:
-    model = parse(WEIGHTS)
-    held = np.full((64, 64), value, np.float32)
-    model.graph.initializers["a"].const_value = tensor(held, name="a")
-    return model
-
-
-@pytest.mark.parametrize("value", [1 / 3, 1e-40, float("inf"), float("nan"), -0.0])
-def test_onnx_text_keeps_every_bit(value: float, tmp_path: Path) -> None:
-    model = text_model(value)
-    if not PRINTS_EVERY_BIT:
-        with pytest.raises(ModelError, match=r"ONNX text .*save it as \.textproto"):
-            save(model, tmp_path / "m.onnxtxt")
-        return
-    save(model, tmp_path / "m.onnxtxt")
-    assert fingerprint(load(tmp_path / "m.onnxtxt")) == fingerprint(model)
-
-
-def test_what_onnx_text_cannot_say_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"ONNX text .*save it as \.textproto"):
-        save(from_proto(feature_model()), tmp_path / "m.onnxtxt")
-    with pytest.raises(ModelError, match="holds all weights itself"):
-        save(parse(WEIGHTS), tmp_path / "m.json", external_data=True)
-    assert names(tmp_path) == []
 
 
 def test_provenance_is_written_when_asked_and_read_back(tmp_path: Path) -> None:
