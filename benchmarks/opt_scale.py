@@ -133,10 +133,11 @@ def residual(count: int, path: Path) -> Path:
         weights.append(numpy_helper.from_array(data.astype(np.float32), f"w{len(weights)}"))
         return weights[-1].name
 
-    def node(op_type: str, *inputs: str, **attributes: list[int]) -> str:
-        nodes.append(
-            helper.make_node(op_type, inputs, [f"v{len(nodes)}"], f"n{len(nodes)}", None, None, **attributes)
-        )
+    def node(op_type: str, *inputs: str, pads: list[int] | None = None) -> str:
+        made = helper.make_node(op_type, inputs, [f"v{len(nodes)}"], f"n{len(nodes)}")
+        if pads is not None:
+            made.attribute.append(helper.make_attribute("pads", pads))
+        nodes.append(made)
         return nodes[-1].output[0]
 
     x = "x"

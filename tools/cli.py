@@ -96,8 +96,8 @@ def root(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line (without the program's name) and give its exit code."""
-    given = [argument for argument in arguments if argument != "--debug"]
-    debug = len(given) != len(arguments) or os.environ.get("TERSOR_DEBUG", "") not in ("", "0")
+    given = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    debug = "--debug" in arguments or os.environ.get("TERSOR_DEBUG", "") not in ("", "0")
     result: object = 0
     with Guard(debug=debug) as guard:
         result = typer.main.get_command(app).main(args=given, prog_name="tersor", standalone_mode=False)
@@ -113,8 +113,11 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """Run `sys.argv` and exit."""
-    # Imports make many objects that live to the end: collecting every 700 takes a fifth of the start.
-    gc.set_threshold(50_000, 20, 100)
+    if sys.argv[1:2] == ["opt"]:
+        gc.disable()  # it holds one model to the end: a collection would only walk it
+    else:
+        # Imports make many objects that live to the end: collecting every 700 takes a fifth of the start.
+        gc.set_threshold(50_000, 20, 100)
     code = run(sys.argv[1:])
     gc.freeze()  # the process ends here: the collector's last walk over a large model would be for nothing
     sys.exit(code)
