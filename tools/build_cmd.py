@@ -130,7 +130,8 @@ def _print(result: BuildResult, out: Path) -> None:
     judgement = result.judged[result.winner.name][1]
     reference = result.judged[result.before.name][1]
     if judgement.metric is not None and reference.metric is not None:
-        drop = f"{judgement.drop or 0:+.2%} lost"
+        change = -(judgement.drop or 0.0)
+        drop = "kept" if change == 0 else f"{abs(change):.2%} {'gained' if change > 0 else 'lost'}"
         rows.append(("metric", f"{reference.metric:.4f}", f"{judgement.metric:.4f}", drop))
     rows += [
         (f"output {name}", "", f"{c.sqnr_db:.1f} dB SQNR", f"cosine {c.cosine:.5f}")

@@ -65,10 +65,16 @@ def read_dims(given: list[str]) -> dict[str, int]:
 def describe(model: Model, sizes: dict[str, int], path: Path) -> dict[str, Any]:
     """Everything that is shown, as plain data."""
     from ..analysis.cost import cost
-    from ..graph_ir import notes
+    from ..graph_ir import UsageError, notes
+    from ..graph_ir.ops import dims
     from .optimize import count_ops, external_files, opaque_notes
 
     table = cost(model, bindings=sizes)
+    free = sorted({d for v in model.graph.inputs for d in dims(v) or () if isinstance(d, str)})
+    unknown = sorted(set(sizes) - set(free))
+    if unknown:
+        there = f"it has {', '.join(free)}" if free else "all are fixed"
+        raise UsageError(f"no free dimension of an input is called {unknown[0]!r}; {there}")
     files = external_files(model)
     return {
         "model": str(path),

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ... import __version__
 from ...backends.onnxruntime.cpu import host
 from ...calibration.data import Feeds
 from ...graph_ir import atomic_write, load
@@ -19,7 +20,7 @@ from .result import BuildResult
 from .settings import BuildSettings
 
 LOCK_FILE = "build.lock.json"
-_PACKAGES = ("tersor", "onnx", "onnx-ir", "onnxruntime", "numpy", "ml_dtypes", "networkx")
+_PACKAGES = ("onnx", "onnx-ir", "onnxruntime", "numpy", "ml_dtypes", "networkx")
 _CHUNK = 1 << 20
 
 
@@ -37,7 +38,11 @@ def write_lock(result: BuildResult, settings: BuildSettings, feeds: Feeds | None
         "metric": settings.metric,
         "max_drop": settings.max_drop,
         "code": code_hash(),
-        "versions": {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "versions": {
+            "tersor": __version__,
+            **{name: _version(name) for name in _PACKAGES},
+            "python": platform.python_version(),
+        },
         "host": host().to_dict(),
     }
     with atomic_write(settings.out / LOCK_FILE) as beside:

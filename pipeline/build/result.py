@@ -10,7 +10,7 @@ from pathlib import Path
 from ...analysis.fidelity import Closeness
 from ...backends.onnxruntime.audit import Audit
 from ...backends.onnxruntime.config import SessionConfig
-from ...backends.onnxruntime.latency import Latency
+from ...backends.onnxruntime.latency import Latency, compare
 from ...backends.onnxruntime.runtime_check import Concurrency
 
 
@@ -129,4 +129,5 @@ class BuildResult:
         times = self.latency.get(threads, {})
         if self.winner.name not in times or self.before.name not in times:
             return 1.0
-        return times[self.before.name].median_ms / times[self.winner.name].median_ms
+        # As the choice saw it: round by round, so that the machine's slow minutes cancel.
+        return compare(times[self.before.name], times[self.winner.name]).median
