@@ -32,6 +32,7 @@ time, or weight-only; gone: folded away or merged into another node's kernel."""
 _DEFAULT = SessionConfig()
 _DYNAMIC = frozenset({"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulNBits", "DynamicQuantizeLinear"})
 _INTEGER = frozenset({"QGemm", "MatMulIntegerToFloat", "MatMulInteger", "ConvInteger", "QAttention"})
+_COUNTED = LINEAR | {"MatMulInteger", "ConvInteger"}
 _BOUNDARY = frozenset({Q, DQ})
 _LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
 _SHAPED = frozenset(
@@ -99,7 +100,7 @@ class Audit:
 
     @property
     def linear_share(self) -> float:
-        """Share of Conv, ConvTranspose, Gemm and MatMul nodes in int8."""
+        """Share of Conv, ConvTranspose, Gemm and MatMul nodes in int8, dynamic ones included."""
         return self.linear_int8 / self.linear_total if self.linear_total else 1.0
 
     @property
@@ -136,15 +137,16 @@ def _audit(optimized: Optimized, macs: Mapping[str, float]) -> Audit:
     rows = tuple(
         _row(item, kernels.get(item.index, []), integers) for item in optimized.sources if _concerned(item)
     )
-    linear = [row for row in rows if row.op_type in LINEAR]
+    linear = [row for row in rows if row.op_type in _COUNTED]
+    narrow = [row for row in linear if row.precision in ("int8", "dynamic")]
     return Audit(
         rows=rows,
         leftovers=_leftovers(optimized),
         quantizers=sum(kernel.node.op_type in _BOUNDARY for kernel in optimized.kernels),
         linear_total=len(linear),
-        linear_int8=sum(row.precision == "int8" for row in linear),
+        linear_int8=len(narrow),
         macs_total=float(sum(macs.get(row.node, 0) for row in linear)),
-        macs_int8=float(sum(macs.get(row.node, 0) for row in linear if row.precision == "int8")),
+        macs_int8=float(sum(macs.get(row.node, 0) for row in narrow)),
     )
 
 
@@ -152,7 +154,7 @@ def _concerned(item: SourceNode) -> bool:
     node, scope = item.node, item.scope
     if node.op_type in _BOUNDARY or node.op_type == "Constant":
         return False
-    if node.op_type in LINEAR:
+    if node.op_type in _COUNTED:
         return True
     made = (scope.producer(name) for name in node.input if name)
     return any(maker is not None and maker.op_type == DQ for maker in made) or any(
