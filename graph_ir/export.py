@@ -130,7 +130,7 @@ def save(
         _save_external(model, target, provenance)
         return
     with atomic_write(target) as beside:
-        with _stored_as(_in_memory(model, set())):
+        with _stored_as(_in_memory(model, ())):
             proto = to_proto(model, provenance=provenance)
         if kind == "onnxtxt":
             beside.write_text(_onnx_text(proto, str(target)), encoding="utf-8")

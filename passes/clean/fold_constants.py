@@ -223,13 +223,30 @@ def _evaluate(
             for part in (outputs[:half], outputs[half:]):
                 results |= _evaluate(_needed(nodes, part), part, opsets, ir_version, ctx, left)
             return results
-        culprit = outputs[0].producer()
-        assert culprit is not None
+        culprit, reason = _culprit(nodes, opsets, ir_version, error)
         left.add(culprit)
-        ctx.note(f"node {label(culprit)!r} was not folded: {error}")
+        ctx.note(f"node {label(culprit)!r} was not folded: {reason}")
         return {}
     arrays = zip(outputs, cast("Iterable[object]", found.values()), strict=True)
     return {o: a for o, a in arrays if isinstance(a, np.ndarray)}
+
+
+def _culprit(
+    nodes: list[Node], opsets: dict[str, int], ir_version: int, error: Exception
+) -> tuple[Node, Exception]:
+    """The first node that cannot be computed, and why, given that all of them together cannot."""
+    low, high = 1, len(nodes)
+    while low < high:
+        middle = (low + high) // 2
+        some = nodes[:middle]
+        read = {v for node in some for v in node.inputs}
+        ends = [o for node in some for o in node.outputs if o.name and o not in read]
+        try:
+            Evaluator(extract_constant_nodes(some, ends, opsets, ir_version)).run({})
+            low = middle + 1
+        except (ModelError, DataError) as again:
+            high, error = middle, again
+    return nodes[low - 1], error
 
 
 def _needed(nodes: list[Node], outputs: list[Value]) -> list[Node]:

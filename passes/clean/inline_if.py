@@ -58,16 +58,14 @@ def _hoist(node: Node, branch: Graph, rewriter: Rewriter) -> list[Node]:
     graph = node.graph
     assert graph is not None
     prefix = label(node)
+    results = list(branch.outputs)
+    branch.outputs.clear()
     with rewriter.standing_for([node]):
         for value in list(branch.initializers.values()):
             if value.const_value is not None:
                 made = rewriter.constant(value.const_value, f"{prefix}/{value.name}", near=node)
-                for index, output in enumerate(branch.outputs):
-                    if output is value:
-                        branch.outputs[index] = made
                 rewriter.replace(value, made)
-        results = list(branch.outputs)
-        branch.outputs.clear()
+                results = [made if result is value else result for result in results]
         moved = list(branch)
         branch.remove(moved)
         for inner in moved:

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folding of shape arithmetic: static parts become constants, open ones stay, an empty batch works."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tersor.graph_ir import Model, constant
+from tersor.passes.clean.dead_code import EliminateDeadCode
+from tersor.passes.clean.fold_shapes import FoldShapes
+from tersor.passes.clean.infer_shapes import InferShapes
+from tests.support.numerics import assert_bitwise, snapshot
+from tests.support.rewriting import Rewritten, model_of, rewrite
+
+STEPS = (InferShapes(), FoldShapes(), EliminateDeadCode())
+ONE = "int64[1] one = {1}, int64[1] minus = {-1}, int64 zero = {0}, int64[1] zero1 = {0}, int64[1] two = {2}"
+
+
+def folded(model: Model, *sizes: int) -> Rewritten:
+    """Run the steps; numbers hold for each size of N, 0 among them."""
+    before = snapshot(model)
+    result = rewrite(STEPS, model, N=2)
+    for size in (*sizes, 1, 3):
+        feed = {
+            port.name: np.ones([d.dim_value or size for d in port.type.tensor_type.shape.dim], np.float32)
+            for port in before.graph.input
+        }
+        assert_bitwise(before, result.model, feed)
+    return result
+
+
+FLATTEN = """s = Shape(x)
+    n = Gather(s, zero)
+    n1 = Unsqueeze(n, zero1)
+    t = Concat<axis = 0>(n1, minus)
+    y = Reshape(x, t)"""
+
+
+def test_a_static_shape_becomes_a_constant() -> None:
+    result = folded(model_of(FLATTEN, ONE, x="float[2,3,4] x", y="float[2,12] y"))
+    assert result.ops == ["Reshape"]
+
+
+def test_a_symbolic_batch_is_copied_and_may_be_empty() -> None:
+    nodes = FLATTEN.replace("minus)", "twelve)")
+    result = folded(
+        model_of(nodes, ONE + ", int64[1] twelve = {12}", x="float[N,3,4] x", y="float[N,12] y"), 0
+    )
+    assert result.ops == ["Reshape"]
+    target = constant(result.model.graph[0].inputs[1])
+    assert target is not None
+    assert target.tolist() == [0, 12]
+
+
+def test_minus_one_beside_a_symbolic_batch_is_kept() -> None:
+    """[N, -1] and [0, -1] are one and the same target: also for an empty batch, where both fail."""
+    result = rewrite(STEPS, model_of(FLATTEN, ONE, x="float[N,3,4] x", y="float[N,12] y"), N=2)
+    target = constant(result.model.graph[0].inputs[1])
+    assert target is not None
+    assert target.tolist() == [0, -1]
+
+
+def test_a_moved_batch_becomes_minus_one() -> None:
+    nodes = "s = Shape(x)\n n = Gather(s, zero1)\n t = Concat<axis = 0>(four, n)\n y = Reshape(x, t)"
+    result = folded(model_of(nodes, ONE + ", int64[1] four = {4}", x="float[N,4] x", y="float[4,N] y"))
+    target = constant(result.model.graph[0].inputs[1])
+    assert target is not None
+    assert target.tolist() == [4, -1]
+
+
+def test_two_open_dims_stay_computed() -> None:
+    nodes = "s = Shape(x)\n n = Slice(s, one, three)\n t = Concat<axis = 0>(n, minus)\n y = Reshape(x, t)"
+    weights = ONE + ", int64[1] three = {3}"
+    model = model_of(nodes, weights, x="float[2,N,M] x", y="float[N,M,K] y")
+    assert "Shape" in rewrite(STEPS, model, N=2, M=3, K=2).ops
+
+
+def test_scalars_keep_their_rank_and_int32_its_type() -> None:
+    nodes = """s = Shape(x)
+        a = Gather(s, zero)
+        b = Cast<to = 6>(a)
+        d = Cast<to = 1>(b)
+        y = Mul(x, d)"""
+    result = folded(model_of(nodes, ONE, x="float[2,3] x", y="float[2,3] y"))
+    assert result.ops == ["Cast", "Mul"]
+    value = result.model.graph[0].inputs[0]
+    held = constant(value)
+    assert held is not None
+    assert held.dtype == np.int32
+    assert held.shape == ()
+
+
+def test_open_dims_and_outputs_stay() -> None:
+    model = model_of("s = Shape(x)\n y = Cast<to = 1>(s)", x="float[N] x", y="float[1] y")
+    assert rewrite(STEPS, model, N=2).ops == ["Shape", "Cast"]
+    model = model_of("y = Shape(x)", x="float[2] x", y="int64[1] y")
+    assert rewrite(STEPS, model).ops == ["Shape"]
+
+
+def test_an_overridable_target_stays() -> None:
+    model = model_of("y = Reshape(x, t)", "int64[1] t = {6}", x="float[2,3] x, int64[1] t", y="float[K] y")
+    assert not rewrite(STEPS, model, numbers=False).changed
+
+
+def test_range_operands_seen_to_be_vectors_are_squeezed() -> None:
+    """onnxruntime takes [1]-shaped operands until it can see the shape; folding must not show it."""
+    nodes = """n = Size(x)
+        small = Equal(n, four)
+        limit = If(small) <then_branch = a () => (int64[1] p) { p = Identity(one) },
+            else_branch = b () => (int64[0] q) { q = Identity(none) }>
+        r = Range(zero, limit, step)
+        f = Cast<to = 1>(r)
+        y = Add(x, f)"""
+    weights = ONE + ", int64 four = {4}, int64[0] none = {}, int64 step = {1}"
+    result = rewrite(STEPS, model_of(nodes, weights, x="float[4] x", y="float[4] y"))
+    assert "Squeeze" in result.ops
+    assert not rewrite(STEPS, result.model).changed
+
+
+def test_bodies() -> None:
+    body = """i = If(c) <then_branch = a () => (float[2,3] p) {{ {} }},
+        else_branch = b () => (float[2,3] q) {{ q = Neg(x) }}>"""
+    inner = "s = Shape(x)\n f = Cast<to = 1>(s)\n g = ReduceSum<keepdims = 0>(f)\n p = Mul(x, g)"
+    nodes = body.format(inner) + "\n y = Neg(i)"
+    result = rewrite(STEPS, model_of(nodes, ONE, x="float[2,3] x, bool c", y="float[2,3] y"))
+    assert "Shape" not in result.ops
