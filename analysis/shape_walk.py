@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The forward walk of shape inference: one node after the other, types and shape arithmetic side by side.
 
-onnx's own inference is asked about each node on its own (`onnx.shape_inference.infer_node_outputs`), with
-the types found so far and the contents of small integer inputs, never with weights or with the types a file
-declares for intermediate values. Equal questions are asked once: repeated blocks are nearly free.  Where
-onnx leaves dims open, `shape_rules` fills them from polynomials of named dims.
+onnx's own inference is asked about each node alone (`onnx.shape_inference.infer_node_outputs`), with types found
+so far and contents of small integer inputs, never with weights or declared types of intermediate values. Equal
+questions are asked once. Where onnx leaves dims open, `shape_rules` fills them from polynomials of named dims.
 """
 
 from __future__ import annotations
@@ -61,8 +60,7 @@ class Walker:
             if tensor is None:
                 found = self.table.unknown
             else:
-                # Asked once: a tensor kept in its message makes its type and shape anew each time.
-                elem, sizes = tensor.dtype, tensor.shape
+                elem, sizes = tensor.dtype, tensor.shape  # made anew each time one asks
                 found = self.table.tensor(int(elem), tuple(d for d in sizes if isinstance(d, int)))
                 if elem in DATA_TYPES and (data := constant_data(value)) is not None:
                     scope.data[value] = data
