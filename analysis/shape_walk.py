@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The forward walk of shape inference: one node after the other, types and shape arithmetic side by side.
 
-onnx's own inference is asked about each node alone (`onnx.shape_inference.infer_node_outputs`), with the types
+onnx's own inference is asked about each node alone (`onnx.shape_inference.infer_node_outputs`), with types
 found so far and contents of small integer inputs, never with weights or declared types of inner values. Equal
 questions are asked once. Where onnx leaves dims open, `shape_rules` fills them by polynomials of named dims.
 """
