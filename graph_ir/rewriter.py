@@ -310,6 +310,7 @@ class Rewriter:
         if not (value.is_initializer() and value.is_graph_input()) or value.graph is None:
             raise ValueError(f"{value.name!r} is not an input with a default")
         value.graph.inputs.remove(value)
+        self.model.ir_version = max(self.model.ir_version, _FREE_INITIALIZERS_IR_VERSION)
         self.edits += 1
         for user, _ in value.uses():
             self._tell(user)
