@@ -11,7 +11,7 @@ FREEZE = "freeze-default-inputs"
 
 LOSSLESS = (
     "inline,eliminate-dead-code,infer-shapes,"
-    "(fold-constants,fold-shapes,eliminate-no-ops,eliminate-identity,"
+    "(fold-constants,fold-shapes,inline-constant-if,eliminate-no-ops,eliminate-identity,"
     "merge-cast,sink-transpose,permute-flattened-weights,merge-transpose,merge-reshape,"
     "merge-clip,merge-min-max,"
     "canonicalize,fuse-hard-swish,fuse-gelu,fuse-layer-norm,reduce-mean-to-global-average-pool,"
