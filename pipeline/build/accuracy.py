@@ -22,6 +22,10 @@ from .settings import BuildSettings
 QUICK = 4  # feeds of a quick look
 COMFORT_DB = 35.0  # above this an output is so close that data not seen will hardly tell
 
+# A metric of n samples sees drops of 1/n at the least, so the fewer there are, the closer outputs must be:
+# this many dB for one sample, 10 dB less for each tenfold.
+EVIDENCE_DB = 40.0
+
 _LEAST_VARYING = 1e-9  # an output that is the same for all feeds has nothing to tell apart
 _NUMBERS = "biuf"  # numpy's kinds of what has a distance
 
@@ -45,6 +49,7 @@ class Judge:
         self._settings = settings
         self._metric: Metric | None = None if settings.metric is None else load_function(settings.metric)
         self._original = original
+        self.samples = 0  # how many the metric looks at: the batch axis of what it runs
         with OrtSession(original.path, original.config) as session:
             self._names = [port.name for port in session.outputs]
             self._answers = [session.run(feed) for feed in feeds]
@@ -72,7 +77,8 @@ class Judge:
             reason = one_line(error).replace(str(candidate.path), "the candidate")
             return Judgement(False, reason, None, None, {})
         fidelity = {name: total.result() for name, total in totals.items() if total.count}
-        return replace(self._decide(score, fidelity, unlike), constant_db=self._constant_db)
+        decided = replace(self._decide(score, fidelity, unlike), constant_db=self._constant_db)
+        return self._supported(decided) if candidate.quantized else decided
 
     def quick(self, candidate: Candidate) -> float:
         """The worst output's signal-to-noise ratio in dB over a few feeds, without the metric.
@@ -96,12 +102,32 @@ class Judge:
                     unlike.add(name)
         return totals, unlike
 
+    def _supported(self, judgement: Judgement) -> Judgement:
+        """Refuse a quantized form for which a metric of few samples is no evidence: see `EVIDENCE_DB`."""
+        if not judgement.accepted or judgement.metric is None:
+            return judgement
+        needed = EVIDENCE_DB - 10 * math.log10(max(1, self.samples))
+        if judgement.closeness_db >= needed:
+            return judgement
+        reason = (
+            f"outputs are {judgement.closeness_db:.1f} dB close, and the metric's {self.samples} samples "
+            f"can vouch for {needed:.1f} dB; give it more"
+        )
+        return replace(judgement, accepted=False, reason=reason)
+
     def _score(self, session: OrtSession) -> float | None:
         if self._metric is None:
             return None
         what = f"metric {self._settings.metric!r}"
+        self.samples = 0
+
+        def run(feed: Feed) -> list[NDArray[Any]]:
+            first = next(iter(feed.values()), None)
+            self.samples += max(1, first.shape[0]) if first is not None and first.ndim else 1
+            return session.run(feed)
+
         with user_code(what):
-            given: object = self._metric(session.run)
+            given: object = self._metric(run)
         score = _number(what, given)
         if not math.isfinite(score):
             raise DataError(f"{what} gave {score}, not a finite number")

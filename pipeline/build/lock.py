@@ -6,11 +6,11 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ... import __version__
 from ...backends.onnxruntime.cpu import host
 from ...calibration.data import Feeds
 from ...graph_ir import atomic_write, load
@@ -39,7 +39,7 @@ def write_lock(result: BuildResult, settings: BuildSettings, feeds: Feeds | None
         "max_drop": settings.max_drop,
         "code": code_hash(),
         "versions": {
-            "tersor": __version__,
+            "tersor": import_module(__name__.partition(".")[0]).__version__,
             **{name: _version(name) for name in _PACKAGES},
             "python": platform.python_version(),
         },
