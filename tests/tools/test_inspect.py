@@ -74,3 +74,11 @@ def test_wrong_sizes(capsys: pytest.CaptureFixture[str], model: Path, dim: str) 
     done = tersor(capsys, "inspect", model, "--dim", dim)
     assert (done.code, done.out) == (2, "")
     assert done.err == f"error: --dim takes NAME=SIZE, for example --dim N=8, not {dim!r}\n"
+
+
+def test_an_unknown_dimension_is_named_with_those_there_are(
+    capsys: pytest.CaptureFixture[str], model: Path
+) -> None:
+    done = tersor(capsys, "inspect", model, "--dim", "M=3")
+    assert done.code == 2
+    assert done.err == "error: no free dimension of an input is called 'M'; it has N\n"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from onnx import helper
 
 from tersor.analysis.fidelity import Fidelity
 from tersor.graph_ir import DataError, UsageError
-from tersor.pipeline.build.accuracy import Judge, compare, relative_drop
+from tersor.pipeline.build.accuracy import Judge, compare, constant_db, relative_drop
 from tersor.pipeline.build.result import Candidate, Judgement
 from tersor.pipeline.build.settings import BuildSettings
 from tests.support.odd_models import custom_op, model, port, texts, weight
@@ -256,3 +257,34 @@ def test_a_difference_of_truth_values_is_a_difference() -> None:
     total = Fidelity()
     compare(total, np.array([True, False]), np.array([True, True]))
     assert total.result().sqnr_db == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("quantized", "accepted"), [(True, False), (False, True)])
+def test_few_samples_are_no_evidence_for_a_quantized_form_that_is_not_close(
+    tmp_path: Path, quantized: bool, accepted: bool
+) -> None:
+    original = shifted(tmp_path, 3.0, "original")
+    candidate = replace(shifted(tmp_path, 4.0), quantized=quantized)
+    found = judge(original, metric="mean").judge(candidate)
+    assert found.accepted == accepted
+    assert ("samples can vouch for" in found.reason) != accepted
+
+
+def test_a_close_quantized_form_needs_few_samples(tmp_path: Path) -> None:
+    original = shifted(tmp_path, 3.0, "original")
+    candidate = replace(shifted(tmp_path, 3.0 + 1e-5), quantized=True)
+    assert judge(original, metric="mean").judge(candidate).accepted
+
+
+def test_what_is_the_same_for_every_feed_does_not_count_as_closeness(tmp_path: Path) -> None:
+    found = verdict(tmp_path, 0.5, reference=100.0)
+    assert found.sqnr_db > 40
+    assert found.closeness_db < 15
+
+
+def test_the_constant_part_of_outputs_that_cannot_be_told_apart_is_nothing() -> None:
+    same = np.ones((2, 3), np.float32)
+    assert constant_db([same]) == 0.0
+    assert constant_db([same, same]) == 0.0
+    assert constant_db([same, np.ones((1, 3), np.float32)]) == 0.0
+    assert constant_db([same, 2 * same]) == pytest.approx(10 * math.log10(5 / 0.5))

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tersor.pipeline.build.choose import NOISE, TIE, distrust, not_slower, pick, relative_time
+from tersor.graph_ir import parse, save
+from tersor.pipeline.build.choose import NOISE, TIE, contenders, distrust, not_slower, pick, relative_time
 from tests.support.building import Judged, judged, latency, times
 
 Drawn = tuple[dict[str, Judged], dict[int, Any]]
@@ -189,3 +192,20 @@ def test_distrust_only_ever_refuses(drawn: Drawn) -> None:
         assert candidate is candidates[name][0]
         assert candidates[name][1].accepted or not judgement.accepted
         assert judgement.accepted or judgement.reason
+
+
+def test_of_candidates_with_equal_operators_the_closest_alone_is_timed(tmp_path: Path) -> None:
+    def made(name: str, text: str, sqnr_db: float) -> Judged:
+        path = tmp_path / f"{name}.onnx"
+        save(parse(text), path)
+        candidate, judgement = judged(name, sqnr_db)
+        return replace(candidate, path=path), judgement
+
+    one = '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) { y = Relu(x) }'
+    two = one.replace("y = Relu(x)", "a = Relu(x) y = Relu(a)")
+    candidates = field(
+        judged("original"), judged("float"),
+        made("far", one, 20.0), made("near", one, 30.0), made("other", two, 10.0),
+    )  # fmt: skip
+    assert [c.name for c in contenders(candidates, 5)] == ["original", "float", "near", "other"]
+    assert [c.name for c in contenders(candidates, 1)] == ["original", "float", "near"]
