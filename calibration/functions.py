@@ -7,7 +7,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ def load_function(text: str) -> Callable[..., Any]:
 def user_code(what: str) -> Generator[None]:
     """Turn whatever code that is not ours raises into one line that names it; our own errors pass through.
 
+    What it prints goes to standard error: standard output is for results.
+
     Args:
         what: how the message begins: what was running.
 
@@ -61,7 +63,8 @@ def user_code(what: str) -> Generator[None]:
         DataError: for any exception, and for an attempt to end the process.
     """
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except TersorError:
         raise
     except (Exception, SystemExit) as error:

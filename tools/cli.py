@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -112,7 +113,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def main() -> NoReturn:
-    """Run `sys.argv` and exit."""
+    """Run `sys.argv` and exit; a request to terminate cleans up as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if sys.argv[1:2] == ["opt"]:
         gc.disable()  # it holds one model to the end: a collection would only walk it
     else:

@@ -87,6 +87,8 @@ def _search(
         "float": (workshop.float_candidate, _strict(judge.judge(workshop.float_candidate))),
     }
     notes_ = [*notes(model), *workshop.notes]
+    if settings.data is not None and settings.data.partition(":")[0] == "random":
+        notes_.append("ranges and closeness were measured on random data: for trying out, not for shipping")
     if recipe is not None:
         made, found = follow(recipe, settings, feeds, folder)
         judged[made.name] = (made, judge.judge(made))

@@ -14,7 +14,7 @@ from typing import Any
 from ...backends.onnxruntime.cpu import host
 from ...calibration.data import Feeds
 from ...graph_ir import atomic_write, load
-from ..recipe import load_recipe
+from ..recipe import Recipe, load_recipe
 from .files import model_files
 from .result import BuildResult
 from .settings import BuildSettings
@@ -31,7 +31,7 @@ def write_lock(result: BuildResult, settings: BuildSettings, feeds: Feeds | None
         "model": {"file": settings.model.name, "blake2b": _hash_model(settings.model)},
         "result": {"file": result.winner.path.name, "blake2b": _hash_model(result.winner.path)},
         "data": None if feeds is None else {"source": feeds.source, "blake2b": feeds.digest()},
-        "recipe": None if settings.recipe is None else hash_text(load_recipe(settings.recipe).text),
+        "recipe": None if settings.recipe is None else _recipe(load_recipe(settings.recipe), settings),
         "pipeline": result.winner.pipeline,
         "observer": result.winner.observer,
         "seed": settings.seed,
@@ -47,6 +47,16 @@ def write_lock(result: BuildResult, settings: BuildSettings, feeds: Feeds | None
     }
     with atomic_write(settings.out / LOCK_FILE) as beside:
         beside.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _recipe(recipe: Recipe, settings: BuildSettings) -> dict[str, Any]:
+    """A recipe's text, and the data it names itself, whatever the command line gives."""
+    model = load(settings.model)
+    sections = {name: section.open(model) for name, section in recipe.data.items()}
+    return {
+        "blake2b": hash_text(recipe.text),
+        "data": {n: {"source": feeds.source, "blake2b": feeds.digest()} for n, feeds in sections.items()},
+    }
 
 
 def hash_files(paths: list[Path]) -> str:

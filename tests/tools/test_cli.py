@@ -110,3 +110,24 @@ def test_errors_of_the_system_name_the_file() -> None:
     failure = describe(FileNotFoundError(2, "No such file or directory", "gone"))
     assert (failure.line, failure.exit_code) == ("No such file or directory: 'gone'", 2)
     assert describe(KeyboardInterrupt()).exit_code == 130
+
+
+def test_a_request_to_terminate_cleans_up_as_an_interruption_does() -> None:
+    code = (
+        "import os, signal, sys, tempfile\n"
+        "from tersor.tools import cli\n"
+        "def run(arguments):\n"
+        "    with tempfile.TemporaryDirectory() as folder:\n"
+        "        print(folder, flush=True)\n"
+        "        try:\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        except KeyboardInterrupt:\n"
+        "            return 130\n"
+        "cli.run = run\n"
+        "cli.main()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 130, done.stderr
+    assert not Path(done.stdout.strip()).exists()

@@ -15,7 +15,7 @@ from tersor.analysis.fidelity import Fidelity
 from tersor.backends.onnxruntime.config import SessionConfig
 from tersor.backends.onnxruntime.cpu import usable_cores
 from tersor.backends.onnxruntime.session import OrtSession
-from tersor.pipeline.build import BuildResult
+from tersor.pipeline.build import BuildResult, build
 from tersor.pipeline.build.choose import not_slower
 from tersor.pipeline.build.flow import JUDGING_FEEDS
 from tersor.pipeline.build.report import to_dict
@@ -175,3 +175,19 @@ def test_without_data_only_the_lossless_part_is_done(tmp_path: Path, monkeypatch
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
     lock = json.loads((tmp_path / "out" / "build.lock.json").read_text(encoding="utf-8"))
     assert lock["data"] is None
+
+
+def test_the_lock_names_the_data_of_the_recipe_and_random_data_is_flagged(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        'recipe = 1\n[data.calib]\nsource = "random:0:4"\n[[step]]\npreset = "lossless"\n'
+        '[[step]]\npasses = "raise-opset"\n[[step]]\ncalibrate = { data = "calib", observer = "minmax" }\n'
+        '[[step]]\npasses = "insert-qdq"\n',
+        encoding="utf-8",
+    )
+    settings = BuildSettings(MODEL, tmp_path / "out", data="random:1:2", recipe=str(recipe), rounds=1)
+    result = build(settings)
+    lock = json.loads((tmp_path / "out" / "build.lock.json").read_text(encoding="utf-8"))
+    assert lock["recipe"]["data"]["calib"]["source"] == "random:0:4"
+    assert len(lock["recipe"]["data"]["calib"]["blake2b"]) == 32
+    assert any("random data" in note for note in result.notes)
