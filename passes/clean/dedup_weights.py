@@ -11,6 +11,8 @@ from ...graph_ir import DataType, Model, Rewriter, Value
 from ...graph_ir.ops import graphs_within
 from ..base import Context, Exactness, Pass
 
+_HEAD_ELEMENTS = 64
+
 
 @dataclass(frozen=True)
 class DeduplicateWeights(Pass):
@@ -37,9 +39,21 @@ class DeduplicateWeights(Pass):
                 if dtype != DataType.STRING:
                     by_form.setdefault((dtype, tuple(shape.dims)), []).append(value)
         for values in by_form.values():
-            if len(values) > 1:
-                ctx.counters["shared"] += _share(values, model, rewriter)
+            for alike in _alike(values):
+                ctx.counters["shared"] += _share(alike, model, rewriter)
         return rewriter.edits > 0
+
+
+def _alike(values: list[Value]) -> list[list[Value]]:
+    """Groups of two and more that begin with the same elements; large weights mostly part here, unread."""
+    if len(values) == 1:
+        return []
+    groups: dict[bytes, list[Value]] = {}
+    for value in values:
+        if value.const_value is not None:
+            head = value.const_value.numpy().reshape(-1)[:_HEAD_ELEMENTS].tobytes()
+            groups.setdefault(head, []).append(value)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _share(values: list[Value], model: Model, rewriter: Rewriter) -> int:
