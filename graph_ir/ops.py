@@ -186,12 +186,6 @@ def dims(value: ir.Value | None) -> tuple[int | str | None, ...] | None:
     return tuple(d if isinstance(d, int) else d.value for d in value.shape)
 
 
-def same_shape(a: ir.Value, b: ir.Value) -> bool:
-    """Whether both shapes are known and provably equal for every input the signature allows."""
-    left, right = dims(a), dims(b)
-    return left is not None and left == right and None not in left
-
-
 def input_at(node: ir.Node, index: int) -> ir.Value | None:
     """The node's input at the index, None when absent or left out."""
     return node.inputs[index] if index < len(node.inputs) else None

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from .names import Names
-from .ops import INFERRED, ORIGINS, graphs_within, origins, set_origins, subgraphs
+from .ops import INFERRED, graphs_within, origins, set_origins, subgraphs
 
 Allow = Callable[[str, ir.Node], bool]
 
@@ -318,12 +318,6 @@ class Rewriter:
     def _tell(self, node: ir.Node) -> None:
         if self.on_node is not None and node.graph is not None:
             self.on_node(node)
-
-
-def keep_origins(source: ir.Node, target: ir.Node) -> None:
-    """Let a node carry another node's origins besides its own."""
-    own = cast("tuple[str, ...]", target.meta.get(ORIGINS, ()))
-    set_origins(target, (*own, *origins(source)))
 
 
 def _as_tensor(array: np.ndarray[Any, Any] | ir.TensorProtocol) -> ir.TensorProtocol:

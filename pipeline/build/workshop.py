@@ -11,7 +11,7 @@ from typing import Any
 from ...calibration.collect import Histograms, channel_means, choose, collect
 from ...calibration.data import Feeds
 from ...graph_ir import Model, UsageError, load, save
-from ...graph_ir.ops import has_subgraph, is_op
+from ...graph_ir.ops import is_op
 from ...passes.base import Context
 from ...passes.quantize.bias_correction import values_for_means
 from ...passes.quantize.dynamic import QuantizeDynamic
@@ -122,10 +122,6 @@ class Workshop:
         path = self._path(name)
         save(model, path)
         return Candidate(name, path, self._whole(pipeline), quantized=True)
-
-    def has_bodies(self) -> bool:
-        """Whether the model has control flow, whose bodies stay float."""
-        return any(has_subgraph(node) for node in load(self.float_candidate.path).graph)
 
     def _whole(self, last: Pipeline) -> str:
         return f"{self.lossless},{parse(INT8_READY)},infer-shapes,{last}"
