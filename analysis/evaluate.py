@@ -30,6 +30,7 @@ from ..graph_ir import (
     signature_of,
     to_proto,
 )
+from ..graph_ir.extract import keep_needed
 
 if TYPE_CHECKING:
     import onnx
@@ -84,12 +85,15 @@ class Evaluator:
         _check_inside(model, extra)
         proto = to_proto(model)
         if outputs is not None:
-            # Only what was asked for: the rest need neither be kept nor, where a cut allows it, computed.
-            kept = {output.name: output for output in proto.graph.output}
+            # Only what was asked for: the rest need neither be kept nor computed.
+            known = {output.name: output for output in proto.graph.output}
             del proto.graph.output[:]
             for name in self._computed:
-                proto.graph.output.append(kept[name]) if name in kept else proto.graph.output.add(name=name)
-        self.lent = _lend(proto, model)
+                proto.graph.output.append(known[name]) if name in known else proto.graph.output.add(name=name)
+        lent = _lend(proto, model)
+        keep_needed(proto.graph)
+        kept = {tensor.name for tensor in proto.graph.initializer}
+        self.lent = {name: array for name, array in lent.items() if name in kept}
         # Views, not copies. Neither the options nor the session keep them alive, so the evaluator must.
         self._views = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self.lent.items()}
         self._session = _open(proto, self._views, optimize, threads) if self._computed else None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cut some nodes out of a model as a model of their own."""
+"""Cut some nodes out of a model as a model of their own, or keep only what some outputs need."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -62,3 +62,34 @@ def _in_memory(tensor: ir.TensorProtocol) -> onnx.TensorProto:
         written.data_location = onnx.TensorProto.DEFAULT
         written.raw_data = tensor.tobytes()
     return written
+
+
+def keep_needed(graph: onnx.GraphProto) -> None:
+    """Drop the nodes and initializers that the graph's outputs do not need; inputs stay.
+
+    onnxruntime runs every node it is given when its optimizer is off.
+    """
+    needed = {output.name for output in graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(_names_read(node))
+    if len(kept) == len(graph.node):
+        return
+    fresh = onnx.GraphProto()
+    fresh.node.extend(reversed(kept))
+    fresh.initializer.extend(tensor for tensor in graph.initializer if tensor.name in needed)
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(fresh.node)
+    graph.initializer.extend(fresh.initializer)
+
+
+def _names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Every name the node or its bodies mention as an input, or a body gives back."""
+    yield from node.input
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            yield from (output.name for output in body.output)
+            for inner in body.node:
+                yield from _names_read(inner)
