@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which channels of a model can only be removed together."""
+
+from __future__ import annotations
+
+from .graph import Coupling, Group, GroupAxis, Mask, Pinned, couple
+from .ties import AxisKey, Rule, Ties
+
+__all__ = ["AxisKey", "Coupling", "Group", "GroupAxis", "Mask", "Pinned", "Rule", "Ties", "couple"]

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settles which factor an axis is cut through.
+
+A Reshape that merges (or splits) axes gives its long axis several factors, and only one of them can be cut:
+removing index c of C from (C, H, W) flattened removes C's block of H * W, and needs H and W whole. Pins are
+followed through these choices to a fixed point before one is made:
+
+- a pinned product pins its factors; a product all of whose factors are pinned is pinned;
+- a choice with one factor left is settled; of several, one that counts heads (it batches a product of two
+  activations) goes first, then the longest, then the outermost; the others are pinned.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from ...graph_ir import Node
+from ...graph_ir.ops import label
+from .spaces import Spaces
+from .ties import AxisKey, Choice, Link
+
+
+def settle(choices: Sequence[Choice], heads: Sequence[AxisKey], spaces: Spaces) -> list[Link]:
+    """Settle all choices; the spaces of the factors not chosen are pinned.
+
+    Args:
+        choices: in the order of the nodes.
+        heads: axes that count heads.
+        spaces: its pins are added to.
+
+    Returns:
+        How each axis that can be cut hangs on its factor.
+    """
+    work = _Settling(choices, {spaces.of(axis) for axis in heads}, spaces)
+    work.follow_pins()
+    # Those with one factor left first, then heads: they may settle others.
+    for decides in (work.is_single, work.has_heads, work.is_open):
+        for choice in choices:
+            if decides(choice):
+                work.choose(choice)
+    return [choice.link(i) for choice in choices if work.is_open(choice) for i in work.free(choice)]
+
+
+class _Settling:
+    def __init__(self, choices: Sequence[Choice], heads: set[int], spaces: Spaces) -> None:
+        self._spaces = spaces
+        self._heads = heads
+        self._touching: dict[int, list[Choice]] = {}
+        for choice in choices:
+            for axis in (choice.axis, *choice.factors):
+                self._touching.setdefault(spaces.of(axis), []).append(choice)
+        self._queue = deque(space for space in self._touching if space in spaces.pins)
+
+    def free(self, choice: Choice) -> list[int]:
+        """The factors that may be cut."""
+        return [
+            i for i, factor in enumerate(choice.factors) if self._spaces.of(factor) not in self._spaces.pins
+        ]
+
+    def is_open(self, choice: Choice) -> bool:
+        return self._spaces.of(choice.axis) not in self._spaces.pins
+
+    def is_single(self, choice: Choice) -> bool:
+        return self.is_open(choice) and len(self.free(choice)) == 1
+
+    def has_heads(self, choice: Choice) -> bool:
+        return self.is_open(choice) and any(self._counts_heads(choice, i) for i in self.free(choice))
+
+    def choose(self, choice: Choice) -> None:
+        """Pin all factors but the best."""
+        free = self.free(choice)
+        heads = [i for i in free if self._counts_heads(choice, i)]
+        chosen = max(heads or free, key=lambda i: (choice.sizes[i], -i))
+        for i in free:
+            if i != chosen:
+                self._pin(choice.factors[i], f"{_where(choice)} joins it with an axis that is cut instead")
+        self.follow_pins()
+
+    def follow_pins(self) -> None:
+        """Bring pins from products to factors and back until nothing changes."""
+        pins = self._spaces.pins
+        while self._queue:
+            for choice in self._touching.get(self._queue.popleft(), ()):
+                whole = pins.get(self._spaces.of(choice.axis))
+                if whole is not None:
+                    for factor in choice.factors:
+                        self._pin(factor, whole)
+                elif not self.free(choice):
+                    self._pin(choice.axis, pins[self._spaces.of(choice.factors[0])])
+
+    def _counts_heads(self, choice: Choice, factor: int) -> bool:
+        return self._spaces.of(choice.factors[factor]) in self._heads
+
+    def _pin(self, axis: AxisKey, reason: str) -> None:
+        space = self._spaces.of(axis)
+        if space not in self._spaces.pins:
+            self._spaces.pins[space] = reason
+            self._queue.append(space)
+
+
+def _where(choice: Choice) -> str:
+    holder = choice.factors[0][0]
+    return f"{holder.op_type} {label(holder)!r}" if isinstance(holder, Node) else "a Reshape"

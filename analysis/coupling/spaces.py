@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spaces: axes that are position for position the same, and which of them are pinned as a whole."""
+
+from __future__ import annotations
+
+from .ties import AxisKey, Facts
+
+
+class Spaces:
+    """The spaces of a model.
+
+    Args:
+        facts: what the rules said.
+
+    Attributes:
+        members: axes of each space, in order of mention; spaces are numbered in that order, too.
+        size: positions of each space.
+        pins: reason, for each space nothing may be removed from.
+    """
+
+    def __init__(self, facts: Facts) -> None:
+        self._of: dict[AxisKey, int] = {}
+        self.members: list[list[AxisKey]] = []
+        self.size: list[int] = []
+        self.pins: dict[int, str] = {}
+        self._unite(facts)
+        self._pin_by_itself(facts)
+
+    def of(self, axis: AxisKey) -> int:
+        """The space an axis belongs to."""
+        return self._of[axis]
+
+    def _unite(self, facts: Facts) -> None:
+        from networkx.utils import UnionFind
+
+        number = {axis: i for i, axis in enumerate(facts.axes)}
+        union: UnionFind[int] = UnionFind()
+        for one, other in facts.same:
+            union.union(number[one], number[other])
+        spaces: dict[int, int] = {}
+        for axis, i in number.items():
+            root = union[i]
+            space = spaces.setdefault(root, len(spaces))
+            if space == len(self.members):
+                self.members.append([])
+            self.members[space].append(axis)
+            self._of[axis] = space
+
+    def _pin_by_itself(self, facts: Facts) -> None:
+        for axis, reason in facts.pins.items():
+            self.pins.setdefault(self._of[axis], reason)
+        for space, members in enumerate(self.members):
+            sizes = {facts.axes[axis] for axis in members}
+            known = max((s for s in sizes if s is not None), default=0)
+            self.size.append(known)
+            if None in sizes:
+                self.pins.setdefault(space, "its size is not known")
+            elif len(sizes) > 1:
+                self.pins.setdefault(space, "it meets an axis of another size")

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the rules say of nodes: which positions of which axes can only be removed together.
+
+An axis is `(value, axis)`, weights' axes included, or `(node, -1 - k)` for an axis that belongs to no value
+(the hidden units of an LSTM, the factors of a Reshape). Rules speak through `Ties`; everything lands in
+`Facts`, which `spaces` and `atoms` make groups of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...graph_ir import Node, Value
+from ...graph_ir.ops import dims
+
+AxisKey: TypeAlias = tuple[Value | Node, int]
+Positions: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """Position `j` of `result` is position `indices[j]` of `source`."""
+
+    source: AxisKey
+    result: AxisKey
+    indices: Positions
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """An axis that is the row-major product of factors: it can be cut through one of them only."""
+
+    axis: AxisKey
+    factors: tuple[AxisKey, ...]
+    sizes: tuple[int, ...]
+
+    def link(self, factor: int) -> Link:
+        """How the axis hangs on one of its factors."""
+        outer, inner = prod(self.sizes[:factor]), prod(self.sizes[factor + 1 :])
+        return Link(self.factors[factor], self.axis, spread_indices(self.sizes[factor], outer, inner))
+
+
+@dataclass(frozen=True, eq=False)
+class Grouped:
+    """A convolution in groups: input and output channels come in as many equal blocks as there are groups."""
+
+    inputs: AxisKey
+    outputs: AxisKey
+    groups: int
+    weight_in: AxisKey | None
+
+
+@dataclass
+class Facts:
+    """All that the rules said of a model's nodes, in the order of the nodes.
+
+    Attributes:
+        axes: every axis spoken of, with its size (None when it is not a known number), in order of mention.
+        same: axes that are position for position the same.
+        links: ties between axes of other shapes.
+        choices: axes made of factors.
+        grouped: convolutions in groups.
+        pins: axes nothing may be removed from, with the first reason given.
+        heads: axes that batch a product of two activations.
+        producers: (axis, node) where the node makes what stands at the axis's positions.
+        consumers: (axis, node) where the node sums over the axis.
+        normalisers: (axis, node) where the node takes statistics over the axis.
+    """
+
+    axes: dict[AxisKey, int | None] = field(default_factory=dict[AxisKey, "int | None"])
+    same: list[tuple[AxisKey, AxisKey]] = field(default_factory=list[tuple[AxisKey, AxisKey]])
+    links: list[Link] = field(default_factory=list[Link])
+    choices: list[Choice] = field(default_factory=list[Choice])
+    grouped: list[Grouped] = field(default_factory=list[Grouped])
+    pins: dict[AxisKey, str] = field(default_factory=dict[AxisKey, str])
+    heads: list[AxisKey] = field(default_factory=list[AxisKey])
+    producers: list[tuple[AxisKey, Node]] = field(default_factory=list[tuple[AxisKey, Node]])
+    consumers: list[tuple[AxisKey, Node]] = field(default_factory=list[tuple[AxisKey, Node]])
+    normalisers: list[tuple[AxisKey, Node]] = field(default_factory=list[tuple[AxisKey, Node]])
+
+
+class Ties:
+    """What the rule of one node may say.
+
+    A rule speaks of every axis of every input and output that is longer than 1; the core pins what it is
+    silent about. Axes of unknown size may be named freely: they end up pinned.
+
+    Args:
+        node: the node spoken of.
+        opset: version of the node's domain in force.
+        facts: what is said is added here.
+    """
+
+    def __init__(self, node: Node, opset: int, facts: Facts) -> None:
+        self.node = node
+        self.opset = opset
+        self._facts = facts
+        self._spoken: set[AxisKey] = set()
+
+    # -- looking ------------------------------------------------------------------------------------------
+
+    def rank(self, value: Value | None) -> int | None:
+        """The value's rank; None when unknown or the value is absent."""
+        return None if value is None or value.shape is None else len(value.shape)
+
+    def size(self, axis: AxisKey) -> int | None:
+        """Number of positions; None when symbolic or unknown."""
+        known = self._facts.axes.get(axis)
+        if known is not None:
+            return known
+        holder, index = axis
+        shape = dims(holder) if isinstance(holder, Value) else None
+        if shape is None or not 0 <= index < len(shape):
+            return None
+        size = shape[index]
+        return size if isinstance(size, int) else None
+
+    def axis(self, value: Value, axis: int) -> AxisKey:
+        """An axis of a value of known rank; negative numbers count from the end."""
+        return (value, axis + len(value.shape or ()) if axis < 0 else axis)
+
+    def axes(self, value: Value) -> list[AxisKey]:
+        """All axes of a value; none when its rank is unknown."""
+        return [(value, i) for i in range(self.rank(value) or 0)]
+
+    # -- saying -------------------------------------------------------------------------------------------
+
+    def same(self, *axes: AxisKey) -> None:
+        """Position i of each is one thing; axes of unequal size pin each other."""
+        self._mention(axes)
+        if len({self.size(a) for a in axes}) > 1:
+            for axis in axes:
+                self.pin(axis, f"{self.node.op_type} joins it with an axis of another size")
+        self._facts.same += [(axes[0], other) for other in axes[1:]]
+
+    def produces(self, *axes: AxisKey) -> None:
+        """`same`, and the node makes what stands at these positions (output, weight rows, bias)."""
+        self.same(*axes)
+        self._facts.producers.append((axes[0], self.node))
+
+    def contracts(self, *axes: AxisKey) -> None:
+        """`same`, and the node sums over these positions: exact to cut where they hold zero."""
+        self.same(*axes)
+        self._facts.consumers.append((axes[0], self.node))
+
+    def normalises(self, axis: AxisKey) -> None:
+        """The axis may be cut, but the node takes statistics over it, which are then of what is left."""
+        self._mention((axis,))
+        self._facts.normalisers.append((axis, self.node))
+
+    def part(self, whole: AxisKey, part: AxisKey, start: int) -> None:
+        """`part[i]` is `whole[start + i]` (Concat, Split, Slice, Pad)."""
+        size = self.size(part)
+        if size is None:
+            self._give_up((whole, part), "is of unknown size where tensors are joined or cut")
+            return
+        self._link(whole, part, np.arange(start, start + size, dtype=np.int64))
+
+    def pick(self, source: AxisKey, result: AxisKey, indices: Positions) -> None:
+        """`result[j]` is `source[indices[j]]` (Gather by constants); indices are not negative."""
+        self._link(source, result, indices)
+
+    def spread(self, narrow: AxisKey, wide: AxisKey, outer: int, inner: int) -> None:
+        """`wide[(o * n + i) * inner + k]` belongs to `narrow[i]` for every o < outer and k < inner."""
+        size = self.size(narrow)
+        if size is None:
+            self._give_up((narrow, wide), "is of unknown size where it is repeated")
+            return
+        self._link(narrow, wide, spread_indices(size, outer, inner))
+
+    def virtual(self, key: int, size: int | None) -> AxisKey:
+        """An axis of the node that belongs to no value; key >= 0 tells several apart."""
+        axis: AxisKey = (self.node, -1 - key)
+        self._facts.axes[axis] = size
+        self._spoken.add(axis)
+        return axis
+
+    def regroup(
+        self, sizes: Sequence[int | None], axes: Sequence[tuple[AxisKey, tuple[int, ...]]], first_key: int = 0
+    ) -> None:
+        """Axes that are row-major products of shared factors (Reshape, Flatten, DepthToSpace).
+
+        Args:
+            sizes: of the factors; None for one that is not a known number.
+            axes: each axis with the factors it is the product of, outermost first.
+            first_key: the virtual axes of the factors get keys from here on.
+        """
+        factors = [self.virtual(first_key + k, size) for k, size in enumerate(sizes)]
+        for axis, ids in axes:
+            told = [i for i in ids if sizes[i] != 1]
+            if not told:
+                self._mention((axis,))
+            elif len(told) == 1:
+                self.same(axis, factors[told[0]])
+            else:
+                self._mention((axis,))
+                known = [s for i in told if (s := sizes[i]) is not None]
+                if len(known) < len(told):
+                    self._give_up((axis, *(factors[i] for i in told)), "is of unknown size where reshaped")
+                    continue
+                self._facts.choices.append(Choice(axis, tuple(factors[i] for i in told), tuple(known)))
+
+    def grouped(self, inputs: AxisKey, outputs: AxisKey, groups: int, weight_in: AxisKey | None) -> None:
+        """A convolution of more than one group, not depthwise on both sides.
+
+        Whole groups go, a block of inputs with its block of outputs; where that hangs everything together,
+        the same relative positions go in every group.
+
+        Args:
+            inputs: axis of all input channels.
+            outputs: axis of all output channels.
+            groups: how many; divides both.
+            weight_in: the weight's axis that holds the channels of one group, None when it holds one only.
+        """
+        self._mention((inputs, outputs))
+        if weight_in is not None:
+            self._mention((weight_in,))
+        sizes = self.size(inputs), self.size(outputs)
+        if any(s is None or s % groups for s in sizes):
+            self._give_up((inputs, outputs), "does not divide into the groups of a convolution")
+            return
+        self._facts.consumers.append((inputs, self.node))
+        self._facts.grouped.append(Grouped(inputs, outputs, groups, weight_in))
+
+    def heads(self, axis: AxisKey) -> None:
+        """The axis batches a product of two activations: where a Reshape has a choice, it is cut first."""
+        self._mention((axis,))
+        self._facts.heads.append(axis)
+
+    def free(self, *axes: AxisKey) -> None:
+        """Nothing in this node stands against cutting these axes (the pass that cuts mends their size)."""
+        self._mention(axes)
+
+    def pin(self, axis: AxisKey, reason: str) -> None:
+        """Nothing may be removed from the axis."""
+        self._mention((axis,))
+        self._facts.pins.setdefault(axis, reason)
+
+    def pin_value(self, value: Value | None, reason: str) -> None:
+        """Nothing may be removed from any axis of the value."""
+        if value is not None:
+            for axis in self.axes(value):
+                self.pin(axis, reason)
+
+    def pin_node(self, reason: str) -> None:
+        """Nothing may be removed from any input or output of the node."""
+        for value in (*self.node.inputs, *self.node.outputs):
+            self.pin_value(value, reason)
+
+    # -- the core's side ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Pin the axes the rule said nothing of."""
+        for value in (*self.node.inputs, *self.node.outputs):
+            if value is None:
+                continue
+            for axis in self.axes(value):
+                if axis not in self._spoken and self.size(axis) != 1:
+                    self.pin(axis, f"nothing is known of this axis of {self.node.op_type}")
+
+    def _mention(self, axes: Sequence[AxisKey]) -> None:
+        for axis in axes:
+            self._spoken.add(axis)
+            if axis not in self._facts.axes:
+                self._facts.axes[axis] = self.size(axis)
+
+    def _give_up(self, axes: Sequence[AxisKey], reason: str) -> None:
+        for axis in axes:
+            self.pin(axis, reason)
+
+    def _link(self, source: AxisKey, result: AxisKey, indices: Positions) -> None:
+        self._mention((source, result))
+        size = self.size(source)
+        if size is None or self.size(result) != len(indices) or (len(indices) and indices.max() >= size):
+            self._give_up((source, result), f"does not fit its counterpart in {self.node.op_type}")
+            return
+        self._facts.links.append(Link(source, result, indices))
+
+
+Rule: TypeAlias = Callable[[Ties], None]
+
+
+def spread_indices(size: int, outer: int, inner: int) -> Positions:
+    """Which of `size` positions each of `outer * size * inner` belongs to."""
+    return np.tile(np.repeat(np.arange(size, dtype=np.int64), inner), outer)
