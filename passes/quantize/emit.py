@@ -14,20 +14,17 @@ Forms that the runtime fuses in a default session (each has a test that reads th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...graph_ir import Node, Rewriter, Value, constant
-from ...graph_ir.numerics import QuantParams, raise_scales_for_bias, weight_params
-from ...graph_ir.ops import float_attr, input_at, is_op, rank
-from .bias_correction import Means, corrected_bias
-from .kinds import BOUNDS, average_kernel, channel_axis, data_channels, data_inputs, linear_depth
+from ...graph_ir.numerics import QuantParams
+from ...graph_ir.ops import float_attr, is_op, rank
+from .bias_correction import Means
+from .kinds import BOUNDS, average_kernel, data_channels, data_inputs
+from .linear_form import linear_form
 from .quant_plan import NodePlan, QuantPlan, Role
 from .values import ValueWriter
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MICROSOFT = "com.microsoft"
 _WEIGHED = ("Conv", "ConvTranspose", "Gemm")
@@ -157,13 +154,8 @@ class Emitter:
         assert x is not None
         assert source is not None
         grid = self.values.grid_of(x)
-        weights, bias = _weights_and_bias(node, planned)
-        params = weight_params(weights, channel_axis(node), bits=self.bits, mse=self.mse)
-        means = self.means.get(x.name or "")
-        if means is not None:
-            bias = corrected_bias(node, weights, params, bias, means)
-        if bias is not None:
-            params = raise_scales_for_bias(bias, float(grid.scale), params, linear_depth(node, weights))
+        form = linear_form(node, planned, grid, bits=self.bits, mse=self.mse, means=self.means)
+        weights, params, bias = form.weights, form.params, form.bias
         attributes = [a for a in node.attributes.values() if a.name not in ("alpha", "beta")]
         data, title = self.values.operand(x, node), _title(node)
         inputs = [data, self.values.weight(source, weights, params, node)]
@@ -213,28 +205,6 @@ class Emitter:
             if len(users) != 1 or not is_op(users[0], *BOUNDS):
                 return False
             value = users[0].outputs[0]
-
-
-def _weights_and_bias(node: Node, planned: NodePlan) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """A linear node's weights and its bias (one value per channel), Gemm's alpha and beta multiplied in."""
-    weights = constant(node.inputs[1])
-    assert weights is not None
-    added = planned.bias_add
-    if added is not None:
-        return weights, next(iter(_constants(added)))
-    bias = constant(input_at(node, 2))
-    if node.op_type == "Gemm":
-        alpha, beta = float_attr(node, "alpha", 1.0), float_attr(node, "beta", 1.0)
-        weights = weights if alpha == 1.0 else np.asarray(weights * np.float32(alpha))
-        bias = bias if bias is None or beta == 1.0 else np.asarray(bias * np.float32(beta))
-    if bias is None:
-        return weights, None
-    channels = int(weights.shape[channel_axis(node)])
-    return weights, np.ascontiguousarray(np.broadcast_to(bias.reshape(-1), (channels,)))
-
-
-def _constants(node: Node) -> list[NDArray[Any]]:
-    return [a for a in map(constant, node.inputs) if a is not None]
 
 
 def _title(node: Node) -> str:

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers of one int8 linear node: its weights' grid, and its bias as the kernel adds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...graph_ir import Node, constant
+from ...graph_ir.numerics import QuantParams, raise_scales_for_bias, weight_params
+from ...graph_ir.ops import float_attr, input_at
+from .bias_correction import Means, corrected_bias
+from .kinds import channel_axis, linear_depth
+from .quant_plan import NodePlan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class LinearForm:
+    """What a linear node computes with in int8.
+
+    Attributes:
+        weights: float, Gemm's alpha multiplied in.
+        params: their grid.
+        bias: float, one value per output channel, Gemm's beta multiplied in and corrected; None for none.
+    """
+
+    weights: NDArray[Any]
+    params: QuantParams
+    bias: NDArray[Any] | None
+
+
+def linear_form(
+    node: Node,
+    planned: NodePlan,
+    grid: QuantParams,
+    *,
+    bits: int = 8,
+    mse: bool = False,
+    means: Means | None = None,
+) -> LinearForm:
+    """The int8 numbers of a planned Conv, Gemm or MatMul.
+
+    Args:
+        node: with constant weights.
+        planned: what it absorbs.
+        grid: of its data input.
+        bits: 8, or 7 for CPUs whose int8 kernels saturate at 16 bits.
+        mse: choose weight scales by least squared error.
+        means: the mean of each channel of a value, by value name; the bias is corrected where it is known.
+    """
+    weights, bias = _weights_and_bias(node, planned)
+    params = weight_params(weights, channel_axis(node), bits=bits, mse=mse)
+    x = node.inputs[0]
+    mean = (means or {}).get("" if x is None else x.name or "")
+    if mean is not None:
+        bias = corrected_bias(node, weights, params, bias, mean)
+    if bias is not None:
+        params = raise_scales_for_bias(bias, float(grid.scale), params, linear_depth(node, weights))
+    return LinearForm(weights, params, bias)
+
+
+def _weights_and_bias(node: Node, planned: NodePlan) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """A linear node's weights and its bias (one value per channel), Gemm's alpha and beta multiplied in."""
+    weights = constant(node.inputs[1])
+    assert weights is not None
+    added = planned.bias_add
+    if added is not None:
+        return weights, next(a for a in map(constant, added.inputs) if a is not None)
+    bias = constant(input_at(node, 2))
+    if node.op_type == "Gemm":
+        alpha, beta = float_attr(node, "alpha", 1.0), float_attr(node, "beta", 1.0)
+        weights = weights if alpha == 1.0 else np.asarray(weights * np.float32(alpha))
+        bias = bias if bias is None or beta == 1.0 else np.asarray(bias * np.float32(beta))
+    if bias is None:
+        return weights, None
+    channels = int(weights.shape[channel_axis(node)])
+    return weights, np.ascontiguousarray(np.broadcast_to(bias.reshape(-1), (channels,)))
