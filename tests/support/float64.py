@@ -2,7 +2,8 @@
 """Operators that ONNX's reference evaluator computes wrongly or not at all, for the float64 truth.
 
 BatchNormalization before opset 14 runs there in training mode; grouped ConvTranspose and pools with windows
-that differ along the axes fail; so does Conv with auto_pad, VALID or of SAME with strides, before onnx 1.23.
+that differ along the axes fail; so does Conv, before onnx 1.23, with auto_pad (VALID, or SAME with strides)
+and with pads wider than its kernel.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ class BatchNormalization(OpRun):
 
 
 class Conv(op_conv.Conv):
-    """auto_pad as the pads it means (Conv of the specification); the rest as the reference has it."""
+    """Pads, and those auto_pad means (Conv of the specification), come first; the rest as there."""
 
     def _run(self, *inputs: Array, **attributes: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         auto = attributes.get("auto_pad")
+        n = inputs[0].ndim - 2
+        pads = list(_ints(attributes, "pads", 2 * n, 0))
         if auto in ("VALID", "SAME_UPPER", "SAME_LOWER"):
-            n = inputs[0].ndim - 2
             total = [0] * n
             if auto != "VALID":
                 strides, dilations = _ints(attributes, "strides", n, 1), _ints(attributes, "dilations", n, 1)
@@ -50,8 +52,9 @@ class Conv(op_conv.Conv):
                     total[i] = max(last + (taps - 1) * dilations[i] + 1 - size, 0)
             less, more = [t // 2 for t in total], [t - t // 2 for t in total]
             pads = more + less if auto == "SAME_LOWER" else less + more
-            attributes = {**attributes, "auto_pad": "NOTSET", "pads": pads}
-        return cast("Any", super()._run(*inputs, **attributes))
+        around = [(0, 0), (0, 0), *((pads[i], pads[n + i]) for i in range(n))]
+        attributes = {**attributes, "auto_pad": "NOTSET", "pads": [0] * 2 * n}
+        return cast("Any", super()._run(np.pad(inputs[0], around), *inputs[1:], **attributes))
 
 
 class ConvTranspose(OpRun):
