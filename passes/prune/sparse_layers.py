@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The constants that linear operators multiply by, seen as rows of what one output sums over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...graph_ir import DataType, Model, Node, Rewriter, Value, constant
+from ...graph_ir.ops import (
+    constant_tensor,
+    has_reference_attribute,
+    input_at,
+    int_attr,
+    ints_attr,
+    is_constant,
+    is_op,
+    label,
+    origins,
+    rank,
+    static_shape,
+    walk_nodes,
+)
+from .masks import Pattern
+
+Positions = NDArray[np.int64]
+"""Where each weight lies in the flattened constant: ``[rows, taps, inputs]``; a row sums over the rest."""
+
+LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_OTHERS = ("Einsum", "GRU", "LSTM", "RNN")
+_RESHAPES = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # the order of elements stays
+_FLOATS = frozenset({DataType.BFLOAT16, DataType.FLOAT16, DataType.FLOAT, DataType.DOUBLE})
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """One linear node that reads a layer's constant.
+
+    Attributes:
+        node: Conv, ConvTranspose, Gemm or MatMul.
+        x: the other operand.
+        path: what lies between the constant and the node, first to last.
+        shape: of the weight as the node reads it.
+        on_left: whether it is MatMul(weight, x).
+    """
+
+    node: Node
+    x: Value
+    path: tuple[Node, ...]
+    shape: tuple[int, ...]
+    on_left: bool
+
+    @property
+    def groups(self) -> int:
+        """Groups of a convolution; 1 for a product. Rows come group by group."""
+        return int_attr(self.node, "group", 1) if self.node.op_type in ("Conv", "ConvTranspose") else 1
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A constant that only linear nodes read.
+
+    Attributes:
+        root: the constant.
+        shape: of the constant.
+        uses: its readers, in graph order.
+    """
+
+    root: Value
+    shape: tuple[int, ...]
+    uses: tuple[Use, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the constant."""
+        return self.root.name or ""
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return prod(self.shape)
+
+    def array(self) -> NDArray[Any]:
+        """The weights; not to be written into."""
+        found = constant(self.root)
+        assert found is not None
+        return found
+
+    def positions(self, use: int = 0) -> Positions:
+        """The weights as one of the readers sums over them."""
+        return _positions(self, self.uses[use])
+
+    def inputs(self) -> int:
+        """Channels that one group of the first reader sums over."""
+        return _inputs(self.uses[0])
+
+    def why_not_rows(self) -> str | None:
+        """Why the constant has no one set of rows; None when all readers agree on them."""
+        if len(self.uses) > 1:
+            first = self.positions()
+            for index, use in enumerate(self.uses[1:], 1):
+                other = self.positions(index)
+                if use.groups != self.uses[0].groups or not np.array_equal(first, other):
+                    return (
+                        f"{label(self.uses[0].node)!r} and {label(use.node)!r} sum over it in different ways"
+                    )
+        return None
+
+    def why_not(self, pattern: Pattern) -> str | None:
+        """Why the pattern cannot be laid along the input channels; None when it can."""
+        if self.inputs() % pattern.of:
+            return f"its {self.inputs()} input channels are no multiple of {pattern.of}"
+        return self.why_not_rows()
+
+
+@dataclass(frozen=True)
+class Left:
+    """A weight that was left dense.
+
+    Attributes:
+        node: label of a node that reads it.
+        weight: name of the constant.
+        reason: why.
+    """
+
+    node: str
+    weight: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.weight!r} of {self.node!r} stays dense: {self.reason}"
+
+
+def find_layers(model: Model, exclude: Sequence[str] = ()) -> tuple[list[Layer], list[Left]]:
+    """The constants that may be made sparse, in order of their first readers, and those that may not.
+
+    Weights behind Transpose, Reshape and the like of a constant are found; shapes must have been inferred.
+
+    Args:
+        model: all its graphs, bodies and functions are looked through.
+        exclude: labels or origins of nodes, names of weights or operators, to leave dense.
+    """
+    found: dict[Value, list[Use]] = {}
+    left: list[Left] = []
+    excluded = set(exclude)
+    barred: set[Value] = set()
+    for node in walk_nodes(model):
+        if is_op(node, *_OTHERS):
+            left += _others(node)
+            continue
+        slot = _weight_slot(node)
+        weight = None if slot is None else input_at(node, slot)
+        if slot is None or weight is None:
+            continue
+        root, path = _climb(weight)
+        use = Use(node, _other(node, slot), path, static_shape(weight) or (), on_left=slot == 0)
+        reason = _refuse(root, use)
+        named = {label(node), *origins(node), root.name, node.op_type}
+        if reason is None and excluded & named:
+            reason = "it is excluded"
+        if reason is not None:
+            barred.add(root)
+            left.append(Left(label(node), root.name or "", reason))
+        else:
+            found.setdefault(root, []).append(use)
+    layers: list[Layer] = []
+    for root, uses in found.items():
+        if root in barred:  # by another reader, which told why
+            continue
+        stray = _stray(root, {use.node for use in uses})
+        if stray is not None:
+            left.append(Left(label(uses[0].node), root.name or "", stray))
+        else:
+            layers.append(Layer(root, static_shape(root) or (), tuple(uses)))
+    return layers, left
+
+
+def put_weights(layer: Layer, array: NDArray[Any], rewriter: Rewriter) -> None:
+    """Replace a layer's constant by another array of the same shape and dtype, under the same name."""
+    root = layer.root
+    users = list(root.uses())
+    producer = root.producer()
+    near, name = users[0][0], layer.name
+    if producer is None:
+        for user, index in users:
+            rewriter.set_input(user, index, None)
+        rewriter.drop_initializer(root)
+        made = rewriter.constant(array, name, near=near)
+        for user, index in users:
+            rewriter.set_input(user, index, made)
+        return
+    with rewriter.standing_for([producer]):
+        rewriter.replace(root, rewriter.constant(array, name, near=producer))
+        rewriter.erase(producer)
+
+
+def _weight_slot(node: Node) -> int | None:
+    """The input that is the weight: one that is computed from constants, where the other is not."""
+    if not is_op(node, *LINEAR) or len(node.inputs) < 2:
+        return None
+    fixed = [_from_constants(node.inputs[i]) for i in (0, 1)]
+    if not fixed[1] and fixed[0] and node.op_type == "MatMul":
+        return 0
+    return 1 if fixed[1] and not fixed[0] else None
+
+
+def _from_constants(value: Value | None) -> bool:
+    """Whether the value is a constant, a default, or what a few nodes make of those alone."""
+    for _ in range(8):
+        if value is None:
+            return False
+        if is_constant(value) or value.is_initializer():
+            return True
+        producer = value.producer()
+        if producer is None or not all(v is None or _is_fixed(v) for v in producer.inputs[1:]):
+            return False
+        value = producer.inputs[0] if producer.inputs else None
+    return False
+
+
+def _is_fixed(value: Value) -> bool:
+    return is_constant(value) or value.is_initializer()
+
+
+def _other(node: Node, slot: int) -> Value:
+    other = node.inputs[1 - slot]
+    assert other is not None
+    return other
+
+
+def _climb(weight: Value) -> tuple[Value, tuple[Node, ...]]:
+    """The first value up from the weight that is not merely moved, and the nodes in between."""
+    path: list[Node] = []
+    value = weight
+    while not is_constant(value):
+        node = value.producer()
+        if not is_op(node, "Cast", "Transpose", *_RESHAPES) or node is None or node.inputs[0] is None:
+            break
+        path.append(node)
+        value = node.inputs[0]
+    return value, tuple(reversed(path))
+
+
+def _refuse(root: Value, use: Use) -> str | None:
+    tensor = constant_tensor(root)
+    if tensor is None:
+        producer = root.producer()
+        if producer is None:
+            return "it is an input with a default, which the caller may override"
+        if is_op(producer, "DequantizeLinear"):
+            return "it is quantised; make it sparse before quantising"
+        return f"it is computed by {label(producer)!r}; simplify the model first"
+    if tensor.dtype not in _FLOATS:
+        return f"it is of type {tensor.dtype.name}"
+    if root.is_graph_output():
+        return "it is an output of the model"
+    for node in use.path:
+        made = static_shape(node.outputs[0])
+        if made is None or has_reference_attribute(node) or node.outputs[0].dtype not in _FLOATS:
+            return f"what {label(node)!r} makes of it is not known"
+    if has_reference_attribute(use.node):
+        return "an attribute of its node is only known where the function is called"
+    wanted = {"Conv": range(3, 9), "ConvTranspose": range(3, 9), "Gemm": (2,), "MatMul": range(1, 9)}
+    if len(use.shape) not in wanted[use.node.op_type] or 0 in use.shape:
+        return f"its shape is {list(use.shape)}"
+    return "its groups do not divide its channels" if use.shape[0] % use.groups else None
+
+
+def _others(node: Node) -> list[Left]:
+    reason = f"{node.op_type} is not made sparse"
+    return [
+        Left(label(node), value.name or "", reason)
+        for value in node.inputs
+        if value is not None and is_constant(value) and (rank(value) or 0) > 1
+    ]
+
+
+def _stray(root: Value, nodes: set[Node]) -> str | None:
+    """Why the constant is not the linear nodes' alone."""
+    below = [root]
+    while below:
+        value = below.pop()
+        if value.is_graph_output():
+            return "it is an output of the model"
+        for user, index in value.uses():
+            if user in nodes:
+                if index > 1:
+                    return f"it is also the bias of {label(user)!r}"
+            elif index == 0 and is_op(user, "Cast", "Transpose", *_RESHAPES):
+                below.extend(user.outputs)
+            else:
+                return f"{label(user)!r} ({user.op_type}) reads it, too"
+    return None
+
+
+def _inputs(use: Use) -> int:
+    kind, shape = use.node.op_type, use.shape
+    if kind == "Conv":
+        return shape[1]
+    if kind == "ConvTranspose":
+        return shape[0] // use.groups
+    if kind == "Gemm":
+        return shape[1] if int_attr(use.node, "transB", 0) else shape[0]
+    return shape[-1] if use.on_left or len(shape) == 1 else shape[-2]
+
+
+def _positions(layer: Layer, use: Use) -> Positions:
+    index: NDArray[Any] = np.arange(layer.size, dtype=np.int64).reshape(layer.shape)
+    for node in use.path:
+        if node.op_type == "Transpose":
+            index = np.transpose(index, ints_attr(node, "perm"))
+        else:
+            index = index.reshape(static_shape(node.outputs[0]) or ())
+    kind, inputs = use.node.op_type, _inputs(use)
+    if kind == "Conv":
+        return np.moveaxis(index, 1, -1).reshape(use.shape[0], -1, inputs)
+    if kind == "ConvTranspose":
+        blocks = index.reshape(use.groups, inputs, use.shape[1], -1)
+        return np.transpose(blocks, (0, 2, 3, 1)).reshape(use.groups * use.shape[1], -1, inputs)
+    if kind == "Gemm":
+        return (index if int_attr(use.node, "transB", 0) else index.T).reshape(-1, 1, inputs)
+    by_row = np.swapaxes(index, -1, -2) if not use.on_left and index.ndim > 1 else index
+    return by_row.reshape(-1, 1, inputs)
