@@ -30,6 +30,7 @@ TABLE: dict[str, str] = {
     "matmul-add-to-gemm": "fuse.matmul_add:MatMulAddToGemm",
     "reduce-mean-to-global-average-pool": "fuse.global_pool:ReduceMeanToGlobalAveragePool",
     "canonicalize": "fuse.canonicalize:Canonicalize",
+    "equalize": "quantize.equalize:Equalize",
     "insert-qdq": "quantize.insert_qdq:InsertQdq",
     "quantize-dynamic": "quantize.dynamic:QuantizeDynamic",
     "raise-opset": "clean.raise_opset:RaiseOpset",
@@ -44,6 +45,7 @@ TABLE: dict[str, str] = {
     "merge-cast": "fuse.merge_cast:MergeCasts",
     "merge-clip": "fuse.merge_clip:MergeClips",
     "merge-min-max": "fuse.merge_min_max:MergeMinMaxes",
+    "sparsify": "prune.sparsity:Sparsify",
 }
 
 

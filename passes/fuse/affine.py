@@ -11,8 +11,8 @@ import numpy as np
 from ...graph_ir import Model, Node, Rewriter, Value
 from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, Rule, commute, const, maybe, op, var
-from .linear import LINEAR, channels, channels_of_input, linear_of, typed, view
-from .weights import Wide, fold_weights
+from .linear import LINEAR, channels, channels_of_input, linear_of, view
+from .weights import Wide, fold_weights, typed
 
 _OPERATORS = ("Mul", "Div", "Add", "Sub")
 

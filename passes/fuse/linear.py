@@ -15,7 +15,7 @@ import numpy as np
 from ...graph_ir import Node, Rewriter, Value
 from ...graph_ir.ops import constant_tensor, dims, float_attr, int_attr, ints_attr, rank, string_attr
 from ..pattern import Match, Miss, commute, const, either, maybe, op, var
-from .weights import FLOATS, Array, Wide, rounded, wide
+from .weights import FLOATS, Array, Wide, rounded, typed, wide
 
 _W, _B, _X = const("w"), maybe(const("b")), var("x")
 _PRODUCTS = (op(("Conv", "ConvTranspose", "Gemm"), _X, _W, _B), op("MatMul", _X, _W), op("MatMul", _W, _X))
@@ -89,8 +89,8 @@ class Linear:
             return _swapped(split).reshape(shape)
         if kind == "Gemm":
             return np.ascontiguousarray(_transposed(rows, [1, 0]))
-        order = self._order()
-        return np.ascontiguousarray(_transposed(rows, [order.index(i) for i in range(rows.ndim)]))
+        back = [self._order().index(i) for i in range(rows.ndim)]
+        return np.ascontiguousarray(_transposed(rows, back))
 
     def _order(self) -> list[int]:
         """A product's weight axes with its output channels first."""
@@ -108,23 +108,29 @@ class Linear:
         """Fold x -> s x + t, with float64 [inputs] s and t."""
         rows = self.rows(wide(self.w))
         kind = self.node.op_type
-        per_row = rows.ndim - 1
-        if kind in ("Conv", "ConvTranspose"):
-            group, per_group = self.group, rows.shape[1]
-            blocks = rows.reshape(group, self.outputs // group, *rows.shape[1:])
-            spread = (group, 1, per_group, *[1] * (per_row - 1))
-            scaled = (blocks * s.reshape(spread)).reshape(rows.shape)
-            shift = (blocks * t.reshape(spread)).reshape(self.outputs, -1).sum(axis=1)
-        else:
-            # What a product's row sums over is its last axis ([n, ..., k]), also when its weight is a batch.
-            scaled = rows * s
-            shift = (rows * t).reshape(self.outputs, -1).sum(axis=1) * float_attr(self.node, "alpha", 1.0)
+        scaled = self._along_inputs(rows, s)
+        shift = self._along_inputs(rows, t).reshape(self.outputs, -1).sum(axis=1)
+        shift *= float_attr(self.node, "alpha", 1.0)  # only Gemm has one
         if t.any():
             if kind in ("Conv", "ConvTranspose") and not self._unpadded():
                 return Miss("padding: a shift before it would not reach the border")
             if rows.ndim != 2 and kind == "MatMul":
                 return Miss("weight is a batch: the shift is no bias")
         return self._folded(scaled, shift if self.b is None else self.b + shift)
+
+    def scaled(self, before: Wide, after: Wide) -> Folded | Miss:
+        """Fold x -> before x and y -> after y, with float64 [inputs] and [outputs], in one rounding."""
+        rows = self._along_inputs(self.rows(wide(self.w)), before)
+        bias = np.zeros(self.outputs) if self.b is None else self.b * after
+        return self._folded(rows * after.reshape(-1, *[1] * (rows.ndim - 1)), bias)
+
+    def _along_inputs(self, rows: Wide, s: Wide) -> Wide:
+        """Rows times one factor for each input channel: a product's are its last axis, also in a batch."""
+        if self.node.op_type not in ("Conv", "ConvTranspose"):
+            return rows * s
+        blocks = rows.reshape(self.group, self.outputs // self.group, *rows.shape[1:])
+        spread = (self.group, 1, rows.shape[1], *[1] * (rows.ndim - 2))
+        return (blocks * s.reshape(spread)).reshape(rows.shape)
 
     def _unpadded(self) -> bool:
         if self.node.op_type != "Conv":
@@ -287,10 +293,3 @@ def channels_of_input(array: Array, x: Value, linear: Linear) -> Wide | Miss:
     if array.size != 1 and (known is None or known[linear.in_axis] != linear.inputs):
         return Miss("input channels are unknown")
     return vector
-
-
-def typed(value: Value) -> Array:
-    """The data of a value that was matched as a constant."""
-    tensor = constant_tensor(value)
-    assert tensor is not None
-    return tensor.numpy()

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...graph_ir import DataType, Model, Node, is_constant
+from ...graph_ir import DataType, Model, Node, Value, is_constant
+from ...graph_ir.ops import constant_tensor
 from ..base import Context
 from ..driver import apply_rules
 from ..pattern import Rule
@@ -80,3 +81,10 @@ def rounded(rows: Wide, like: Array, dtype: DataType, beside: Wide) -> Array | N
 def extra_outputs(node: Node) -> bool:
     """Whether the node has a named output besides its first."""
     return any(o.name for o in node.outputs[1:])
+
+
+def typed(value: Value) -> Array:
+    """The data of a value that was matched as a constant."""
+    tensor = constant_tensor(value)
+    assert tensor is not None
+    return tensor.numpy()
