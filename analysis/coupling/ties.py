@@ -100,7 +100,7 @@ class Ties:
     def __init__(self, node: Node, opset: int, facts: Facts) -> None:
         self.node = node
         self.opset = opset
-        self._facts = facts
+        self.facts = facts
         self._spoken: set[AxisKey] = set()
 
     # -- looking ------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class Ties:
 
     def size(self, axis: AxisKey) -> int | None:
         """Number of positions; None when symbolic or unknown."""
-        known = self._facts.axes.get(axis)
+        known = self.facts.axes.get(axis)
         if known is not None:
             return known
         holder, index = axis
@@ -137,22 +137,22 @@ class Ties:
         if len({self.size(a) for a in axes}) > 1:
             for axis in axes:
                 self.pin(axis, f"{self.node.op_type} joins it with an axis of another size")
-        self._facts.same += [(axes[0], other) for other in axes[1:]]
+        self.facts.same += [(axes[0], other) for other in axes[1:]]
 
     def produces(self, *axes: AxisKey) -> None:
         """`same`, and the node makes what stands at these positions (output, weight rows, bias)."""
         self.same(*axes)
-        self._facts.producers.append((axes[0], self.node))
+        self.facts.producers.append((axes[0], self.node))
 
     def contracts(self, *axes: AxisKey) -> None:
         """`same`, and the node sums over these positions: exact to cut where they hold zero."""
         self.same(*axes)
-        self._facts.consumers.append((axes[0], self.node))
+        self.facts.consumers.append((axes[0], self.node))
 
     def normalises(self, axis: AxisKey) -> None:
         """The axis may be cut, but the node takes statistics over it, which are then of what is left."""
         self._mention((axis,))
-        self._facts.normalisers.append((axis, self.node))
+        self.facts.normalisers.append((axis, self.node))
 
     def part(self, whole: AxisKey, part: AxisKey, start: int) -> None:
         """`part[i]` is `whole[start + i]` (Concat, Split, Slice, Pad)."""
@@ -177,7 +177,7 @@ class Ties:
     def virtual(self, key: int, size: int | None) -> AxisKey:
         """An axis of the node that belongs to no value; key >= 0 tells several apart."""
         axis: AxisKey = (self.node, -1 - key)
-        self._facts.axes[axis] = size
+        self.facts.axes[axis] = size
         self._spoken.add(axis)
         return axis
 
@@ -204,7 +204,7 @@ class Ties:
                 if len(known) < len(told):
                     self._give_up((axis, *(factors[i] for i in told)), "is of unknown size where reshaped")
                     continue
-                self._facts.choices.append(Choice(axis, tuple(factors[i] for i in told), tuple(known)))
+                self.facts.choices.append(Choice(axis, tuple(factors[i] for i in told), tuple(known)))
 
     def grouped(self, inputs: AxisKey, outputs: AxisKey, groups: int, weight_in: AxisKey | None) -> None:
         """A convolution of more than one group, not depthwise on both sides.
@@ -225,13 +225,13 @@ class Ties:
         if any(s is None or s % groups for s in sizes):
             self._give_up((inputs, outputs), "does not divide into the groups of a convolution")
             return
-        self._facts.consumers.append((inputs, self.node))
-        self._facts.grouped.append(Grouped(inputs, outputs, groups, weight_in))
+        self.facts.consumers.append((inputs, self.node))
+        self.facts.grouped.append(Grouped(inputs, outputs, groups, weight_in))
 
     def heads(self, axis: AxisKey) -> None:
         """The axis batches a product of two activations: where a Reshape has a choice, it is cut first."""
         self._mention((axis,))
-        self._facts.heads.append(axis)
+        self.facts.heads.append(axis)
 
     def free(self, *axes: AxisKey) -> None:
         """Nothing in this node stands against cutting these axes (the pass that cuts mends their size)."""
@@ -240,7 +240,7 @@ class Ties:
     def pin(self, axis: AxisKey, reason: str) -> None:
         """Nothing may be removed from the axis."""
         self._mention((axis,))
-        self._facts.pins.setdefault(axis, reason)
+        self.facts.pins.setdefault(axis, reason)
 
     def pin_value(self, value: Value | None, reason: str) -> None:
         """Nothing may be removed from any axis of the value."""
@@ -267,8 +267,8 @@ class Ties:
     def _mention(self, axes: Sequence[AxisKey]) -> None:
         for axis in axes:
             self._spoken.add(axis)
-            if axis not in self._facts.axes:
-                self._facts.axes[axis] = self.size(axis)
+            if axis not in self.facts.axes:
+                self.facts.axes[axis] = self.size(axis)
 
     def _give_up(self, axes: Sequence[AxisKey], reason: str) -> None:
         for axis in axes:
@@ -280,7 +280,7 @@ class Ties:
         if size is None or self.size(result) != len(indices) or (len(indices) and indices.max() >= size):
             self._give_up((source, result), f"does not fit its counterpart in {self.node.op_type}")
             return
-        self._facts.links.append(Link(source, result, indices))
+        self.facts.links.append(Link(source, result, indices))
 
 
 Rule: TypeAlias = Callable[[Ties], None]

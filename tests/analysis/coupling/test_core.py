@@ -22,12 +22,8 @@ def a_node() -> Ties:
     return Ties(next(iter(model.graph)), 17, Facts())
 
 
-def facts_of(ties: Ties) -> Facts:
-    return ties._facts
-
-
 def found(ties: Ties) -> tuple[Spaces, list[Island]]:
-    facts = facts_of(ties)
+    facts = ties.facts
     spaces = Spaces(facts)
     links = [*facts.links, *settle(facts.choices, facts.heads, spaces)]
     return spaces, islands(facts.grouped, links, spaces)
