@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The constants that linear operators multiply by, seen as rows of what one output sums over."""
+"""The constants that linear operators multiply by, and what else reads them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from ...graph_ir.ops import (
     constant_tensor,
     has_reference_attribute,
     input_at,
-    int_attr,
-    ints_attr,
     is_constant,
     is_op,
     label,
@@ -27,38 +25,12 @@ from ...graph_ir.ops import (
     walk_nodes,
 )
 from .masks import Pattern
-
-Positions = NDArray[np.int64]
-"""Where each weight lies in the flattened constant: ``[rows, taps, inputs]``; a row sums over the rest."""
+from .sparse_rows import Positions, Use
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _OTHERS = ("Einsum", "GRU", "LSTM", "RNN")
-_RESHAPES = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # the order of elements stays
+_MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _FLOATS = frozenset({DataType.BFLOAT16, DataType.FLOAT16, DataType.FLOAT, DataType.DOUBLE})
-
-
-@dataclass(frozen=True, eq=False)
-class Use:
-    """One linear node that reads a layer's constant.
-
-    Attributes:
-        node: Conv, ConvTranspose, Gemm or MatMul.
-        x: the other operand.
-        path: what lies between the constant and the node, first to last.
-        shape: of the weight as the node reads it.
-        on_left: whether it is MatMul(weight, x).
-    """
-
-    node: Node
-    x: Value
-    path: tuple[Node, ...]
-    shape: tuple[int, ...]
-    on_left: bool
-
-    @property
-    def groups(self) -> int:
-        """Groups of a convolution; 1 for a product. Rows come group by group."""
-        return int_attr(self.node, "group", 1) if self.node.op_type in ("Conv", "ConvTranspose") else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +65,11 @@ class Layer:
 
     def positions(self, use: int = 0) -> Positions:
         """The weights as one of the readers sums over them."""
-        return _positions(self, self.uses[use])
+        return self.uses[use].positions(self.shape)
 
     def inputs(self) -> int:
         """Channels that one group of the first reader sums over."""
-        return _inputs(self.uses[0])
+        return self.uses[0].inputs
 
     def why_not_rows(self) -> str | None:
         """Why the constant has no one set of rows; None when all readers agree on them."""
@@ -239,7 +211,7 @@ def _climb(weight: Value) -> tuple[Value, tuple[Node, ...]]:
     value = weight
     while not is_constant(value):
         node = value.producer()
-        if not is_op(node, "Cast", "Transpose", *_RESHAPES) or node is None or node.inputs[0] is None:
+        if not is_op(node, *_MOVES) or node is None or node.inputs[0] is None:
             break
         path.append(node)
         value = node.inputs[0]
@@ -291,38 +263,8 @@ def _stray(root: Value, nodes: set[Node]) -> str | None:
             if user in nodes:
                 if index > 1:
                     return f"it is also the bias of {label(user)!r}"
-            elif index == 0 and is_op(user, "Cast", "Transpose", *_RESHAPES):
+            elif index == 0 and is_op(user, *_MOVES):
                 below.extend(user.outputs)
             else:
                 return f"{label(user)!r} ({user.op_type}) reads it, too"
     return None
-
-
-def _inputs(use: Use) -> int:
-    kind, shape = use.node.op_type, use.shape
-    if kind == "Conv":
-        return shape[1]
-    if kind == "ConvTranspose":
-        return shape[0] // use.groups
-    if kind == "Gemm":
-        return shape[1] if int_attr(use.node, "transB", 0) else shape[0]
-    return shape[-1] if use.on_left or len(shape) == 1 else shape[-2]
-
-
-def _positions(layer: Layer, use: Use) -> Positions:
-    index: NDArray[Any] = np.arange(layer.size, dtype=np.int64).reshape(layer.shape)
-    for node in use.path:
-        if node.op_type == "Transpose":
-            index = np.transpose(index, ints_attr(node, "perm"))
-        else:
-            index = index.reshape(static_shape(node.outputs[0]) or ())
-    kind, inputs = use.node.op_type, _inputs(use)
-    if kind == "Conv":
-        return np.moveaxis(index, 1, -1).reshape(use.shape[0], -1, inputs)
-    if kind == "ConvTranspose":
-        blocks = index.reshape(use.groups, inputs, use.shape[1], -1)
-        return np.transpose(blocks, (0, 2, 3, 1)).reshape(use.groups * use.shape[1], -1, inputs)
-    if kind == "Gemm":
-        return (index if int_attr(use.node, "transB", 0) else index.T).reshape(-1, 1, inputs)
-    by_row = np.swapaxes(index, -1, -2) if not use.on_left and index.ndim > 1 else index
-    return by_row.reshape(-1, 1, inputs)
