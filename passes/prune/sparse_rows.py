@@ -63,9 +63,8 @@ class Use:
         if kind == "ConvTranspose":
             blocks = index.reshape(self.groups, inputs, self.shape[1], -1)
             return np.transpose(blocks, (0, 2, 3, 1)).reshape(self.groups * self.shape[1], -1, inputs)
-        if kind == "Gemm":
-            return (index if int_attr(self.node, "transB", 0) else index.T).reshape(-1, 1, inputs)
-        if not self.on_left and index.ndim > 1:
+        by_row = int_attr(self.node, "transB", 0) if kind == "Gemm" else self.on_left or index.ndim == 1
+        if not by_row:
             return np.moveaxis(index, -1, -2).reshape(-1, 1, inputs)
         return index.reshape(-1, 1, inputs)
 
