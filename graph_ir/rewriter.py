@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .names import Names
-from .ops import INFERRED, graphs_within, origins, set_origins, subgraphs
+from .ops import INFERRED, constant_tensor, graphs_within, origins, set_origins, subgraphs
 
 Allow = Callable[[str, ir.Node], bool]
 
@@ -256,6 +256,28 @@ class Rewriter:
             node.attributes[name] = made.attributes[name]
         self.edits += 1
         self._tell(node)
+
+    def set_data(self, value: ir.Value, array: np.ndarray[Any, Any]) -> None:
+        """Give a constant other data of the same type, perhaps of another shape, for all who read it.
+
+        Args:
+            value: an initializer that is no input, or the output of a Constant.
+            array: the data; a copy is not made.
+        """
+        held = constant_tensor(value)
+        if held is None:
+            raise ValueError(f"{value.name!r} is no constant")
+        tensor = ir.Tensor(array, dtype=held.dtype, name=value.name)
+        producer = value.producer()
+        if producer is None:
+            value.const_value = tensor
+        else:
+            producer.attributes.clear()
+            producer.attributes["value"] = ir.AttrTensor("value", tensor)
+        value.shape = ir.Shape(array.shape)
+        self.edits += 1
+        for user, _ in value.uses():
+            self._tell(user)
 
     def erase(self, node: ir.Node) -> None:
         """Remove a node none of whose outputs is used or is a graph output.

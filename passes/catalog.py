@@ -33,6 +33,7 @@ TABLE: dict[str, str] = {
     "equalize": "quantize.equalize:Equalize",
     "insert-qdq": "quantize.insert_qdq:InsertQdq",
     "quantize-dynamic": "quantize.dynamic:QuantizeDynamic",
+    "apply-plan": "prune.apply:ApplyPlan",
     "raise-opset": "clean.raise_opset:RaiseOpset",
     "fuse-hard-swish": "fuse.hard_swish:FuseHardSwish",
     "fuse-silu": "fuse.silu:FuseSilu",

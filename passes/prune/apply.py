@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remove channels as a plan says: slice weights, mend attributes and shape operands, infer shapes anew."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+
+from ...analysis.coupling import couple
+from ...analysis.shapes import infer_shapes
+from ...graph_ir import Model, Node, Rewriter, Shape, UsageError, Value, VerifyError, constant, verify
+from ...graph_ir.ops import dims, is_constant, is_pure, label, walk_graphs
+from ..base import Context, Exactness, Pass
+from .fixes import mend
+from .fixes.cuts import Cuts, Mask, Masks
+from .plan import PrunePlan, load_plan
+
+Sizes: TypeAlias = "tuple[int | str | None, ...] | None"
+
+
+@dataclass(frozen=True)
+class ApplyPlan(Pass):
+    """Remove the channels that a pruning plan does not keep.
+
+    Weights are sliced; groups of convolutions, heads, hidden sizes, sizes of Split, bounds of Slice, targets
+    of Reshape and other operands that hold a number of channels follow. What is left computes what the model
+    did, as far as the removed channels were zero where they were summed. Types are inferred on the way.
+
+    Options:
+        plan: path of the plan, as `tersor prune` writes it. It must be for this very model.
+    """
+
+    name: ClassVar[str] = "apply-plan"
+    exact: ClassVar[Exactness] = Exactness.LOSSY
+
+    plan: str = ""
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Apply it.
+
+        Raises:
+            UsageError: no plan is named, it cannot be read, or it is for another model.
+        """
+        if not self.plan:
+            raise UsageError("apply-plan needs a plan; write apply-plan{plan=FILE}")
+        return apply_plan(model, load_plan(self.plan), ctx)
+
+
+def apply_plan(model: Model, plan: PrunePlan, ctx: Context) -> bool:
+    """Remove what a plan does not keep.
+
+    Args:
+        model: edited in place; the one the plan is for.
+        plan: which atoms of which groups stay.
+        ctx: of the run.
+
+    Returns:
+        Whether anything was removed.
+
+    Raises:
+        UsageError: the plan is for another model.
+        VerifyError: a fault in the analysis or here.
+    """
+    coupling = couple(model)
+    plan.check(model, coupling)
+    rewriter = ctx.rewriter(model)
+    kept = {
+        name: mask
+        for name, mask in plan.kept().items()
+        if rewriter.allowed(ApplyPlan.name, coupling.group(name).producers[0])
+    }
+    ctx.counters["groups cut"] += sum(not mask.all() for mask in kept.values())
+    return apply_masks(model, coupling.masks(kept), ctx)
+
+
+def apply_masks(model: Model, masks: Masks, ctx: Context) -> bool:
+    """Remove positions of axes.
+
+    Args:
+        model: with inferred types (as `couple` leaves it); edited in place.
+        masks: for every axis that loses positions, of weights and of activations alike, which stay: bool, as
+            long as the axis. Only constants are sliced; the others must come out as predicted.
+        ctx: of the run.
+
+    Returns:
+        Whether anything was removed.
+
+    Raises:
+        VerifyError: a mask does not fit or leaves nothing, an operator is not understood where it is cut, or
+            the result does not have the shapes predicted.
+    """
+    masks = {key: mask for key, mask in masks.items() if not mask.all()}
+    if not masks:
+        return False
+    _check(masks)
+    before = {value: dims(value) for value in _values(model)}
+    rewriter = ctx.rewriter(model)
+    cuts = Cuts(rewriter, masks)
+    nodes: set[Node] = set()
+    for value, _ in masks:
+        producer = value.producer()
+        nodes.update(node for node, _ in value.uses())
+        if producer is not None and not is_constant(value):
+            nodes.add(producer)
+    touched = [node for graph in walk_graphs(model) for node in graph if node in nodes]
+    read = [v for node in touched for v in node.inputs if v is not None]
+    names = {label(node) for node in touched}
+    for node in touched:
+        mend(cuts, node)
+    _sweep(rewriter, read)
+    _slice(rewriter, masks, ctx)
+    _settle(model, before, masks, names)
+    verify(model)
+    return True
+
+
+def _check(masks: Masks) -> None:
+    for (value, axis), mask in masks.items():
+        where = f"axis {axis} of {value.name!r}"
+        sizes = dims(value) or ()
+        if not 0 <= axis < len(sizes) or sizes[axis] != len(mask):
+            raise VerifyError(f"cannot cut {where}: the mask is for {len(mask)} positions, it is {sizes}")
+        if not mask.any():
+            raise VerifyError(f"cannot cut {where}: nothing would be left")
+        if value.is_graph_input() or value.is_graph_output():
+            raise VerifyError(f"cannot cut {where}: the signature of a graph must stay")
+
+
+def _values(model: Model) -> Iterator[Value]:
+    for graph in walk_graphs(model):
+        for node in graph:
+            yield from node.outputs
+
+
+def _slice(rewriter: Rewriter, masks: Masks, ctx: Context) -> None:
+    """Keep of each constant what the masks say; one that is shared is sliced once for all its readers."""
+    by_value: dict[Value, list[tuple[int, Mask]]] = {}
+    for (value, axis), mask in masks.items():
+        if is_constant(value) and value.uses():
+            by_value.setdefault(value, []).append((axis, mask))
+    for value, cut in by_value.items():
+        array = constant(value)
+        if array is None:
+            raise VerifyError(f"cannot cut {value.name!r}: it holds text")
+        # The axis that loses most goes first: the data may be a view of a file much larger than what stays.
+        for axis, mask in sorted(cut, key=lambda c: float(np.mean(c[1]))):
+            array = np.compress(mask, array, axis)
+        ctx.counters["weights sliced"] += 1
+        rewriter.set_data(value, array)
+
+
+def _sweep(rewriter: Rewriter, read: Iterable[Value]) -> None:
+    """Remove what computed or held the sizes that nothing reads any more."""
+    stack = list(dict.fromkeys(read))
+    while stack:
+        value = stack.pop()
+        if value.uses() or value.is_graph_output() or value.is_graph_input():
+            continue
+        producer = value.producer()
+        if producer is None:
+            if value.is_initializer() and value.graph is not None:
+                rewriter.drop_initializer(value)
+        elif producer.graph is not None and is_pure(producer) and not any(map(_is_read, producer.outputs)):
+            stack += [v for v in producer.inputs if v is not None]
+            rewriter.erase(producer)
+
+
+def _is_read(value: Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def _settle(model: Model, before: Mapping[Value, Sizes], masks: Masks, touched: Collection[str]) -> None:
+    """Infer types anew; shapes must come out as the masks predict, and as before where nothing was cut."""
+    predicted = {value: sizes for value, sizes in before.items() if sizes is not None}
+    for (value, axis), mask in masks.items():
+        if value.shape is None or is_constant(value):
+            continue
+        items = list(value.shape)
+        items[axis] = int(np.count_nonzero(mask))
+        value.shape = Shape(items)
+        predicted[value] = dims(value) or ()
+    report = infer_shapes(model)
+    for place, reason in report.notes:
+        if place in touched and reason.startswith("onnx cannot infer it"):
+            raise VerifyError(f"cutting channels broke {place!r}: {reason}")
+    for value in _values(model):
+        now, then = dims(value), predicted.get(value)
+        if now is None or then is None:
+            continue
+        if len(now) != len(then) or not all(map(_agree, now, then)):
+            producer = value.producer()
+            place = "" if producer is None else f" at {producer.op_type} {label(producer)!r}"
+            raise VerifyError(
+                f"cutting channels made {value.name!r} {now}{place}, where {then} was predicted"
+            )
+
+
+def _agree(now: int | str | None, then: int | str | None) -> bool:
+    """Whether two sizes may be the same; names made up for sizes nobody knows say nothing."""
+    known = [d for d in (now, then) if d is not None and not (isinstance(d, str) and "?" in d)]
+    return len(known) < 2 or now == then

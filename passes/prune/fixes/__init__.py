@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each operator needs, besides sliced weights, when axes of its inputs or outputs lose positions.
+
+Long because each operator is named once: `FIXES` where something must be mended, `PLAIN` where nothing is.
+An operator in neither stops the pass; the rules of the coupling graph never lead there (a test holds the two
+tables together).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ....graph_ir import Node
+from ....graph_ir.ops import STANDARD_DOMAINS, has_reference_attribute, has_subgraph
+from . import counts, parts, shapes
+from .cuts import Cuts
+
+Fix = Callable[[Cuts, Node], None]
+MICROSOFT = "com.microsoft"
+
+FIXES: dict[tuple[str, str], Fix] = {
+    ("", "Attention"): counts.attention,
+    ("", "ConstantOfShape"): shapes.constant_of_shape,
+    ("", "Conv"): counts.conv,
+    ("", "ConvInteger"): counts.conv,
+    ("", "ConvTranspose"): counts.conv_transpose,
+    ("", "Expand"): shapes.expand,
+    ("", "GRU"): counts.recurrent,
+    ("", "Gather"): parts.gather,
+    ("", "GroupNormalization"): counts.group_norm,
+    ("", "LSTM"): counts.recurrent,
+    ("", "Pad"): parts.pad,
+    ("", "QLinearConv"): counts.qlinear_conv,
+    ("", "RNN"): counts.recurrent,
+    ("", "Reshape"): shapes.reshape,
+    ("", "Resize"): shapes.resize,
+    ("", "Shape"): shapes.shape_of,
+    ("", "Size"): shapes.size_of,
+    ("", "Slice"): parts.slice_,
+    ("", "Split"): parts.split,
+    ("", "Tile"): shapes.tile,
+    (MICROSOFT, "Attention"): counts.packed_attention,
+    (MICROSOFT, "FusedConv"): counts.conv,
+    (MICROSOFT, "MultiHeadAttention"): counts.multi_head,
+    (MICROSOFT, "NhwcFusedConv"): counts.conv,
+}
+
+_ELEMENTWISE = (
+    *("Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "Bernoulli", "BitShift"),
+    *("BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "CastLike", "Ceil", "Celu", "Clip"),
+    *("Cos", "Cosh", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater"),
+    *("GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less"),
+    *("LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow"),
+    *("RandomNormalLike", "RandomUniformLike", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid"),
+    *("Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh"),
+    *("ThresholdedRelu", "Where", "Xor"),
+)
+_MICROSOFT_PLAIN = (
+    *("BiasGelu", "BiasSplitGelu", "FastGelu", "FusedGemm", "FusedMatMul", "Gelu", "QLinearAdd"),
+    *("QLinearAveragePool", "QLinearConcat", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul"),
+    *(
+        "QLinearSigmoid",
+        "QLinearSoftmax",
+        "QuickGelu",
+        "SimplifiedLayerNormalization",
+        "SkipLayerNormalization",
+    ),
+    *("SkipSimplifiedLayerNormalization", "DequantizeLinear", "DynamicQuantizeMatMul", "QuantizeLinear"),
+)
+PLAIN: frozenset[tuple[str, str]] = frozenset(("", name) for name in _ELEMENTWISE) | frozenset(
+    (MICROSOFT, name) for name in _MICROSOFT_PLAIN
+)
+
+
+def mend(cuts: Cuts, node: Node) -> None:
+    """Make a node with a cut input or output right, in front of the slicing of weights.
+
+    Raises:
+        VerifyError: it cannot be; the analysis should have pinned it.
+    """
+    key = "" if node.domain in STANDARD_DOMAINS else node.domain, node.op_type
+    if has_subgraph(node) or has_reference_attribute(node):
+        cuts.refuse(node, "it has bodies, or attributes of its function")
+    fix = FIXES.get(key)
+    if fix is not None:
+        fix(cuts, node)
+    elif key not in PLAIN:
+        cuts.refuse(node, "nothing is known of this operator")

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes with an attribute that counts groups, heads or hidden units of a cut axis."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ....graph_ir import Node, Value
+from ....graph_ir.ops import float_attr, input_at, int_attr, ints_attr
+from .cuts import Cuts, blocks
+
+
+def conv(cuts: Cuts, node: Node, weight_at: int = 1) -> None:
+    """Conv: groups. Whole ones go, or the same positions of each; depthwise ones go with their channel."""
+    groups = int_attr(node, "group", 1)
+    data, weight, out = node.inputs[0], input_at(node, weight_at), node.outputs[0]
+    if groups == 1:
+        return
+    left = _groups_left(cuts, node, groups, (data, out))
+    if left * cuts.size(node, weight, 1) != cuts.size(node, data, 1):
+        cuts.refuse(node, "its weights are not cut as its input is")
+    cuts.set_attribute(node, "group", left)
+
+
+def qlinear_conv(cuts: Cuts, node: Node) -> None:
+    """QLinearConv: as Conv."""
+    conv(cuts, node, weight_at=3)
+
+
+def conv_transpose(cuts: Cuts, node: Node) -> None:
+    """ConvTranspose: as Conv, but its weight's axis 1 holds the outputs of one group."""
+    groups = int_attr(node, "group", 1)
+    if groups == 1:
+        return
+    out = node.outputs[0]
+    left = _groups_left(cuts, node, groups, (node.inputs[0], out))
+    if left * cuts.size(node, node.inputs[1], 1) != cuts.size(node, out, 1):
+        cuts.refuse(node, "its weights are not cut as its output is")
+    cuts.set_attribute(node, "group", left)
+
+
+def _groups_left(cuts: Cuts, node: Node, groups: int, sides: tuple[Value | None, Value | None]) -> int:
+    """How many groups stay; both sides lose the same ones, or none does and each loses equally in all."""
+    gone: list[list[bool]] = []
+    for value in sides:
+        mask = cuts.mask(value, 1)
+        if mask is None:
+            continue
+        whole, inside = blocks(mask, groups)
+        if whole is not None:
+            gone.append(whole.tolist())
+        elif inside is None:
+            cuts.refuse(node, "its groups are not cut alike")
+    if not gone:
+        return groups
+    other = [v for v in sides if cuts.mask(v, 1) is None]
+    if other or any(g != gone[0] for g in gone) or len(gone) < 2:
+        cuts.refuse(node, "its inputs and outputs do not lose the same groups")
+    return sum(gone[0])
+
+
+def group_norm(cuts: Cuts, node: Node) -> None:
+    """GroupNormalization: groups, when whole ones go."""
+    mask = cuts.mask(node.inputs[0], 1)
+    if mask is None:
+        return
+    whole, inside = blocks(mask, int_attr(node, "num_groups", 0))
+    if whole is not None:
+        cuts.set_attribute(node, "num_groups", int(whole.sum()))
+    elif inside is None:
+        cuts.refuse(node, "its groups are not cut alike")
+
+
+def recurrent(cuts: Cuts, node: Node) -> None:
+    """LSTM, GRU, RNN: hidden units, counted by the recurrence weights `[directions, gates * H, H]`."""
+    if cuts.mask(node.inputs[2], 2) is not None:
+        cuts.set_attribute(node, "hidden_size", cuts.size(node, node.inputs[2], 2))
+
+
+def multi_head(cuts: Cuts, node: Node) -> None:
+    """com.microsoft MultiHeadAttention on `[batch, length, heads * width]`: heads, or the width of each."""
+    heads = int_attr(node, "num_heads", 0)
+    left = _heads_left(cuts, node, heads, node.inputs[0])
+    for value in (*node.inputs[1:3], node.outputs[0]):
+        if value is not None and len(cuts.old(value)) == 3:
+            _agree(cuts, node, heads, left, value)
+    cuts.set_attribute(node, "num_heads", sum(left))
+
+
+def attention(cuts: Cuts, node: Node) -> None:
+    """ai.onnx Attention: heads of queries and of keys are attributes for inputs of rank 3 alone."""
+    query, key = node.inputs[0], node.inputs[1]
+    if len(cuts.old(query)) != 3:
+        _keep_scale(cuts, node, cuts.old(query)[-1], cuts.mask(query, -1) is not None)
+        return
+    heads, shared = int_attr(node, "q_num_heads", 0), int_attr(node, "kv_num_heads", 0)
+    left = _heads_left(cuts, node, heads, query)
+    of_keys = _heads_left(cuts, node, shared, key, scale=False)
+    _agree(cuts, node, heads, left, node.outputs[0])
+    _agree(cuts, node, shared, of_keys, node.inputs[2])
+    share = heads // shared if shared and not heads % shared else 0
+    if not share or left != [stays for stays in of_keys for _ in range(share)]:
+        cuts.refuse(node, "its heads of queries and keys are not cut alike")
+    cuts.set_attribute(node, "q_num_heads", sum(left))
+    cuts.set_attribute(node, "kv_num_heads", sum(of_keys))
+
+
+def packed_attention(cuts: Cuts, node: Node) -> None:
+    """com.microsoft Attention: weights `[in, q + k + v]`, the sizes of which may be an attribute."""
+    heads = int_attr(node, "num_heads", 0)
+    weight, mask = node.inputs[1], cuts.mask(node.inputs[1], 1)
+    if mask is None:
+        return
+    sizes = ints_attr(node, "qkv_hidden_sizes") or [len(mask) // 3] * 3
+    ends = np.cumsum(sizes).tolist()
+    if ends[-1] != len(mask):
+        cuts.refuse(node, f"{'' if weight is None else weight.name!r} is not as wide as its attributes say")
+    parts = [mask[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+    found = [blocks(part, heads) for part in parts]
+    whole = [w.tolist() for w, _ in found if w is not None]
+    if any(w is None and inside is None for w, inside in found) or any(w != whole[0] for w in whole):
+        cuts.refuse(node, "its heads are not cut alike")
+    kept = [int(part.sum()) for part in parts]
+    by_head = bool(whole) and not all(whole[0])
+    if by_head and len(whole) < 3:
+        cuts.refuse(node, "its heads are not cut alike")
+    if not by_head:
+        _keep_scale(cuts, node, sizes[0] // heads if heads else None, kept[0] != sizes[0])
+    cuts.set_attribute(node, "num_heads", sum(whole[0]) if by_head else heads)
+    if len(set(kept)) > 1 or ints_attr(node, "qkv_hidden_sizes") is not None:
+        cuts.set_attribute(node, "qkv_hidden_sizes", kept)
+
+
+def _heads_left(cuts: Cuts, node: Node, heads: int, value: Value | None, *, scale: bool = True) -> list[bool]:
+    """Which heads stay of a last axis; a head that only becomes narrower keeps its scale."""
+    mask = cuts.mask(value, -1)
+    if mask is None:
+        return [True] * heads
+    whole, inside = blocks(mask, heads)
+    if whole is not None:
+        return whole.tolist()
+    if inside is None:
+        cuts.refuse(node, "its heads are not cut alike")
+    if scale:
+        _keep_scale(cuts, node, len(inside), changed=True)
+    return [True] * heads
+
+
+def _agree(cuts: Cuts, node: Node, heads: int, left: list[bool], value: Value | None) -> None:
+    if _heads_left(cuts, node, heads, value, scale=False) != left:
+        cuts.refuse(node, f"{'' if value is None else value.name!r} does not lose the same heads")
+
+
+def _keep_scale(cuts: Cuts, node: Node, width: int | None, changed: bool) -> None:
+    """Queries are scaled by 1 / sqrt(width) unless told otherwise; the old width counts."""
+    if not changed or float_attr(node, "scale", 0.0):
+        return
+    if not width:
+        cuts.refuse(node, "the width of its heads is not known")
+    cuts.set_attribute(node, "scale", 1.0 / math.sqrt(width))

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pruning plan says: for each group of coupled channels, which atoms stay, and why.
+
+A plan is a plain fact about one model, kept as JSON that can be read, compared, edited and replayed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ...graph_ir import Model, UsageError, Value, atomic_write, fingerprint
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ...analysis.coupling import Coupling
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How wide the first axis of a group is, in channels.
+
+    Attributes:
+        before: in the model the plan is for.
+        ideal: what the budget alone asked for.
+        after: what is left, aligned to what the target runs well.
+    """
+
+    before: int
+    ideal: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What stays of one group.
+
+    Attributes:
+        group: its name (`Coupling.group`).
+        atoms: how many it has before the cut.
+        kept: numbers of the atoms that stay, ascending.
+        why: for people.
+        widths: for the report; None when nobody counted.
+    """
+
+    group: str
+    atoms: int
+    kept: tuple[int, ...]
+    why: str = ""
+    widths: Widths | None = None
+
+    def __post_init__(self) -> None:
+        if not self.kept:
+            raise UsageError(f"group {self.group!r}: nothing is kept; keep at least one atom")
+        if any(b <= a for a, b in pairwise(self.kept)):
+            raise UsageError(f"group {self.group!r}: atoms are out of order; list each once, ascending")
+        if self.kept[0] < 0 or self.kept[-1] >= self.atoms:
+            raise UsageError(
+                f"group {self.group!r}: atom {self.kept[-1]} is kept, and it has atoms 0 to {self.atoms - 1}"
+            )
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """Which channels of one model stay.
+
+    Attributes:
+        fingerprint: of the model it is for (`graph_ir.fingerprint`).
+        cuts: one for each group that loses atoms.
+        rounds: how many rounds of pruning it sums up.
+    """
+
+    fingerprint: str
+    cuts: tuple[Cut, ...] = ()
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        counts = Counter(cut.group for cut in self.cuts)
+        twice = [group for group, count in counts.items() if count > 1]
+        if twice:
+            raise UsageError(f"the plan cuts group {twice[0]!r} twice; keep one of the entries")
+
+    def kept(self) -> dict[str, NDArray[np.bool_]]:
+        """For each group in the plan, bool `[atoms]`: which stay."""
+        found: dict[str, NDArray[np.bool_]] = {}
+        for cut in self.cuts:
+            mask = np.zeros(cut.atoms, dtype=np.bool_)
+            mask[list(cut.kept)] = True
+            found[cut.group] = mask
+        return found
+
+    def masks(self, coupling: Coupling) -> dict[tuple[Value, int], NDArray[np.bool_]]:
+        """What stays of each axis that loses positions."""
+        return coupling.masks(self.kept())
+
+    def check(self, model: Model, coupling: Coupling) -> None:
+        """Refuse a plan that is not for this model.
+
+        Raises:
+            UsageError: made for another model, or it names a group the model lacks, or miscounts its atoms.
+        """
+        now = fingerprint(model)
+        if now != self.fingerprint:
+            raise UsageError(
+                f"the plan is for model {self.fingerprint} and this is {now}; make a plan for this model"
+            )
+        for cut in self.cuts:
+            atoms = coupling.group(cut.group).atoms
+            if cut.atoms != atoms:
+                raise UsageError(f"group {cut.group!r} has {atoms} atoms and the plan says {cut.atoms}")
+
+    # -- files ----------------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The plan as text, one group after the other; atoms as ranges such as `0-15,18`."""
+        cuts: list[dict[str, Any]] = []
+        for cut in self.cuts:
+            entry: dict[str, Any] = {"group": cut.group, "atoms": cut.atoms, "kept": _ranges(cut.kept)}
+            if cut.widths is not None:
+                entry["widths"] = [cut.widths.before, cut.widths.ideal, cut.widths.after]
+            cuts.append({**entry, "why": cut.why})
+        lines = [json.dumps(entry, ensure_ascii=False) for entry in cuts]
+        head = {"format": _FORMAT, "fingerprint": self.fingerprint, "rounds": self.rounds}
+        body = ",\n".join(f"  {line}" for line in lines)
+        text = json.dumps(head, indent=1).removesuffix("\n}")
+        return f'{text},\n "cuts": [\n{body}\n ]\n}}\n' if lines else f'{text},\n "cuts": []\n}}\n'
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "the plan") -> PrunePlan:
+        """Read what `to_json` wrote, perhaps edited since.
+
+        Raises:
+            UsageError: it is no plan; says where.
+        """
+        try:
+            document: object = json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"{where} is not JSON: {error}") from error
+        head = _table(document, where)
+        if head.get("format") != _FORMAT:
+            raise UsageError(f"{where} has format {head.get('format')!r}; this tersor reads {_FORMAT}")
+        mark, rounds, cuts = head.get("fingerprint"), head.get("rounds", 1), head.get("cuts")
+        if not isinstance(mark, str) or not _is_count(rounds) or not isinstance(cuts, list):
+            raise UsageError(f"{where} lacks a fingerprint, rounds or cuts; make it anew")
+        return cls(
+            mark, tuple(_cut(entry, where) for entry in cast("list[object]", cuts)), cast("int", rounds)
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON, all or nothing."""
+        with atomic_write(path) as beside:
+            beside.write_text(self.to_json(), encoding="utf-8")
+
+
+def load_plan(path: str | os.PathLike[str]) -> PrunePlan:
+    """Read a plan that was saved.
+
+    Raises:
+        UsageError: the file cannot be read or holds something else.
+    """
+    where = repr(str(path))
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read the plan {where}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where} is not a plan: it is no text") from error
+    return PrunePlan.from_json(text, where)
+
+
+def compose(first: PrunePlan, second: PrunePlan) -> PrunePlan:
+    """One plan for the original model out of two rounds.
+
+    Args:
+        first: for the original.
+        second: for what `first` makes of it; groups keep their names, atoms are counted anew.
+
+    Raises:
+        UsageError: `second` does not count the atoms that `first` leaves.
+    """
+    cuts: list[Cut] = []
+    later = {cut.group: cut for cut in second.cuts}
+    for cut in first.cuts:
+        after = later.pop(cut.group, None)
+        if after is None:
+            cuts.append(cut)
+            continue
+        if after.atoms != len(cut.kept):
+            raise UsageError(
+                f"the second plan says group {cut.group!r} has {after.atoms} atoms and the first leaves "
+                f"{len(cut.kept)}; it was not made for the first one's result"
+            )
+        widths = after.widths
+        if widths is not None and cut.widths is not None:
+            widths = replace(widths, before=cut.widths.before)
+        why = cut.why if cut.why == after.why else "; ".join(w for w in (cut.why, after.why) if w)
+        cuts.append(Cut(cut.group, cut.atoms, tuple(cut.kept[i] for i in after.kept), why, widths))
+    return PrunePlan(first.fingerprint, (*cuts, *later.values()), first.rounds + second.rounds)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as `0-15,18`."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and runs[-1][1] == n - 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def _numbers(text: object, atoms: int, where: str) -> tuple[int, ...]:
+    """What `_ranges` wrote; each below `atoms`."""
+    found: list[int] = []
+    for run in text.split(",") if isinstance(text, str) and text.strip() else ():
+        first, dash, last = (part.strip() for part in run.partition("-"))
+        if not (first.isdecimal() and (not dash or last.isdecimal())):
+            raise UsageError(f"{where}: {run.strip()!r} is no range of atoms; write them as 0-15,18")
+        if int(last or first) >= atoms:
+            raise UsageError(f"{where}: it keeps atom {last or first}, and has atoms 0 to {atoms - 1}")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)
+
+
+def _cut(entry: object, where: str) -> Cut:
+    table = _table(entry, where)
+    group, atoms, why = table.get("group"), table.get("atoms"), table.get("why", "")
+    if not (isinstance(group, str) and _is_count(atoms) and isinstance(why, str)):
+        raise UsageError(f"{where}: an entry lacks its group, or how many atoms that has")
+    place = f"{where}, group {group!r}"
+    widths = table.get("widths")
+    if widths is not None:
+        items = cast("list[object]", widths) if isinstance(widths, list) else []
+        if len(items) != 3 or not all(_is_count(w) for w in items):
+            raise UsageError(f"{place}: widths must be three counts: before, ideal, after")
+        widths = Widths(*cast("list[int]", items))
+    count = cast("int", atoms)
+    return Cut(group, count, _numbers(table.get("kept"), count, place), why, widths)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _table(value: object, where: str) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise UsageError(f"{where} is no plan: expected an object in braces")
+    return cast("Mapping[str, object]", value)
