@@ -4,7 +4,7 @@
 The IR is onnx-ir, re-exported as it is (docs/decisions/0001); no other folder imports onnx_ir.
 """
 
-from onnx_ir import (
+from .basis import (
     Attr,
     AttributeType,
     DataType,
@@ -21,7 +21,6 @@ from onnx_ir import (
     Value,
     tensor,
 )
-
 from .errors import (
     ClaimError,
     DataError,
