@@ -22,7 +22,7 @@ RANDOM_OPS = frozenset(
 )
 
 # The ai.onnx operators with bodies; asking a node for its attributes costs more than asking for its type.
-_BODY_OPS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+BODY_OPS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
 def is_standard(node: ir.Node) -> bool:
@@ -37,7 +37,7 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
 
 def subgraphs(node: ir.Node) -> Sequence[ir.Graph]:
     """The bodies held by the node's attributes (If, Loop, Scan and custom ops), in attribute order."""
-    if node.op_type not in _BODY_OPS and node.domain in STANDARD_DOMAINS:
+    if node.op_type not in BODY_OPS and node.domain in STANDARD_DOMAINS:
         return ()
     found: list[ir.Graph] = []
     for attr in node.attributes.values():
@@ -50,7 +50,7 @@ def subgraphs(node: ir.Node) -> Sequence[ir.Graph]:
 
 def has_subgraph(node: ir.Node) -> bool:
     """Whether any attribute of the node holds a graph."""
-    if node.op_type not in _BODY_OPS and node.domain in STANDARD_DOMAINS:
+    if node.op_type not in BODY_OPS and node.domain in STANDARD_DOMAINS:
         return False
     return any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
 
@@ -68,7 +68,8 @@ def graphs_within(graph: ir.Graph) -> Iterator[ir.Graph]:
         current = stack.pop()
         yield current
         # The quick look of `subgraphs` without a call for each node: every walk of a model begins here.
-        holders = [n for n in current if n.op_type in _BODY_OPS or n.domain not in STANDARD_DOMAINS]
+        nodes = list(current)
+        holders = [n for n in nodes if n.op_type in BODY_OPS or n.domain not in STANDARD_DOMAINS]
         stack.extend(reversed([body for node in holders for body in subgraphs(node)]))
 
 

@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from .errors import VerifyError
-from .ops import STANDARD_DOMAINS, dims, label, subgraphs
+from .ops import BODY_OPS, STANDARD_DOMAINS, dims, label, subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,13 +90,15 @@ def _verify_signature(before: Signature, after: Signature) -> None:
 class _Check:
     """The check of one outermost graph with its bodies.
 
-    The loop over nodes asks the IR for as little as it can: it runs after each change.
+    It runs after each change, so the loop over nodes asks the IR for as little as it can, and names are
+    compared many at a time.
     """
 
     def __init__(self, model: ir.Model, opsets: dict[str, int]) -> None:
         self._model = model
         self._opsets = opsets
-        self._visible: dict[str, ir.Value] = {}
+        self._visible: set[ir.Value | None] = {None}  # what may be read where the walk stands; None: left out
+        self._names: set[str | None] = set()  # theirs
         self._defined: list[ir.Value] = []
         self._reads: list[ir.Value | None] = []
         self._held: set[tuple[str, str, int, int]] = set()  # forms of standard nodes that are in order
@@ -104,21 +106,29 @@ class _Check:
     def graph(self, graph: ir.Graph) -> list[ir.Value]:
         """Check one graph with what is visible from outside; adds to that, and returns, what it defines."""
         visible, reads, held = self._visible, self._reads, self._held
-        own: list[ir.Value] = []
-        for value in graph.inputs:
-            self._define(value, graph, "input", own)
-        for name, value in graph.initializers.items():
+        own = list(graph.inputs)
+        self._take_names(own, graph, "input")
+        weights: list[ir.Value] = []
+        for name, value in graph.initializers.data.items():
             _verify_initializer(name, value)
             if not value.is_graph_input():
-                self._define(value, graph, "initializer", own)
+                weights.append(value)
+        self._take_names(weights, graph, "initializer")
+        own += weights
+        visible.update(own)
+        made: list[ir.Value] = []  # by nodes, and not named yet
         for node in graph:
             inputs, outputs = node.inputs, node.outputs
-            self._check_reads(node, inputs, graph)
+            op_type, domain = node.op_type, node.domain
+            if node.graph is not graph or not visible.issuperset(inputs):
+                self._refuse_reads(node, graph)
             reads += inputs
-            for body in subgraphs(node):
-                for value in self.graph(body):
-                    del visible[value.name or ""]
-            form = (node.op_type, node.domain, len(inputs), len(outputs))
+            if op_type in BODY_OPS or domain not in STANDARD_DOMAINS:
+                self._take_names(made, graph, "node output")
+                own += made
+                made = []
+                self._bodies(node)
+            form = (op_type, domain, len(inputs), len(outputs))
             if form not in held or None in inputs:
                 self._check_form(node, form)
             for output in outputs:
@@ -127,46 +137,60 @@ class _Check:
                         f"output {output.name!r} of node {label(node)!r} claims another producer"
                     )
                 if output.name != "":
-                    self._define(output, graph, "node output", own)
+                    visible.add(output)
+                    made.append(output)
+        self._take_names(made, graph, "node output")
+        own += made
         for output in graph.outputs:
-            if visible.get(output.name or "") is not output or output.graph is not graph:
+            if output not in visible or output.graph is not graph:
                 raise VerifyError(f"output {output.name!r} of graph {graph.name!r} is not produced in it")
         self._defined += own
         return own
 
-    def _check_reads(self, node: ir.Node, inputs: Sequence[ir.Value | None], graph: ir.Graph) -> None:
+    def _bodies(self, node: ir.Node) -> None:
+        for body in subgraphs(node):
+            inner = self.graph(body)
+            self._visible.difference_update(inner)
+            self._names.difference_update([value.name for value in inner])
+
+    def _refuse_reads(self, node: ir.Node, graph: ir.Graph) -> None:
         if node.graph is not graph:
             raise VerifyError(f"node {label(node)!r} is listed in a graph it does not belong to")
-        visible = self._visible
-        for value in inputs:
-            if value is not None and visible.get(value.name or "") is not value:
-                raise VerifyError(
-                    f"node {label(node)!r} reads {value.name!r}, which is not defined before it"
-                )
+        value = next(v for v in node.inputs if v is not None and v not in self._visible)
+        raise VerifyError(f"node {label(node)!r} reads {value.name!r}, which is not defined before it")
 
     def _check_form(self, node: ir.Node, form: tuple[str, str, int, int]) -> None:
         _verify_operator(node, self._opsets, self._model)
         if None not in node.inputs and not self._model.functions and node.domain in STANDARD_DOMAINS:
             self._held.add(form)
 
-    def _define(self, value: ir.Value, graph: ir.Graph, where: str, own: list[ir.Value]) -> None:
-        name = value.name
-        if type(name) is not str and name is not None:
-            raise VerifyError(f"name {name!r} in graph {graph.name!r} is not text")
-        if not name:
-            raise VerifyError(f"{where} without a name in graph {graph.name!r}")
-        if name in self._visible:
-            raise VerifyError(f"name {name!r} is defined twice, again as {where} in graph {graph.name!r}")
-        self._visible[name] = value
-        own.append(value)
+    def _take_names(self, values: Sequence[ir.Value], graph: ir.Graph, where: str) -> None:
+        """Hold that values defined one after the other have names that nothing visible has."""
+        names = [value.name for value in values]
+        new = set(names)
+        if len(new) < len(names) or not self._names.isdisjoint(new) or "" in new or {*map(type, new)} - {str}:
+            self._refuse_names(names, graph, where)
+        self._names |= new
+
+    def _refuse_names(self, names: Sequence[str | None], graph: ir.Graph, where: str) -> None:
+        for name in names:
+            if type(name) is not str and name is not None:
+                raise VerifyError(f"name {name!r} in graph {graph.name!r} is not text")
+            if not name:
+                raise VerifyError(f"{where} without a name in graph {graph.name!r}")
+            if name in self._names:
+                raise VerifyError(f"name {name!r} is defined twice, again as {where} in graph {graph.name!r}")
+            self._names.add(name)
 
     def uses(self) -> None:
         """Compare the readers that values record with those that were met."""
-        counts = Counter(self._reads)
+        count = Counter(self._reads).get
         for value in self._defined:
             recorded = len(value.uses())
-            if recorded != counts[value]:
-                raise VerifyError(f"value {value.name!r} has {counts[value]} readers but records {recorded}")
+            if recorded != count(value, 0):
+                raise VerifyError(
+                    f"value {value.name!r} has {count(value, 0)} readers but records {recorded}"
+                )
 
 
 def _verify_initializer(name: str, value: ir.Value) -> None:
