@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layers that sum over a group's channels: what they read, and the weights they read it with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ....graph_ir import Node, Value
+from ....graph_ir.ops import int_attr, is_op
+from .constants import computed
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from ....analysis.coupling import Group
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A linear node with constant weights that sums over an axis of the group.
+
+    Attributes:
+        node: Conv, ConvTranspose, Gemm, MatMul or a recurrence.
+        x: the activation it reads.
+        axis: the channels' axis in it.
+        columns: float64 ``[channels of x, weights each is multiplied with]``.
+        atom_of: the group's atom per channel of x, -1 for none.
+    """
+
+    node: Node
+    x: Value
+    axis: int
+    columns: NDArray[np.float64]
+    atom_of: NDArray[np.int32]
+
+
+def readers(group: Group) -> list[Reader]:
+    """The group's consumers whose weights are constant, in the order of the nodes."""
+    found: list[Reader] = []
+    for node in group.consumers:
+        seen = _columns(node)
+        if seen is None:
+            continue
+        x, from_end, columns = seen
+        for axis in group.axes:
+            fits = axis.value is x and len(axis.atom_of) == len(columns)
+            if fits and (x.shape is None or axis.axis in (from_end, len(x.shape) + from_end)):
+                found.append(Reader(node, x, axis.axis, columns, axis.atom_of))
+                break
+    return found
+
+
+def _columns(node: Node) -> tuple[Value, int, NDArray[np.float64]] | None:
+    """What the node reads, the axis it sums over (negative: from the end), and its weights per channel."""
+    if is_op(node, "Conv", "ConvTranspose") and (w := _weight(node, 1)) is not None:
+        if node.op_type == "Conv":  # [outputs, channels / group, ...] -> [channels, outputs / group * ...]
+            groups = int_attr(node, "group", 1)
+            w = np.moveaxis(w.reshape(groups, -1, w.shape[1], int(np.prod(w.shape[2:]))), 2, 1)
+            w = w.reshape(w.shape[0] * w.shape[1], -1)
+        return _read(node, 0, 1, w)
+    if is_op(node, "Gemm"):
+        if (w := _weight(node, 1)) is not None:
+            return _read(
+                node,
+                0,
+                0 if int_attr(node, "transA", 0) else 1,
+                np.moveaxis(w, 1, 0) if int_attr(node, "transB", 0) else w,
+            )
+        if (w := _weight(node, 0)) is not None:
+            return _read(
+                node,
+                1,
+                1 if int_attr(node, "transB", 0) else 0,
+                w if int_attr(node, "transA", 0) else np.moveaxis(w, 1, 0),
+            )
+    if is_op(node, "MatMul"):
+        if (w := _weight(node, 1)) is not None:
+            return _read(node, 0, -1, np.moveaxis(w, max(w.ndim - 2, 0), 0))
+        if (w := _weight(node, 0)) is not None:
+            return _read(node, 1, -2, np.moveaxis(w, -1, 0))
+    if is_op(node, "LSTM", "GRU", "RNN") and (w := _weight(node, 1)) is not None:
+        return _read(node, 0, 2, np.moveaxis(w, 2, 0))
+    return None
+
+
+def _weight(node: Node, index: int) -> NDArray[Any] | None:
+    value = node.inputs[index]
+    array = None if value is None else computed(value)
+    return None if array is None or array.ndim == 0 else array
+
+
+def _read(node: Node, index: int, axis: int, columns: NDArray[Any]) -> tuple[Value, int, NDArray[np.float64]]:
+    x = node.inputs[index]
+    assert x is not None
+    return x, axis, columns.reshape(len(columns), -1).astype(np.float64)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the readers lose after the best refit.
+
+Least squares on the readers' own outputs (He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural
+Networks", arXiv:1707.06168; Luo et al. 2017, "ThiNet", arXiv:1707.06342), solved in closed form as optimal
+brain surgery does (Frantar & Alistarh 2022, "Optimal Brain Compression", arXiv:2208.11580). With C the
+covariance of what a layer reads (a new bias takes up the means), H = (C + ridge)^-1, W its weights, and S the
+channels of atom a, removing a and refitting all that is left costs
+
+    loss_a = trace(W_S' (H_SS)^-1 W_S),   then   W <- W - H_:S (H_SS)^-1 W_S,   H <- H - H_:S (H_SS)^-1 H_S:
+
+The cheapest atom goes first and the update is made, so that of two equal channels one is free and the other
+is not. The score is that loss as a share of the layer's output variance, summed over the readers; it never
+falls from one removal to the next. A kernel's taps are taken to see the same C and to add up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ....graph_ir import Model, Value
+from .base import Samples, Scores, required
+from .l2 import L2
+from .moments import MOST_CHANNELS, Moments, measure
+from .readers import Reader, readers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ....analysis.coupling import Coupling
+
+    Wide = NDArray[np.float64]
+
+_RIDGE = 1e-3  # of the mean variance
+_NEXT = 1.0 + 1e-9  # what goes later scores higher, if only by this
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Output energy lost when the atom goes and its readers are refitted by least squares."""
+
+    name: ClassVar[str] = "reconstruction"
+    needs_data: ClassVar[bool] = True
+
+    def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
+        """See `Criterion.score`; the seed draws the places that count. Unread groups are judged by `l2`."""
+        samples = required(data, self.name)
+        found = {group.name: readers(group) for group in coupling.groups}
+        axes = {reader.x.name or "": reader.axis for each in found.values() for reader in each}
+        moments = measure(model, samples, axes, between=True, seed=seed)
+        scores = L2().score(model, coupling, None, seed)
+        for group in coupling.groups:
+            if found[group.name]:
+                problems = _problems(found[group.name], moments)
+                scores[group.name] = _eliminate(problems, group.atoms)
+        return scores
+
+
+@dataclass
+class _Problem:
+    """One activation and everything that reads it.
+
+    Attributes:
+        inverse: H, ``[channels, channels]``; ``[channels]`` when there are too many channels to refit.
+        gram: ``W W'`` of the same shape, each reader's as a share of its output variance.
+        members: ``[atoms, channels per atom]``.
+    """
+
+    inverse: Wide
+    gram: Wide
+    members: NDArray[np.int64]
+
+    def losses(self, alive: NDArray[np.int64]) -> Wide:
+        """What each living atom costs now."""
+        chosen = self.members[alive]
+        if self.inverse.ndim == 1:
+            return (self.gram[chosen] / self.inverse[chosen]).sum(axis=1)
+        if chosen.shape[1] == 1:
+            single = chosen[:, 0]
+            return self.gram[single, single] / self.inverse[single, single]
+        rows, columns = chosen[:, :, None], chosen[:, None, :]
+        solved = np.linalg.solve(self.inverse[rows, columns], self.gram[rows, columns])
+        return np.trace(solved, axis1=1, axis2=2)
+
+    def remove(self, atom: int) -> None:
+        """Take an atom out and refit the rest."""
+        gone = self.members[atom]
+        if self.inverse.ndim == 1:
+            return
+        across = self.inverse[:, gone]
+        step = np.transpose(np.linalg.solve(across[gone], np.transpose(across)))  # H_:S (H_SS)^-1
+        mixed = np.matmul(step, self.gram[gone])
+        inner = np.matmul(step, self.gram[np.ix_(gone, gone)])
+        self.gram += np.matmul(inner, np.transpose(step)) - mixed - np.transpose(mixed)
+        self.inverse -= np.matmul(step, np.transpose(across))
+        # What is left of the removed rows is rounding; it must not leak into later steps.
+        self.inverse[gone] = self.inverse[:, gone] = self.gram[gone] = self.gram[:, gone] = 0.0
+
+
+def _problems(found: list[Reader], moments: dict[str, Moments]) -> list[_Problem]:
+    by_value: dict[Value, list[Reader]] = {}
+    for reader in found:
+        by_value.setdefault(reader.x, []).append(reader)
+    problems = [_problem(each, moments[x.name or ""]) for x, each in by_value.items()]
+    return [problem for problem in problems if problem is not None]
+
+
+def _problem(found: list[Reader], moments: Moments) -> _Problem | None:
+    atom_of = found[0].atom_of
+    members = np.argsort(atom_of, kind="stable")[np.count_nonzero(atom_of < 0) :]
+    atoms = int(atom_of.max(initial=-1)) + 1
+    if not atoms or np.unique(np.bincount(atom_of[members])).size != 1:
+        return None
+    members = members.reshape(atoms, -1)
+    variance = moments.variance()
+    floor = _RIDGE * float(variance.mean()) or 1.0
+    covariance = moments.covariance()
+    if covariance is None or len(covariance) > MOST_CHANNELS:
+        gram = np.zeros_like(variance)
+        for reader in found:
+            squares = np.einsum("cn,cn->c", reader.columns, reader.columns)
+            energy = float(squares @ variance)
+            gram += squares / energy if energy > 0.0 else 0.0
+        return _Problem(1.0 / (variance + floor), gram, members)
+    gram = np.zeros_like(covariance)
+    for reader in found:
+        products = np.matmul(reader.columns, np.transpose(reader.columns))
+        energy = float((products * covariance).sum())
+        if energy > 0.0:
+            gram += products / energy
+    inverse = np.linalg.inv(covariance + floor * np.eye(len(covariance)))
+    return _Problem(np.asarray(inverse, np.float64), gram, members)
+
+
+def _eliminate(problems: list[_Problem], atoms: int) -> Wide:
+    scores = np.zeros(atoms)
+    alive = np.arange(atoms)
+    highest = 0.0
+    while alive.size:
+        losses = sum((problem.losses(alive) for problem in problems), np.zeros(alive.size))
+        cheapest = int(np.argmin(losses))
+        highest = max(highest * _NEXT, float(losses[cheapest]))
+        scores[alive[cheapest]] = highest
+        for problem in problems:
+            problem.remove(int(alive[cheapest]))
+        alive = np.delete(alive, cheapest)
+    return scores

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weight times activation.
+
+Sun et al. 2023, "A Simple and Effective Pruning Approach for Large Language Models" (Wanda, arXiv:2306.11695)
+scores a weight as ``|W_ij| * ||X_j||_2``; an atom has all the weights that read it:
+``s_a = sum over consumers n, channels j of a in n's input X: rms(X_j) * sum over i: |W_n[i, j]|``,
+the root mean square over all samples and places. Groups no constant weight reads are judged by `l2`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ....graph_ir import Model
+from .base import Samples, Scores, required
+from .l2 import L2
+from .moments import measure
+from .readers import readers
+
+if TYPE_CHECKING:
+    from ....analysis.coupling import Coupling
+
+
+@dataclass(frozen=True)
+class Wanda:
+    """Absolute weights of the readers times how large what they read is."""
+
+    name: ClassVar[str] = "wanda"
+    needs_data: ClassVar[bool] = True
+
+    def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
+        """See `Criterion.score`; all places of all samples count, so the seed is not used."""
+        samples = required(data, self.name)
+        found = {group.name: readers(group) for group in coupling.groups}
+        axes = {reader.x.name or "": reader.axis for each in found.values() for reader in each}
+        moments = measure(model, samples, axes, between=False, seed=seed)
+        scores = L2().score(model, coupling, None, seed)
+        for group in coupling.groups:
+            if not found[group.name]:
+                continue
+            total = np.zeros(group.atoms)
+            for reader in found[group.name]:
+                weights = np.abs(reader.columns).sum(axis=1) * moments[reader.x.name or ""].rms()
+                mine = reader.atom_of >= 0
+                np.add.at(total, reader.atom_of[mine], weights[mine])
+            scores[group.name] = total
+        return scores

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conv, Gemm and MatMul with constant weights as one thing: rows of features times a matrix, plus a bias.
+
+Every place of the output is a row; a convolution's features are the patch its kernel sees there, per group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...graph_ir import DataType, Node, Rewriter, Value, constant
+from ...graph_ir.ops import constant_tensor, float_attr, input_at, int_attr, ints_attr, is_op, string_attr
+from .criteria.constants import computed, moved_only, stored
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Wide = NDArray[np.float64]
+
+_TYPES = (DataType.FLOAT, DataType.FLOAT16, DataType.DOUBLE, DataType.BFLOAT16)
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A linear layer whose weights can be changed.
+
+    Attributes:
+        node: Conv, Gemm or MatMul.
+        x: the activation it reads.
+        y: its result; behind the Add of a MatMul's bias.
+        matrix: float64 ``[groups, outputs / group, features]``.
+        bias: float64 ``[outputs]``; None where there can be none.
+        weight: the value the node reads as its weight.
+        shape: of that weight.
+        held: the constant that holds the bias; None when one would be made.
+    """
+
+    node: Node
+    x: Value
+    y: Value
+    matrix: Wide
+    bias: Wide | None
+    weight: Value
+    shape: tuple[int, ...]
+    held: Value | None
+
+    @property
+    def outputs(self) -> int:
+        return self.matrix.shape[0] * self.matrix.shape[1]
+
+    @property
+    def features(self) -> int:
+        """How many numbers one output sums over."""
+        return self.matrix.shape[2]
+
+    def places(self, y: Array) -> tuple[int, ...]:
+        """The shape of the output without its channels."""
+        return (y.shape[0], *y.shape[2:]) if self.node.op_type == "Conv" else y.shape[:-1]
+
+    def targets(self, y: Array, rows: NDArray[np.int64]) -> Wide:
+        """The outputs at some places (flat indices into `places`), ``[rows, outputs]``."""
+        if self.node.op_type == "Conv":
+            index = np.unravel_index(rows, self.places(y))
+            return y[(index[0], slice(None), *index[1:])].astype(np.float64)
+        return y.reshape(-1, y.shape[-1])[rows].astype(np.float64)
+
+    def inputs(self, x: Array, places: tuple[int, ...], rows: NDArray[np.int64]) -> Wide:
+        """What those places sum over, ``[groups, rows, features]``."""
+        if self.node.op_type != "Conv":
+            return x.reshape(1, -1, x.shape[-1])[:, rows].astype(np.float64)
+        kernel = self.shape[2:]
+        sample, *at = np.unravel_index(rows, places)
+        strides = ints_attr(self.node, "strides") or [1] * len(kernel)
+        dilations = ints_attr(self.node, "dilations") or [1] * len(kernel)
+        pads = self._pads(x.shape[2:], places[1:], strides, dilations)
+        padded = np.pad(x, [(0, 0), (0, 0), *pads]) if any(map(any, pads)) else x
+        patches = np.empty((len(rows), x.shape[1], prod(kernel)))
+        for tap, offset in enumerate(product(*(range(size) for size in kernel))):
+            index = [at[i] * strides[i] + offset[i] * dilations[i] for i in range(len(kernel))]
+            patches[:, :, tap] = padded[(sample, slice(None), *index)]
+        return np.moveaxis(patches.reshape(len(rows), len(self.matrix), -1), 1, 0)
+
+    def _pads(
+        self, size: tuple[int, ...], out: tuple[int, ...], strides: list[int], dilations: list[int]
+    ) -> list[tuple[int, int]]:
+        count = len(size)
+        auto = string_attr(self.node, "auto_pad", "NOTSET")
+        if auto == "VALID":
+            return [(0, 0)] * count
+        if auto == "NOTSET":
+            given = ints_attr(self.node, "pads") or [0] * (2 * count)
+            return [(given[i], given[count + i]) for i in range(count)]
+        found: list[tuple[int, int]] = []
+        for i in range(count):
+            reach = (self.shape[2 + i] - 1) * dilations[i] + 1
+            total = max((out[i] - 1) * strides[i] + reach - size[i], 0)
+            small, large = total // 2, total - total // 2
+            found.append((small, large) if auto == "SAME_UPPER" else (large, small))
+        return found
+
+    def write(self, matrix: Wide, bias: Wide | None, rewriter: Rewriter) -> None:
+        """Put new numbers into the model, in the type of the old ones."""
+        alpha, beta = float_attr(self.node, "alpha", 1.0), float_attr(self.node, "beta", 1.0)
+        if self.node.op_type == "Conv":
+            array = matrix.reshape(self.shape)
+        else:
+            turned = self.node.op_type == "MatMul" or not int_attr(self.node, "transB", 0)
+            array = (np.transpose(matrix[0]) if turned else matrix[0]) / (
+                alpha if self.node.op_type == "Gemm" else 1.0
+            )
+        root, data = stored(self.weight, array)
+        old = constant(root)
+        assert old is not None
+        rewriter.set_data(root, np.ascontiguousarray(data, old.dtype))
+        if bias is None:
+            return
+        if self.held is None:
+            hint = f"{root.name}_bias"
+            rewriter.set_input(self.node, 2, rewriter.constant(bias.astype(old.dtype), hint, self.node))
+            if "beta" in self.node.attributes:
+                rewriter.set_attribute(self.node, "beta", None)
+            return
+        before = constant(self.held)
+        assert before is not None
+        scaled = bias / beta if self.node.op_type == "Gemm" else bias
+        rewriter.set_data(self.held, scaled.reshape(_bias_shape(before, len(bias))).astype(before.dtype))
+
+
+def view(node: Node) -> Linear | str:
+    """The layer a node is, or why its weights cannot be refitted."""
+    if not is_op(node, "Conv", "Gemm", "MatMul"):
+        return "is no Conv, Gemm or MatMul"
+    x, weight = node.inputs[0], node.inputs[1]
+    if x is None or weight is None or not moved_only(weight):
+        return "its weight is computed, quantized or may be overridden"
+    root = _root(weight)
+    tensor = constant_tensor(root)
+    array = computed(weight)
+    if root is None or tensor is None or tensor.dtype not in _TYPES or array is None or not array.size:
+        return "its weight is no float tensor"
+    if _is_shared(weight):
+        return "its weight is shared"
+    if node.op_type == "Conv":
+        groups = int_attr(node, "group", 1)
+        matrix = array.reshape(groups, array.shape[0] // groups, -1)
+    elif array.ndim != 2:
+        return "its weight is no matrix"
+    elif node.op_type == "Gemm":
+        if int_attr(node, "transA", 0) or float_attr(node, "alpha", 1.0) == 0.0:
+            return "its operand is transposed, or its factor is zero"
+        matrix = (array if int_attr(node, "transB", 0) else np.transpose(array))[None]
+    else:
+        matrix = np.transpose(array)[None]
+    return _with_bias(node, x, matrix.astype(np.float64), weight, array.shape)
+
+
+def _with_bias(node: Node, x: Value, matrix: Wide, weight: Value, shape: tuple[int, ...]) -> Linear:
+    outputs = matrix.shape[0] * matrix.shape[1]
+    y, held, bias = node.outputs[0], input_at(node, 2), None
+    if node.op_type == "MatMul":
+        held = None
+        behind = _bias_add(node)
+        if behind is not None:
+            held = behind.inputs[1] if behind.inputs[0] is y else behind.inputs[0]
+    array = constant(held)
+    factor = float_attr(node, "beta", 1.0) if node.op_type == "Gemm" else 1.0
+    if held is None and node.op_type != "MatMul":
+        bias = np.zeros(outputs)
+    elif held is not None and array is not None and factor and _bias_shape(array, outputs) is not None:
+        bias = array.astype(np.float64).reshape(-1) * factor
+        if node.op_type == "MatMul":
+            y = next(iter(held.uses())).node.outputs[0]
+    if bias is not None and held is not None and _is_shared(held):
+        bias, y = None, node.outputs[0]
+    return Linear(node, x, y, matrix, bias, weight, shape, held if bias is not None else None)
+
+
+def _bias_add(node: Node) -> Node | None:
+    """The Add of a constant that alone reads a product."""
+    uses = list(node.outputs[0].uses())
+    if len(uses) != 1 or node.outputs[0].is_graph_output() or not is_op(uses[0].node, "Add"):
+        return None
+    array = constant(uses[0].node.inputs[1 - uses[0].idx])
+    return uses[0].node if array is not None and array.ndim > 0 else None
+
+
+def _bias_shape(array: Array, outputs: int) -> tuple[int, ...] | None:
+    """The array's own shape when it holds one number per output along its last axis."""
+    return array.shape if array.shape[-1:] == (outputs,) and array.size == outputs else None
+
+
+def _root(value: Value | None) -> Value | None:
+    while value is not None and constant_tensor(value) is None:
+        node = value.producer()
+        value = None if node is None else node.inputs[0]
+    return value
+
+
+def _is_shared(value: Value) -> bool:
+    """Whether anyone else reads the constant, or what it is made from."""
+    while True:
+        if len(value.uses()) != 1 or value.is_graph_output():
+            return True
+        node = value.producer()
+        if constant_tensor(value) is not None or node is None or node.inputs[0] is None:
+            return False
+        value = node.inputs[0]
