@@ -1,111 +1,126 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matching patterns against nodes: a quick look first, then backtracking over the order of operands."""
+"""Matching patterns against nodes: what is bound on a way that leads nowhere is taken back again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..graph_ir import Node, Value
-from ..graph_ir.ops import constant_tensor, has_reference_attribute, is_constant, is_standard
+from ..graph_ir.ops import constant_tensor, has_reference_attribute, is_standard
 from .pattern import Const, Either, Match, Maybe, Op, Pattern, Var
+
+Goal: TypeAlias = "tuple[Pattern, Value | None, Goal | None]"
+"""A pattern, the operand it must match, and the goals that are left after it."""
+
+_UNBOUND = object()
 
 
 def match(pattern: Op, node: Node) -> Match | None:
     """Match a pattern at a node; None when it does not fit."""
-    if not _could_match(pattern, node):
+    if node.op_type not in pattern.op_types:
         return None
-    for found in _match_node(pattern, node, Match(node)):
-        if _closed(found):
-            return found
-    return None
+    search = _Search(node)
+    return search.found if search.at(pattern, node, None) else None
 
 
-def _could_match(pattern: Op, node: Node) -> bool:
-    """A quick look, without binding anything, that turns most nodes away."""
-    inputs = node.inputs
-    if pattern.commutes:
-        return len(inputs) == len(pattern.inputs) and (
-            (_fits(pattern.inputs[0], inputs[0]) and _fits(pattern.inputs[1], inputs[1]))
-            or (_fits(pattern.inputs[0], inputs[1]) and _fits(pattern.inputs[1], inputs[0]))
+class _Search:
+    """Depth first through the operands; only a choice (operand order, alternatives) calls itself."""
+
+    __slots__ = ("_bound", "found")
+
+    def __init__(self, root: Node) -> None:
+        self.found = Match(root)
+        self._bound: list[tuple[dict[Any, Any], Any, Any]] = []  # where, what, and what was there before
+
+    def at(self, pattern: Op, node: Node, rest: Goal | None) -> bool:
+        """Match a node, then what is left."""
+        if not self._bind_node(pattern, node):
+            return False
+        inputs = node.inputs
+        if not pattern.commutes:
+            return self._all(_operands(pattern.inputs, inputs, rest))
+        left, right = pattern.inputs
+        first, second = inputs if len(inputs) == 2 else (*inputs, None, None)[:2]
+        return self._choice((left, first, (right, second, rest))) or self._choice(
+            (right, first, (left, second, rest))
         )
-    count = len(inputs)
-    return all(_fits(p, inputs[i] if i < count else None) for i, p in enumerate(pattern.inputs))
 
+    def _all(self, goal: Goal | None) -> bool:
+        while goal is not None:
+            pattern, value, goal = goal
+            if isinstance(pattern, Maybe):
+                if value is not None:
+                    goal = (pattern.inner, value, goal)
+                elif isinstance(pattern.inner, (Var, Const)):
+                    self._bind(self.found.values, pattern.inner.name, None)
+            elif value is None:
+                return False
+            elif isinstance(pattern, Op):
+                producer = value.producer()
+                if producer is None or producer.op_type not in pattern.op_types or value.index() != 0:
+                    return False
+                if pattern.commutes:
+                    return self.at(pattern, producer, goal)
+                if not self._bind_node(pattern, producer):
+                    return False
+                goal = _operands(pattern.inputs, producer.inputs, goal)
+            elif isinstance(pattern, Either):
+                rest = goal
+                return any(self._choice((option, value, rest)) for option in pattern.options)
+            elif isinstance(pattern, Var) or (isinstance(pattern, Const) and _fits_constant(pattern, value)):
+                if pattern.name and not self._bind_value(pattern.name, value):
+                    return False
+            else:
+                return False
+        return _closed(self.found)
 
-def _fits(pattern: Pattern, value: Value | None) -> bool:
-    if isinstance(pattern, Op):
-        producer = None if value is None else value.producer()
-        return producer is not None and producer.op_type in pattern.op_types
-    if isinstance(pattern, Const):
-        return is_constant(value)
-    return value is not None or isinstance(pattern, (Maybe, Either))
+    def _choice(self, goal: Goal) -> bool:
+        """Try one way; what it bound is taken back if it fails."""
+        mark = len(self._bound)
+        if self._all(goal):
+            return True
+        while len(self._bound) > mark:
+            where, what, before = self._bound.pop()
+            if before is _UNBOUND:
+                del where[what]
+            else:
+                where[what] = before
+        return False
 
+    def _bind(self, where: dict[Any, Any], what: object, to: object) -> None:
+        self._bound.append((where, what, where.get(what, _UNBOUND)))
+        where[what] = to
 
-def _match_node(pattern: Op, node: Node, so_far: Match) -> Iterator[Match]:
-    if node.op_type not in pattern.op_types or not is_standard(node) or has_reference_attribute(node):
-        return
-    if so_far.nodes.get(pattern, node) is not node:
-        return
-    given = len(node.inputs)
-    while given and node.inputs[given - 1] is None:
-        given -= 1
-    if given > len(pattern.inputs):
-        return
-    orders = [pattern.inputs]
-    if pattern.commutes:
-        orders.append((pattern.inputs[1], pattern.inputs[0]))
-    for order in orders:
-        start = so_far.copy()
-        start.nodes[pattern] = node
+    def _bind_value(self, name: str, value: Value) -> bool:
+        before = self.found.values.get(name, _UNBOUND)
+        if before is _UNBOUND:
+            self._bind(self.found.values, name, value)
+            return True
+        return before is value
+
+    def _bind_node(self, pattern: Op, node: Node) -> bool:
+        """Bind a node of one of the pattern's types, if it has no operands beyond the pattern's."""
+        inputs, most = node.inputs, len(pattern.inputs)
+        if len(inputs) > most and any(v is not None for v in inputs[most:]):
+            return False
+        if not is_standard(node) or has_reference_attribute(node):
+            return False
+        if self.found.nodes.get(pattern, node) is not node:
+            return False
+        self._bind(self.found.nodes, pattern, node)
         if pattern.name:
-            start.values[pattern.name] = node.outputs[0]
-        yield from _match_inputs(order, node, 0, start)
+            self._bind(self.found.values, pattern.name, node.outputs[0])
+        return True
 
 
-def _match_inputs(order: tuple[Pattern, ...], node: Node, index: int, so_far: Match) -> Iterator[Match]:
-    if index == len(order):
-        yield so_far
-        return
-    value = node.inputs[index] if index < len(node.inputs) else None
-    for found in _match_value(order[index], value, so_far):
-        yield from _match_inputs(order, node, index + 1, found)
-
-
-def _match_value(pattern: Pattern, value: Value | None, so_far: Match) -> Iterator[Match]:
-    if isinstance(pattern, Maybe):
-        if value is None:
-            found = so_far.copy()
-            if isinstance(pattern.inner, (Var, Const)):
-                found.values[pattern.inner.name] = None
-            yield found
-            return
-        yield from _match_value(pattern.inner, value, so_far)
-        return
-    if value is None:
-        return
-    if isinstance(pattern, Either):
-        for option in pattern.options:
-            yield from _match_value(option, value, so_far)
-        return
-    if isinstance(pattern, Op):
-        producer = value.producer()
-        if producer is not None and value.index() == 0:
-            yield from _match_node(pattern, producer, so_far)
-        return
-    if isinstance(pattern, Const):
-        if not _fits_constant(pattern, value):
-            return
-        if not pattern.name:
-            yield so_far
-            return
-    if isinstance(pattern, (Var, Const)):
-        if so_far.values.get(pattern.name, value) is not value:
-            return
-        found = so_far.copy()
-        found.values[pattern.name] = value
-        yield found
+def _operands(patterns: tuple[Pattern, ...], inputs: Any, rest: Goal | None) -> Goal | None:
+    """Goals for a node's operands, the first one first."""
+    count = len(inputs)
+    for index in range(len(patterns) - 1, -1, -1):
+        rest = (patterns[index], inputs[index] if index < count else None, rest)
+    return rest
 
 
 def _fits_constant(pattern: Const, value: Value) -> bool:
@@ -125,13 +140,16 @@ def _fits_constant(pattern: Const, value: Value) -> bool:
 
 def _closed(found: Match) -> bool:
     """Whether every result inside the match is read only by matched nodes and is no graph output."""
+    if len(found.nodes) == 1:
+        return True
+    root = found.root
     matched = set(found.nodes.values())
     for inner, node in found.nodes.items():
-        if node is found.root or inner.is_shared:
+        if node is root or inner.is_shared:
             continue
         for output in node.outputs:
             if output.is_graph_output() or any(user not in matched for user, _ in output.uses()):
                 return False
-        if node.graph is not found.root.graph:
+        if node.graph is not root.graph:
             return False
     return True

@@ -170,10 +170,6 @@ class Match:
         """The node a sub-pattern matched."""
         return self.nodes[pattern]
 
-    def copy(self) -> Match:
-        """An independent copy, for backtracking."""
-        return Match(self.root, dict(self.values), dict(self.nodes))
-
 
 class Rule:
     """One rewrite: a root pattern and what to put in its place.
