@@ -20,6 +20,7 @@ from .failures import INTERRUPTED, Guard, describe
 # name -> (module, what it does; equal to the first line of its docstring, or empty for a hidden command)
 COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("build_cmd", "Turn a model into a verified, smaller and faster one."),
+    "prune": ("prune_cmd", "Remove whole channels, so that the model runs faster everywhere."),
     "opt": ("opt_cmd", "Run passes over a model; by default those that lose nothing."),
     "inspect": ("inspect_cmd", "Show what a model holds: inputs, operators, weights, work, memory."),
     "passes": ("passes_cmd", "List the passes, or explain one."),

@@ -11,29 +11,21 @@ from pathlib import Path
 
 from ...analysis.cost import cost
 from ...analysis.shapes import infer_shapes
-from ...backends.base import BackendError, Feed
+from ...backends.base import Feed
 from ...backends.onnxruntime.audit import Audit, audit
 from ...backends.onnxruntime.cpu import usable_cores
 from ...backends.onnxruntime.latency import Latency, measure, session_runners
 from ...backends.onnxruntime.runtime_check import MismatchError, check_concurrency
-from ...backends.onnxruntime.session import OrtSession
 from ...calibration.collect import UnobservableError
 from ...calibration.data import Feeds, open_feeds
-from ...graph_ir import (
-    DataError,
-    Model,
-    Signature,
-    load,
-    notes,
-    signature_of,
-)
-from ...graph_ir.ops import walk_nodes
+from ...graph_ir import Model, load, notes, signature_of
 from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
 from .choose import contenders, distrust, pick
-from .files import as_protobuf, model_files
+from .facts import bindings_in, drawn, facts_of
+from .files import as_protobuf
 from .follow import follow, limits_of, recipe_feeds
-from .result import BuildResult, Candidate, Facts, Judgement, Proof
+from .result import BuildResult, Candidate, Judgement, Proof
 from .search import Search
 from .settings import BuildSettings
 from .ship import check_out, ship
@@ -76,9 +68,10 @@ def _search(
     original = Candidate("original", as_protobuf(model, settings.model, folder))
     tell("opening the model", 0, None)
     signature = signature_of(model)
-    judging = (
-        list(islice(feeds, JUDGING_FEEDS)) if feeds is not None else _drawn(original, signature, settings)
-    )
+    if feeds is not None:
+        judging = list(islice(feeds, JUDGING_FEEDS))
+    else:
+        judging = drawn(original.path, signature, settings.seed)
     judge = Judge(original, judging, settings)
     tell("lossless passes", 0, None)
     workshop = Workshop(settings, folder)
@@ -110,7 +103,7 @@ def _search(
             "without --data only the lossless part was done; data would add int8, often twice as fast"
         )
     times = _times(judged, judging, settings) if judging else {}
-    bindings = _bindings(signature, judging)
+    bindings = bindings_in(signature, judging)
     winner, why = pick(judged, times, original.name)
     proof = _prove(winner, judging, bindings, settings)
     while proof.failure and winner is not original:
@@ -125,20 +118,8 @@ def _search(
         if judged["float"][1].accepted:
             winner, why = judged["float"][0], "float: the lossless passes only, nothing could be measured"
     notes_ += [note for note in workshop.notes if note not in notes_]
-    shown = {c.name: _facts(c, bindings) for c in (original, winner)}
+    shown = {c.name: facts_of(c.path, bindings) for c in (original, winner)}
     return BuildResult(winner, why, original, shown, judged, times, proof, notes_)
-
-
-def _drawn(original: Candidate, signature: Signature, settings: BuildSettings) -> list[Feed]:
-    """Feeds drawn from the signature, for timing and checking; none when the model does not run on them."""
-    with OrtSession(original.path) as session:
-        try:
-            feeds: list[Feed] = list(open_feeds(f"random:{settings.seed}:2", signature))
-            for feed in feeds:
-                session.run(feed)
-        except (BackendError, DataError):
-            return []
-    return feeds
 
 
 def _strict(judgement: Judgement) -> Judgement:
@@ -160,27 +141,6 @@ def _times(
         with session_runners(models, feeds[0], threads=threads) as runners:
             times[threads] = measure(runners, rounds=settings.rounds, budget_s=20)
     return times
-
-
-def _bindings(signature: Signature, feeds: Sequence[Feed]) -> dict[str, int]:
-    """Sizes of the symbolic dimensions in the first feed."""
-    found: dict[str, int] = {}
-    for name, _, dims in signature.inputs:
-        if not feeds or name not in feeds[0]:
-            continue
-        for dim, size in zip(dims or (), feeds[0][name].shape, strict=False):
-            if isinstance(dim, str):
-                found.setdefault(dim, int(size))
-    return found
-
-
-def _facts(candidate: Candidate, bindings: Mapping[str, int]) -> Facts:
-    model = load(candidate.path)
-    infer_shapes(model)
-    table = cost(model, bindings=dict(bindings))
-    nodes = sum(1 for _ in walk_nodes(model))
-    size = sum(file.stat().st_size for file in model_files(model, candidate.path))
-    return Facts(table.parameters, table.macs, size, nodes)
 
 
 def _prove(

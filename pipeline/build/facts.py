@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is found out about a model file: feeds it runs on, sizes of its dims, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...analysis.cost import cost
+from ...analysis.shapes import infer_shapes
+from ...backends.base import BackendError, Feed
+from ...backends.onnxruntime.session import OrtSession
+from ...calibration.data import open_feeds
+from ...graph_ir import DataError, Signature, load
+from ...graph_ir.ops import walk_nodes
+from .files import model_files
+from .result import Facts
+
+
+def drawn(path: Path, signature: Signature, seed: int) -> list[Feed]:
+    """Feeds drawn from the signature, for timing and checking; none when the model does not run on them."""
+    with OrtSession(path) as session:
+        try:
+            feeds: list[Feed] = list(open_feeds(f"random:{seed}:2", signature))
+            for feed in feeds:
+                session.run(feed)
+        except (BackendError, DataError):
+            return []
+    return feeds
+
+
+def bindings_in(signature: Signature, feeds: Sequence[Feed]) -> dict[str, int]:
+    """Sizes of the symbolic dimensions in the first feed."""
+    found: dict[str, int] = {}
+    for name, _, dims in signature.inputs:
+        if not feeds or name not in feeds[0]:
+            continue
+        for dim, size in zip(dims or (), feeds[0][name].shape, strict=False):
+            if isinstance(dim, str):
+                found.setdefault(dim, int(size))
+    return found
+
+
+def facts_of(path: Path, bindings: Mapping[str, int]) -> Facts:
+    """Size and cost of a model file, for inputs of given sizes."""
+    model = load(path)
+    infer_shapes(model)
+    table = cost(model, bindings=dict(bindings))
+    nodes = sum(1 for _ in walk_nodes(model))
+    size = sum(file.stat().st_size for file in model_files(model, path))
+    return Facts(table.parameters, table.macs, size, nodes)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What pruning is asked for, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from ...graph_ir import Model, UsageError
+from .budget import Budget
+from .select import Chosen, Limits
+
+if TYPE_CHECKING:
+    from ...analysis.coupling import Pinned
+    from ...passes.prune.plan import PrunePlan
+    from ..build.result import Judgement
+
+Tell: TypeAlias = Callable[[str, int, "int | None"], None]
+"""Told the stage, how much of it is done, and how much there is."""
+
+
+def silent(stage: str, done: int, total: int | None) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is wanted.
+
+    Attributes:
+        budget: how much is to go.
+        criterion: its name; None takes the default (`reconstruction` with data, `l2` without).
+        limits: alignment and bounds.
+        exclude: see `exclude.excluded`.
+        rounds: how many.
+        refit: whether to refit weights on the data after each round.
+        seed: of the criterion and the refit.
+
+    Raises:
+        UsageError: no rounds.
+    """
+
+    budget: Budget
+    criterion: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    exclude: tuple[str, ...] = ()
+    rounds: int = 1
+    refit: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise UsageError(f"--rounds must be at least 1, not {self.rounds}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of the original besides its graph.
+
+    Attributes:
+        bindings: sizes of named dims, for counting MACs.
+        overhead_bytes: what its files hold besides weights.
+    """
+
+    bindings: Mapping[str, int] = field(default_factory=dict[str, int])
+    overhead_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Round:
+    """What came of one round.
+
+    Attributes:
+        number: from 1.
+        left: share of the original's budgeted quantity that is left; measured for latency. None in a replay.
+        wanted: what was wanted of it.
+        judgement: against the original; None without anything to judge by.
+        kept: whether the result goes on; the last one does not when it loses too much.
+    """
+
+    number: int
+    left: float | None
+    wanted: float | None
+    judgement: Judgement | None
+    kept: bool = True
+
+
+@dataclass
+class Pruned:
+    """The outcome.
+
+    Attributes:
+        model: pruned.
+        plan: for the original.
+        criterion: that ranked the atoms.
+        rounds: in order, one that was given up included.
+        groups: what became of every group of the original, in its order.
+        pinned: what cannot be cut, and why.
+        stopped: why it ended before the last round; empty when it did not.
+        notes: for people.
+        held: whether there is a result to go on with: something was cut, and judged good enough.
+    """
+
+    model: Model
+    plan: PrunePlan
+    criterion: str
+    rounds: list[Round]
+    groups: list[Chosen]
+    pinned: tuple[Pinned, ...]
+    stopped: str = ""
+    notes: list[str] = field(default_factory=list[str])
+    held: bool = True

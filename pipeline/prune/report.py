@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run of the pruner has to say: groups, what is pinned, rounds, and the figures before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .budget import Budget
+from .job import Pruned, Round
+
+if TYPE_CHECKING:
+    from ...backends.onnxruntime.latency import Latency
+    from ..build.result import Facts
+    from .sparsify import SparsityReport
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """Everything there is to say.
+
+    Attributes:
+        pruned: what came of it; None when only single weights were set to zero.
+        budget: what was asked for; None in a replay.
+        before: the original.
+        after: the result.
+        times: `original` and `pruned`, measured turn by turn; empty when the model could not be run.
+        threads: of the measured runs.
+        reference: the metric of the original; None without one.
+        written: whether a model was written.
+        sparsity: what masks did.
+        notes: for people.
+    """
+
+    pruned: Pruned | None
+    budget: Budget | None
+    before: Facts
+    after: Facts
+    times: Mapping[str, Latency]
+    threads: int
+    reference: float | None
+    written: bool
+    sparsity: SparsityReport | None = None
+    notes: Sequence[str] = field(default_factory=list[str])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data."""
+        latency = {
+            name: {"median_ms": t.median_ms, "p10_ms": t.p10_ms, "p90_ms": t.p90_ms}
+            for name, t in self.times.items()
+        }
+        found: dict[str, Any] = {
+            "written": self.written,
+            "before": vars(self.before),
+            "after": vars(self.after),
+            "latency": {"threads": self.threads, **latency},
+            "metric": {"before": self.reference, "after": self.metric_after},
+            "notes": list(self.notes),
+        }
+        if self.sparsity is not None:
+            found["sparsity"] = self.sparsity.to_json()
+        if self.pruned is not None:
+            found |= _pruned(self.pruned)
+        if self.budget is not None:
+            found["budget"] = {self.budget.kind: self.budget.value}
+        return found
+
+    @property
+    def metric_after(self) -> float | None:
+        """The metric of the last round that held; None without one."""
+        kept = [] if self.pruned is None else [r for r in self.pruned.rounds if r.kept and r.judgement]
+        return kept[-1].judgement.metric if kept and kept[-1].judgement is not None else None
+
+
+def _pruned(pruned: Pruned) -> dict[str, Any]:
+    return {
+        "criterion": pruned.criterion,
+        "fingerprint": pruned.plan.fingerprint,
+        "stopped": pruned.stopped,
+        "rounds": [round_facts(each) for each in pruned.rounds],
+        "groups": [
+            {
+                "group": g.group,
+                "atoms": g.atoms,
+                "kept": len(g.kept),
+                "width": {"before": g.before, "ideal": g.ideal, "after": g.after},
+                "why": g.why,
+            }
+            for g in pruned.groups
+        ],
+        "pinned": [vars(pin) for pin in pruned.pinned],
+    }
+
+
+def round_facts(each: Round) -> dict[str, Any]:
+    """One round as plain data."""
+    judgement = each.judgement
+    sqnr = None if judgement is None or not judgement.fidelity else judgement.sqnr_db
+    return {
+        "round": each.number,
+        "left": each.left,
+        "wanted": each.wanted,
+        "metric": None if judgement is None else judgement.metric,
+        "drop": None if judgement is None else judgement.drop,
+        "sqnr_db": None if sqnr is None or math.isnan(sqnr) else sqnr,
+        "kept": each.kept,
+        "reason": "" if judgement is None else judgement.reason,
+    }

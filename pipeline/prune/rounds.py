@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pruning in rounds: score, select, apply, refit, judge; the last round that holds is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...analysis.coupling import couple
+from ...graph_ir import Model, UsageError, fingerprint
+from ...passes.prune.plan import PrunePlan, compose
+from .budget import UNITS
+from .criteria import DEFAULT_WITH_DATA, DEFAULT_WITHOUT_DATA, Samples, Scores, get
+from .exclude import excluded
+from .job import Job, Origin, Pruned, Round, Tell, silent
+from .select import Chosen, Left, select, share_of_each, to_reach
+from .spend import Spend
+from .steps import NothingToPruneError, applied, joined, plan_of, refitted, replayed, whole
+
+if TYPE_CHECKING:
+    from ..build.result import Judgement
+    from .select import Kept
+    from .timing import Clock
+
+_CORRECTIONS = 3  # measurements of the whole model for a latency budget
+_NEAR = 0.03  # a latency this close to what is wanted is on it
+
+
+def prune(
+    original: Model,
+    job: Job,
+    origin: Origin | None = None,
+    *,
+    feeds: Samples | None = None,
+    judge: Callable[[Model], Judgement] | None = None,
+    clock: Clock | None = None,
+    start: PrunePlan | None = None,
+    tell: Tell = silent,
+    keep: Callable[[PrunePlan], None] | None = None,
+) -> Pruned:
+    """Prune a model in rounds.
+
+    Args:
+        original: left as it is, but for inferred shapes.
+        job: what is wanted.
+        origin: what is known of the original besides.
+        feeds: for criteria that look at activations, and for the refit.
+        judge: says how good a model is; a round it does not accept is the last and is given up.
+        clock: measures latency; needed for a latency budget.
+        start: a plan for the original to begin with; its rounds count as done.
+        tell: told how far it is.
+        keep: given the plan so far after every round that holds.
+
+    Raises:
+        UsageError: nothing can be pruned, the budget cannot be reached, the plan is not for this model, or an
+            option does not fit.
+    """
+    work = _Work(original, job, origin or Origin(), feeds, clock, tell)
+    if start is not None:
+        work.begin_with(start)
+    for number in range(work.plan.rounds + 1, job.rounds + 1):
+        tell(f"round {number} of {job.rounds}", number - 1, job.rounds)
+        made = work.round(number)
+        if made is None:
+            continue
+        judgement = None if judge is None else judge(made.model)
+        kept = judgement is None or judgement.accepted
+        work.rounds.append(Round(number, made.left, job.budget.after(number, job.rounds), judgement, kept))
+        if not kept:
+            reason = "" if judgement is None else judgement.reason
+            work.stopped = f"round {number} was given up: {reason}"
+            break
+        work.accept(made)
+        if keep is not None:
+            keep(work.plan)
+    return work.result()
+
+
+class _Made:
+    """The result of a round, not yet accepted."""
+
+    def __init__(self, model: Model, plan: PrunePlan, chosen: list[Chosen], left: float) -> None:
+        self.model = model
+        self.plan = plan
+        self.chosen = chosen
+        self.left = left
+
+
+class _Work:
+    """The model so far, and the plan that makes it of the original."""
+
+    def __init__(
+        self,
+        original: Model,
+        job: Job,
+        origin: Origin,
+        feeds: Samples | None,
+        clock: Clock | None,
+        tell: Tell,
+    ) -> None:
+        self._original = original
+        self._job = job
+        self._origin = origin
+        self._feeds = feeds
+        self._clock = clock
+        self._tell = tell
+        self._coupling = couple(original)
+        if not self._coupling.groups:
+            raise NothingToPruneError(self._coupling.pinned)
+        self._first = self._coupling
+        self._groups: dict[str, Chosen] = {}
+        self._left = 1.0
+        self.model = original
+        self.plan = PrunePlan(fingerprint(original), (), 0)
+        self.rounds: list[Round] = []
+        self.stopped = ""
+        self.notes: list[str] = []
+        default = DEFAULT_WITHOUT_DATA if feeds is None else DEFAULT_WITH_DATA
+        self._criterion = get(job.criterion or default)
+        if self._criterion.needs_data and feeds is None:
+            raise UsageError(f"criterion {self._criterion.name!r} looks at activations; give --data")
+        if job.budget.kind == "latency" and clock is None:
+            raise UsageError("a latency budget needs inputs to run the model on; give --data")
+
+    # -- one round ----------------------------------------------------------------------------------------
+
+    def begin_with(self, plan: PrunePlan) -> None:
+        """Start from what a plan for the original leaves."""
+        if plan.rounds >= self._job.rounds:
+            raise UsageError(
+                f"the plan sums up {plan.rounds} rounds; to go on from it give more than that by --rounds"
+            )
+        plan.check(self._original, self._coupling)
+        kept = {cut.group: len(cut.kept) for cut in plan.cuts}
+        spend = self._spend(excluded(self._original, self._coupling, self._job.exclude))
+        now = [kept.get(group.name, group.atoms) for group in self._coupling.groups]
+        model = applied(self._original, plan)
+        self._refit(model, plan)
+        left = self._measured(model) if self._clock is not None else spend.left(self._kind, np.array(now))
+        self.accept(_Made(model, plan, replayed(self._coupling, plan), left))
+        self.plan = plan
+
+    def round(self, number: int) -> _Made | None:
+        """Cut once more; None when nothing more need go, or widths do not allow it."""
+        wanted = self._job.budget.after(number, self._job.rounds)
+        if wanted >= self._left or not self._coupling.groups:
+            return None
+        left_alone = excluded(self.model, self._coupling, self._job.exclude)
+        if len(left_alone) == len(self._coupling.groups):
+            raise UsageError("nothing can be pruned: --exclude leaves out every group")
+        self._tell(f"scoring channels by {self._criterion.name}", number - 1, self._job.rounds)
+        scores = self._criterion.score(self.model, self._coupling, self._feeds, self._job.seed)
+        if self._kind == "latency":
+            made = self._by_latency(scores, left_alone, wanted)
+        else:
+            spend = self._spend(left_alone)
+
+            def left(kept: Kept) -> float:
+                return self._left * spend.left(self._kind, kept)
+
+            chosen = self._select(scores, left_alone, left, wanted)
+            made = self._make(chosen, left(np.array([len(c.kept) for c in chosen])))
+        if made is not None:
+            self._refit(made.model, compose(self.plan, made.plan) if self.plan.cuts else made.plan)
+        return made
+
+    def accept(self, made: _Made) -> None:
+        """Go on from a round's result."""
+        self.plan = compose(self.plan, made.plan)
+        self.model, self._left = made.model, made.left
+        self._coupling = couple(self.model)
+        for now in made.chosen:
+            before = self._groups.get(now.group)
+            self._groups[now.group] = now if before is None else joined(before, now)
+
+    def result(self) -> Pruned:
+        """What has been reached."""
+        if not self.rounds and not self.plan.cuts:
+            raise UsageError(
+                f"nothing is cut: every group rounds back to the width it has with --align "
+                f"{self._job.limits.align}; give a smaller --align or remove more"
+            )
+        wanted = self._job.budget.left
+        if not self.stopped and self._left > wanted * (1 + _NEAR):
+            unit = UNITS[self._kind]
+            self.notes.append(f"{self._left:.1%} of the {unit} are left; {wanted:.1%} were wanted")
+        groups = [self._groups.get(g.name) or whole(g, self.stopped) for g in self._first.groups]
+        return Pruned(
+            self.model, self.plan, self._criterion.name, self.rounds, groups, self._first.pinned,
+            self.stopped, self.notes, held=bool(self.plan.cuts),
+        )  # fmt: skip
+
+    # -- steps --------------------------------------------------------------------------------------------
+
+    @property
+    def _kind(self) -> str:
+        return self._job.budget.kind
+
+    def _spend(self, left_alone: Mapping[str, str]) -> Spend:
+        overhead = self._origin.overhead_bytes
+        bindings = self._origin.bindings
+        return Spend(self.model, self._coupling, bindings=bindings, overhead=overhead, left_alone=left_alone)
+
+    def _select(
+        self, scores: Scores, left_alone: Mapping[str, str], left: Left, target: float
+    ) -> list[Chosen]:
+        limits = self._job.limits
+        each = self._kind == "ratio" and not limits.whole_model
+        return select(
+            self._coupling,
+            scores,
+            share_of_each(target) if each else to_reach(left, target),
+            limits,
+            criterion=self._criterion.name,
+            excluded=left_alone,
+            shares={name: len(c.kept) / c.atoms for name, c in self._groups.items()},
+        )
+
+    def _make(self, chosen: list[Chosen], left: float) -> _Made | None:
+        plan = plan_of(self.model, chosen)
+        return _Made(applied(self.model, plan), plan, chosen, left) if plan.cuts else None
+
+    def _by_latency(self, scores: Scores, left_alone: Mapping[str, str], wanted: float) -> _Made | None:
+        """Select by the predicted time, measure the whole model, correct what is asked for, and again."""
+        assert self._clock is not None
+        predicted = self._clock.predictor(self.model, self._coupling, self._job.limits.align)
+
+        def left(kept: Kept) -> float:
+            return self._left * predicted.left(kept)
+
+        tried: dict[tuple[int, ...], _Made] = {}
+        goal = wanted
+        for attempt in range(_CORRECTIONS):
+            try:
+                chosen = self._select(scores, left_alone, left, goal)
+            except UsageError:
+                if not attempt:
+                    raise
+                break  # the correction asks for more than there is; the best so far stands
+            widths = tuple(c.after for c in chosen)
+            if widths in tried:
+                break
+            made = self._make(chosen, 1.0)
+            if made is None:
+                return None
+            self._tell("timing the pruned model", attempt, _CORRECTIONS)
+            made.left = self._measured(made.model)
+            tried[widths] = made
+            if abs(made.left / wanted - 1) <= _NEAR:
+                break
+            goal *= wanted / made.left
+        on_time = [m for m in tried.values() if m.left <= wanted * (1 + _NEAR)]
+        return max(on_time, key=lambda m: m.left) if on_time else min(tried.values(), key=lambda m: m.left)
+
+    def _measured(self, model: Model) -> float:
+        assert self._clock is not None
+        return self._clock.ratio(model)
+
+    def _refit(self, model: Model, plan: PrunePlan) -> None:
+        if self._job.refit and self._feeds is not None:
+            self._tell("refitting weights", 0, None)
+            refitted(self._original, model, plan, self._first, self._feeds, self._job.seed)

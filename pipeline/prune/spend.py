@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model costs as a function of how many atoms each group keeps, without applying anything.
+
+A weight's elements are the product of the sizes of its axes, and the MACs of a linear node a product of
+sizes of its weight's and its activations' axes. The size of an axis is linear in the numbers of kept atoms,
+so parameters, bytes and MACs are sums of products of linear functions; they are evaluated with a few numpy
+calls, whatever the number of nodes. `analysis.cost` counts exactly once a plan has been applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from ...analysis.cost import CostTable, cost
+from ...graph_ir import Model, Node, TensorProtocol, Value
+from ...graph_ir.ops import (
+    constant_tensor,
+    int_attr,
+    is_standard,
+    rank,
+    static_shape,
+    string_attr,
+    walk_graphs,
+)
+from .widths import channels_per_atom
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ...analysis.coupling import Coupling
+
+Axis: TypeAlias = "tuple[Value, int]"
+Product: TypeAlias = "list[Axis]"
+
+
+@dataclass
+class Axes:
+    """Sizes of the axes that groups live in, as linear functions of the numbers of kept atoms.
+
+    Args:
+        coupling: its groups number the unknowns, in order.
+    """
+
+    coupling: Coupling
+    index: dict[Axis, int] = field(default_factory=dict["Axis", int])
+
+    def __post_init__(self) -> None:
+        rows: list[int] = []
+        groups: list[int] = []
+        counts: list[float] = []
+        sizes: list[int] = []
+        fixed: list[float] = []
+        for number, group in enumerate(self.coupling.groups):
+            for axis in group.axes:
+                key = (axis.value, axis.axis)
+                row = self.index.setdefault(key, len(self.index))
+                if row == len(sizes):
+                    sizes.append(axis.atom_of.size)
+                    fixed.append(float(axis.atom_of.size))
+                taken = int(np.count_nonzero(axis.atom_of >= 0))
+                fixed[row] -= taken
+                rows.append(row)
+                groups.append(number)
+                counts.append(taken / group.atoms)
+        self._rows = np.array(rows, np.int64)
+        self._groups = np.array(groups, np.int64)
+        self._counts = np.array(counts, np.float64)
+        self._fixed = np.array(fixed, np.float64)
+        self.original: NDArray[np.float64] = np.array(sizes, np.float64)
+
+    def sizes(self, kept: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The size of each axis when group i keeps `kept[i]` atoms; [axes]."""
+        grown = np.bincount(self._rows, self._counts * kept[self._groups], minlength=self.original.size)
+        return self._fixed + grown
+
+
+class Products:
+    """A sum of products of axis sizes, each with a coefficient.
+
+    Args:
+        axes: of the model.
+        terms: the value of each product in the original, and the axes it is a product of (any others, and
+            those that no group lives in, do not change and count as part of the coefficient).
+    """
+
+    def __init__(self, axes: Axes, terms: Iterable[tuple[float, Product]]) -> None:
+        self._axes = axes
+        self.constant = 0.0
+        values: list[float] = []
+        starts: list[int] = []
+        factors: list[int] = []
+        for value, product in terms:
+            moving = [axes.index[key] for key in product if key in axes.index]
+            if not moving:
+                self.constant += value
+                continue
+            values.append(value)
+            starts.append(len(factors))
+            factors += moving
+        self._values = np.array(values, np.float64)
+        self._starts = np.array(starts, np.int64)
+        self._factors = np.array(factors, np.int64)
+
+    def total(self, kept: NDArray[np.int64]) -> float:
+        """The sum when group i keeps `kept[i]` atoms."""
+        if not self._values.size:
+            return self.constant
+        shares = self._axes.sizes(kept) / np.maximum(self._axes.original, 1)
+        products = np.multiply.reduceat(shares[self._factors], self._starts)
+        return self.constant + float(products @ self._values)
+
+
+class Spend:
+    """Predicts what is left of a model.
+
+    Args:
+        model: as the coupling saw it, shapes inferred.
+        coupling: its groups.
+        bindings: sizes of named dims, for the MACs.
+        overhead: bytes of the model's files that are not weights, and do not change.
+        left_alone: groups that may not be cut; their channels do not count.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        coupling: Coupling,
+        *,
+        bindings: Mapping[str, int] | None = None,
+        overhead: int = 0,
+        left_alone: Container[str] = (),
+    ) -> None:
+        self.coupling = coupling
+        self.axes = Axes(coupling)
+        self.table = cost(model, bindings=bindings)
+        weights = list(_weights(model))
+        self._params = Products(self.axes, ((float(t.size), axes) for t, axes in weights))
+        stored = ((float(t.nbytes), axes) for t, axes in weights)
+        self._bytes = Products(self.axes, [*stored, (float(overhead), [])])
+        self._macs = Products(self.axes, _mac_terms(self.table))
+        self.full: NDArray[np.int64] = np.array([group.atoms for group in coupling.groups], np.int64)
+        self._channels: NDArray[np.float64] = np.array(
+            [0 if g.name in left_alone else channels_per_atom(g) for g in coupling.groups], np.float64
+        )
+
+    def left(self, kind: str, kept: NDArray[np.int64]) -> float:
+        """The share of the original that is left; 1 where there is nothing to count.
+
+        Args:
+            kind: `ratio` (here the share of the channels kept), `params`, `size` or `macs`.
+            kept: atoms kept, by group in the order of the coupling; [groups].
+        """
+        if kind == "ratio":
+            whole, now = float(self._channels @ self.full), float(self._channels @ kept)
+        else:
+            counted = {"params": self._params, "size": self._bytes, "macs": self._macs}[kind]
+            whole, now = counted.total(self.full), counted.total(kept)
+        return now / whole if whole else 1.0
+
+
+def _weights(model: Model) -> Iterable[tuple[TensorProtocol, Product]]:
+    """Each stored constant once, with its axes."""
+    seen: set[int] = set()
+    for graph in walk_graphs(model):
+        made = (o for node in graph if node.op_type == "Constant" for o in node.outputs)
+        for value in (*graph.initializers.values(), *made):
+            tensor = value.const_value if value.is_initializer() else constant_tensor(value)
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield tensor, [(value, axis) for axis in range(len(tensor.shape))]
+
+
+def _mac_terms(table: CostTable) -> Iterable[tuple[float, Product]]:
+    for entry in table.nodes:
+        if not entry.macs:
+            continue
+        products = mac_products(entry.node)
+        sizes = [prod(static_shape(value) or (1,)) for value, _ in (p[0] for p in products if p)]
+        if len(products) == 2 and sum(sizes):  # a recurrent node: W and R share its MACs by their sizes
+            for product, size in zip(products, sizes, strict=True):
+                yield entry.macs * size / sum(sizes), product
+        else:
+            yield float(entry.macs), products[0] if products else []
+
+
+def mac_products(node: Node) -> list[Product]:
+    """The axes whose sizes the node's MACs are a product of (two products for W and R of a recurrent node).
+
+    Empty where nothing is known; such a node's MACs are taken not to change.
+    """
+    if not is_standard(node):
+        return []
+    op_type = node.op_type
+    if op_type in ("Conv", "ConvInteger", "QLinearConv"):
+        weight = node.inputs[3 if op_type == "QLinearConv" else 1]
+        return [[*_axes(node.outputs[0]), *_axes(weight)[1:]]]
+    if op_type == "ConvTranspose":
+        return [[*_axes(node.inputs[0]), *_axes(node.inputs[1])[1:]]]
+    if op_type in ("MatMul", "MatMulInteger", "QLinearMatMul"):
+        return [[*_axes(node.outputs[0]), *_axes(node.inputs[0])[-1:]]]
+    if op_type == "Gemm":
+        summed = 0 if int_attr(node, "transA", 0) else 1
+        return [[*_axes(node.outputs[0]), *_axes(node.inputs[0])[summed : summed + 1]]]
+    if op_type in ("LSTM", "GRU", "RNN"):
+        return [_axes(node.inputs[1]), _axes(node.inputs[2])]
+    if op_type == "Einsum":
+        return [_einsum(node)]
+    if op_type == "Attention":
+        return [_axes(node.inputs[0])]
+    return []
+
+
+def _axes(value: Value | None) -> Product:
+    return [] if value is None else [(value, axis) for axis in range(rank(value) or 0)]
+
+
+def _einsum(node: Node) -> Product:
+    """One axis for each label, of the first operand that has it."""
+    terms = string_attr(node, "equation", "").replace(" ", "").split("->")[0].split(",")
+    found: dict[str, Axis] = {}
+    for value, term in zip(node.inputs, terms, strict=False):
+        for axis, letter in enumerate(term):
+            if value is not None:
+                found.setdefault(letter, (value, axis))
+    return list(found.values())

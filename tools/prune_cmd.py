@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tersor prune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from ..graph_ir.errors import UsageError
+
+_KEEP = (
+    "Least share of its channels each group keeps: 0.25, or 'GLOB=0.5' for groups of that name; repeatable."
+)
+
+
+def command(
+    model: Path = typer.Argument(..., metavar="MODEL", help="The model file; it is never touched."),
+    out: Path | None = typer.Option(None, "-o", "--out", metavar="OUT", help="Where the result goes."),
+    *,
+    data: str | None = typer.Option(
+        None,
+        metavar="DATA",
+        help="Inputs: .npz, a folder of .npz or .npy, module:function, or random by name.",
+    ),
+    ratio: str | None = typer.Option(None, metavar="F", help="Share of the channels to remove: 0.3, 30%."),
+    params: str | None = typer.Option(None, metavar="F", help="Share of the parameters to keep."),
+    macs: str | None = typer.Option(None, metavar="F", help="Share of the multiply-accumulates to keep."),
+    size: str | None = typer.Option(None, metavar="F", help="Share of the bytes on disk to keep."),
+    latency: str | None = typer.Option(
+        None, metavar="F", help="Share of the time to keep, as measured here."
+    ),
+    criterion: str | None = typer.Option(
+        None,
+        metavar="NAME",
+        help="What makes a channel important; by default reconstruction with data, else l2.",
+    ),
+    metric: str | None = typer.Option(
+        None, metavar="MODULE:FUNCTION", help="metric(run) -> float, higher is better; after every round."
+    ),
+    max_drop: str = typer.Option("1%", help="How much of the metric may be lost, relative: 1%, 0.01."),
+    rounds: int | None = typer.Option(None, help="Get there in so many rounds.", show_default="1"),
+    whole_model: bool = typer.Option(
+        False, "--global/--per-group", help="Compare channels across groups, or cut each group alike."
+    ),
+    align: int | None = typer.Option(
+        None,
+        metavar="N",
+        help="Keep widths multiples of N; 1 allows any.",
+        show_default="what the target likes",
+    ),
+    target: str = typer.Option("onnxruntime-cpu", help="Where it will run: onnxruntime-cpu, tensorrt."),
+    min_keep: list[str] | None = typer.Option(None, metavar="F", help=_KEEP, show_default="0.1"),
+    max_keep: list[str] | None = typer.Option(
+        None, metavar="F", help="The largest share, written alike.", show_default="1"
+    ),
+    exclude: list[str] | None = typer.Option(
+        None,
+        metavar="PATTERN",
+        help="Leave alone by name (glob), operator (op:LSTM) or chain (Conv>Sigmoid); repeatable.",
+    ),
+    plan: Path | None = typer.Option(
+        None, metavar="FILE", help="Replay a plan; with a budget and --rounds, go on from it."
+    ),
+    save_plan: Path | None = typer.Option(None, metavar="FILE", help="Write the plan, after every round."),
+    refit: bool = typer.Option(True, help="Refit the remaining weights on the data."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Write no model; show what would become of it."),
+    explain: bool = typer.Option(False, "--explain", help="Also list what cannot be pruned, and why."),
+    sparsity: str | None = typer.Option(
+        None, metavar="F", help="Set this share of single weights to zero instead."
+    ),
+    pattern: str | None = typer.Option(None, metavar="N:M", help="Or leave at most N of each M weights."),
+    samples: int = typer.Option(64, help="Use at most so many of the inputs."),
+    threads: int = typer.Option(1, help="Threads of the measured runs; 0 for all cores."),
+    cache: Path | None = typer.Option(
+        None, metavar="DIR", help="For measured tables.", show_default="tersor in the user's cache folder"
+    ),
+    seed: int = typer.Option(0, help="For whatever draws numbers."),
+    as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
+) -> None:
+    r"""Remove whole channels, so that the model runs faster everywhere.
+
+    For example:
+
+    \b
+      tersor prune model.onnx -o small.onnx --ratio 0.3
+      tersor prune model.onnx -o small.onnx --data calib.npz --macs 50% --rounds 3
+      tersor prune model.onnx -o small.onnx --data calib.npz --latency 0.6 --metric score:accuracy
+      tersor prune model.onnx --ratio 0.5 --dry-run --explain
+      tersor prune model.onnx -o small.onnx --ratio 0.5 --exclude 'head*' --save-plan plan.json
+      tersor prune model.onnx -o small.onnx --data calib.npz --plan plan.json
+      tersor prune model.onnx -o sparse.onnx --pattern 2:4
+
+    Channels that hang together (through residuals, concatenations, reshapes, heads) go together; widths stay
+    multiples of what the target likes. With --data the remaining weights are refitted, without any training.
+    With --metric it stops before the round that loses more than --max-drop. A plan can be read, edited and
+    replayed. Exit code 1: the first round already loses too much, and nothing was written.
+    """
+    from ..pipeline.prune.job import Job
+    from ..pipeline.prune.steps import NothingToPruneError
+    from .build_cmd import share
+    from .progress import Progress
+    from .prune_options import budget_of, limits_of, refuse_mixtures, sparsity_of
+    from .prune_print import print_pinned, print_report
+    from .pruning import Settings, prune_file
+    from .render import print_json
+
+    budget = budget_of(ratio=ratio, params=params, macs=macs, size=size, latency=latency)
+    refuse_mixtures(
+        budget=budget is not None,
+        sparsity=sparsity,
+        pattern=pattern,
+        plan=plan,
+        rounds=rounds,
+        save_plan=save_plan,
+    )
+    if out is None and not dry_run:
+        raise UsageError("give -o OUT for the result, or --dry-run to write no model")
+    left_alone = tuple(exclude or ())
+    masks = sparsity_of(
+        sparsity, pattern, criterion, target=target, exclude=left_alone, whole_model=whole_model, seed=seed
+    )
+    limits = limits_of(align, target, min_keep or [], max_keep or [], whole_model=whole_model)
+    job = None if budget is None else Job(budget, criterion, limits, left_alone, rounds or 1, refit, seed)
+    with Progress(f"pruning {model.name}") as progress:
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            progress.say(stage)
+            progress.step(done, total)
+
+        settings = Settings(
+            model=model,
+            out=None if dry_run else out,
+            job=job,
+            plan=plan,
+            save_plan=save_plan,
+            sparsity=masks,
+            refit=refit,
+            data=data,
+            samples=samples,
+            metric=metric,
+            max_drop=share(max_drop),
+            cache=cache,
+            threads=threads,
+            seed=seed,
+            tell=tell,
+        )
+        try:
+            report = prune_file(settings)
+        except NothingToPruneError as error:
+            if explain and not as_json:
+                print_pinned(error.pinned)
+            raise
+    if as_json:
+        print_json({"in": str(model), "out": None if settings.out is None else str(out), **report.to_dict()})
+    else:
+        print_report(report, settings.out, explain=explain)
+    if report.pruned is not None and not report.pruned.held:
+        raise typer.Exit(1)

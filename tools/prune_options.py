@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words of `tersor prune` turned into what the pruner takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..graph_ir import UsageError
+from ..pipeline.prune.budget import KINDS, Budget
+from ..pipeline.prune.select import Limits
+from ..pipeline.prune.sparsify import CRITERIA, SparsityOptions
+from ..pipeline.prune.widths import ALIGN
+from .build_cmd import share
+
+
+def budget_of(**given: str | None) -> Budget | None:
+    """The one budget that was given, by kind; None without any.
+
+    Raises:
+        UsageError: several are given, or one is no share between 0 and 1.
+    """
+    named = {kind: text for kind, text in given.items() if text is not None}
+    if len(named) > 1:
+        raise UsageError(f"give one budget, not {' and '.join(f'--{kind}' for kind in named)}")
+    return next((Budget(kind, share(text)) for kind, text in named.items()), None)
+
+
+def refuse_mixtures(
+    *,
+    budget: bool,
+    sparsity: str | None,
+    pattern: str | None,
+    plan: Path | None,
+    rounds: int | None,
+    save_plan: Path | None,
+) -> None:
+    """Refuse options that have nothing to say to each other.
+
+    Raises:
+        UsageError: naming them, and what to give instead.
+    """
+    masks = sparsity is not None or pattern is not None
+    if masks and (budget or plan is not None):
+        raise UsageError(
+            "--sparsity and --pattern set single weights to zero; give no budget and no plan with them"
+        )
+    if masks and save_plan is not None:
+        raise UsageError("--save-plan is for channels; single weights have no plan")
+    if rounds is not None and not budget:
+        kinds = ", ".join(f"--{kind}" for kind in KINDS)
+        raise UsageError(f"--rounds needs a budget to share out: one of {kinds}")
+
+
+def sparsity_of(
+    sparsity: str | None,
+    pattern: str | None,
+    criterion: str | None,
+    *,
+    target: str,
+    exclude: tuple[str, ...],
+    whole_model: bool,
+    seed: int,
+) -> SparsityOptions | None:
+    """What to do with single weights; None without --sparsity and --pattern.
+
+    Raises:
+        UsageError: see `SparsityOptions`.
+    """
+    if sparsity is None and pattern is None:
+        return None
+    return SparsityOptions(
+        sparsity=None if sparsity is None else share(sparsity),
+        pattern=pattern,
+        criterion=criterion or CRITERIA[0],
+        scope="global" if whole_model else "layer",
+        exclude=exclude,
+        target=target.removesuffix("-cpu"),
+        seed=seed,
+    )
+
+
+def limits_of(
+    align: int | None, target: str, min_keep: Sequence[str], max_keep: Sequence[str], *, whole_model: bool
+) -> Limits:
+    """Alignment and bounds.
+
+    Raises:
+        UsageError: an unknown target, an alignment below 1, or bounds that leave no range.
+    """
+    if target not in ALIGN:
+        raise UsageError(f"no target is called {target!r}; there is {', '.join(ALIGN)}")
+    if align is not None and align < 1:
+        raise UsageError(f"--align must be at least 1, not {align}")
+    least, of_least = _bounds("--min-keep", min_keep)
+    most, of_most = _bounds("--max-keep", max_keep)
+    low = Limits.min_keep if least is None else least
+    high = Limits.max_keep if most is None else most
+    single = tuple(
+        (glob, of_least.get(glob, low), of_most.get(glob, high)) for glob in {**of_least, **of_most}
+    )
+    for name, down, up in (("every group", low, high), *single):
+        if down > up:
+            raise UsageError(f"{name}: --min-keep {down:g} is above --max-keep {up:g}")
+    return Limits(ALIGN[target] if align is None else align, low, high, single, whole_model)
+
+
+def _bounds(option: str, given: Sequence[str]) -> tuple[float | None, dict[str, float]]:
+    """The bound for all groups, and those for groups of some names."""
+    general: float | None = None
+    single: dict[str, float] = {}
+    for text in given:
+        glob, mark, number = text.rpartition("=")
+        value = share(number)
+        if not 0 <= value <= 1:
+            raise UsageError(f"{option} is a share of a group's channels from 0 to 1, not {number}")
+        if mark:
+            single[glob] = value
+        else:
+            general = value
+    return general, single

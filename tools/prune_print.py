@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `tersor prune` prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .render import print_table, quantity, size
+
+if TYPE_CHECKING:
+    from ..analysis.coupling import Pinned
+    from ..pipeline.prune.job import Pruned
+    from ..pipeline.prune.report import PruneReport
+
+_SHOWN = 24  # groups that stay whole are only counted beyond this many lines
+
+
+def print_report(report: PruneReport, out: Path | None, *, explain: bool) -> None:
+    """Print groups, rounds, the figures before and after, and notes."""
+    pruned = report.pruned
+    if pruned is not None:
+        _print_groups(pruned, explain=explain)
+        if explain:
+            print_pinned(pruned.pinned)
+        _print_rounds(pruned)
+    if report.sparsity is not None:
+        for line in report.sparsity.lines():
+            print(line)
+        print()
+    _print_figures(report)
+    for note in report.notes:
+        print(f"note: {note}")
+    if pruned is not None and pruned.stopped:
+        print(f"stopped: {pruned.stopped}")
+    if report.written:
+        print(f"wrote {out}")
+    elif pruned is not None and not pruned.held:
+        print("nothing was written")
+    else:
+        print("dry run: no model was written")
+
+
+def print_pinned(pinned: Sequence[Pinned]) -> None:
+    """Print what cannot be pruned, and why."""
+    rows = [(p.node, f"{p.value}:{p.axis}", f"{p.positions} of {p.size}", p.reason) for p in pinned]
+    if rows:
+        print_table(("layer", "axis", "stays", "why"), rows, title="cannot be pruned")
+        print()
+
+
+def _print_groups(pruned: Pruned, *, explain: bool) -> None:
+    cut = [g for g in pruned.groups if g.is_cut]
+    stays = [g for g in pruned.groups if not g.is_cut]
+    shown = stays if explain or len(pruned.groups) <= _SHOWN else []
+    rows = [(g.group, g.before, g.ideal, g.after, g.why) for g in pruned.groups if g in cut or g in shown]
+    if rows:
+        print_table(("channels", "before", "ideal", "after", "why"), rows)
+    if len(shown) < len(stays):
+        print(f"{len(stays)} more groups stay whole; --explain lists them")
+    if pruned.pinned and not explain:
+        count = len(pruned.pinned)
+        verb = "layer cannot" if count == 1 else "layers cannot"
+        print(f"{count} {verb} be pruned, in full or in part; --explain says why")
+    print()
+
+
+def _print_rounds(pruned: Pruned) -> None:
+    if not pruned.rounds:
+        return
+    rows: list[tuple[object, ...]] = []
+    for each in pruned.rounds:
+        judgement = each.judgement
+        metric = drop = sqnr = "-"
+        if judgement is not None:
+            metric = "-" if judgement.metric is None else f"{judgement.metric:.4f}"
+            drop = "-" if judgement.drop is None else f"{judgement.drop:.2%}"
+            sqnr = f"{judgement.sqnr_db:.1f}" if judgement.fidelity else "-"
+        left, wanted = (("-" if x is None else f"{x:.1%}") for x in (each.left, each.wanted))
+        rows.append((each.number, left, wanted, metric, drop, sqnr, "kept" if each.kept else "given up"))
+    print_table(("round", "left", "wanted", "metric", "lost", "SQNR dB", ""), rows)
+    print()
+
+
+def _print_figures(report: PruneReport) -> None:
+    before, after = report.before, report.after
+    rows: list[tuple[object, ...]] = [
+        (
+            "parameters",
+            quantity(before.parameters),
+            quantity(after.parameters),
+            _share(after.parameters, before.parameters),
+        ),
+        ("MACs", quantity(before.macs), quantity(after.macs), _share(after.macs, before.macs)),
+        ("size", size(before.size), size(after.size), _share(after.size, before.size)),
+    ]
+    if report.times:
+        from ..backends.onnxruntime.latency import compare
+        from ..pipeline.prune.timing import ORIGINAL, PRUNED
+
+        old, new = report.times[ORIGINAL], report.times[PRUNED]
+        ratio = compare(new, old)
+        threads = (
+            "all cores" if not report.threads else f"{report.threads} thread{'s' * (report.threads > 1)}"
+        )
+        rows.append(
+            (
+                f"latency, {threads}",
+                f"{old.median_ms:.3f} ms",
+                f"{new.median_ms:.3f} ms",
+                f"{ratio.median:.0%}",
+            )
+        )
+    score = report.metric_after
+    if report.reference is not None and score is not None:
+        rows.append(("metric", f"{report.reference:.4f}", f"{score:.4f}", ""))
+    print_table(("", "before", "after", "left"), rows)
+    print()
+
+
+def _share(after: float, before: float) -> str:
+    return f"{after / before:.0%}" if before else "-"

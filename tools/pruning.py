@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tersor prune` over files: open, prepare, prune, measure, write."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from ..backends.base import Feed
+from ..backends.onnxruntime.latency import Latency
+from ..calibration import Feeds, open_feeds
+from ..graph_ir import Model, UsageError, load, save, signature_of
+from ..passes.base import Context
+from ..passes.prune.plan import PrunePlan, load_plan
+from ..pipeline import manager
+from ..pipeline.build.accuracy import Judge
+from ..pipeline.build.facts import bindings_in, drawn, facts_of
+from ..pipeline.build.result import Candidate, Facts, Judgement
+from ..pipeline.build.settings import BuildSettings
+from ..pipeline.instruments import Verify
+from ..pipeline.presets import FREEZE
+from ..pipeline.prune.job import Job, Origin, Pruned, Tell, silent
+from ..pipeline.prune.report import PruneReport
+from ..pipeline.prune.rounds import prune
+from ..pipeline.prune.sparsify import SparsityOptions, SparsityReport, sparsify
+from ..pipeline.prune.steps import replay
+from ..pipeline.prune.table import Table, cache_folder
+from ..pipeline.prune.timing import Clock
+from ..pipeline.spec import parse
+from .optimize import external_files, refuse_own_weights, refuse_same_file, refuse_unwritable
+
+JUDGING_FEEDS = 32
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked for.
+
+    Attributes:
+        model: read only.
+        out: where the result goes; None writes nothing.
+        job: what to prune; None replays `plan`, or only sets weights to zero.
+        plan: a plan to replay, or, with a job, to go on from.
+        save_plan: where the plan goes; written after every round that holds.
+        sparsity: single weights to set to zero, instead of a job.
+        refit: whether a replay refits weights.
+        data: see `calibration.open_feeds`.
+        samples: how many of the feeds are used at most.
+        metric: `module:function`.
+        max_drop: share of the metric that may be lost.
+        cache: folder for measured tables; None takes the user's.
+        threads: of measured runs.
+        seed: of criteria, the refit and drawn inputs.
+        tell: told how far it is.
+    """
+
+    model: Path
+    out: Path | None = None
+    job: Job | None = None
+    plan: Path | None = None
+    save_plan: Path | None = None
+    sparsity: SparsityOptions | None = None
+    refit: bool = True
+    data: str | None = None
+    samples: int = 64
+    metric: str | None = None
+    max_drop: float = 0.01
+    cache: Path | None = None
+    threads: int = 1
+    seed: int = 0
+    tell: Tell = silent
+
+    def check(self) -> None:
+        """Refuse what cannot be asked for.
+
+        Raises:
+            UsageError: naming the option.
+        """
+        if self.samples < 1:
+            raise UsageError(f"--samples must be at least 1, not {self.samples}")
+        if self.threads < 0:
+            raise UsageError(f"--threads must not be negative, not {self.threads}")
+        if self.seed < 0:
+            raise UsageError(f"--seed must not be negative, not {self.seed}")
+        if not 0 <= self.max_drop < 1:
+            raise UsageError(f"--max-drop is a share of the metric from 0 to below 1, not {self.max_drop}")
+        if self.job is None and self.plan is None and self.sparsity is None:
+            raise UsageError("say how much is to go: --ratio 0.3, --macs 0.5, --latency 0.6, or a --plan")
+
+
+@dataclass
+class _Subject:
+    """The prepared model with what it is judged by."""
+
+    model: Model
+    path: Path
+    feeds: Feeds | None
+    shown: Sequence[Feed]
+    folder: Path
+    notes: list[str] = field(default_factory=list[str])
+
+    def bindings(self) -> dict[str, int]:
+        return bindings_in(signature_of(self.model), self.shown)
+
+
+def prune_file(settings: Settings) -> PruneReport:
+    """Prune a model file into another one.
+
+    The output is written beside and renamed at the end; on an error nothing is left but the plan of the
+    rounds that held, if that was asked for. Where the first round already loses too much, no model is
+    written.
+
+    Raises:
+        UsageError: an option is wrong, nothing can be pruned, or the plan is for another model.
+        ModelError, DataError: wrong input.
+    """
+    settings.check()
+    for written in (settings.out, settings.save_plan):
+        if written is not None:
+            refuse_same_file(settings.model, written)
+            refuse_unwritable(written)
+    plan = None if settings.plan is None else load_plan(settings.plan)
+    model = load(settings.model)
+    if settings.out is not None:
+        refuse_own_weights(settings.out, external_files(model))
+    with tempfile.TemporaryDirectory(prefix="tersor-prune-") as folder:
+        subject = _prepared(model, settings, Path(folder))
+        return _run(subject, settings, plan)
+
+
+def _prepared(model: Model, settings: Settings, folder: Path) -> _Subject:
+    """Freeze default inputs and inline functions: neither can be cut as it is."""
+    context = Context(seed=settings.seed)
+    text = f"{FREEZE},inline" if model.functions else FREEZE
+    manager.run(parse(text), model, context, [Verify()])
+    path = folder / "original.onnx"
+    save(model, path)
+    signature = signature_of(model)
+    feeds = None if settings.data is None else open_feeds(settings.data, signature, limit=settings.samples)
+    shown: Sequence[Feed] = (
+        list(islice(feeds, JUDGING_FEEDS)) if feeds is not None else drawn(path, signature, settings.seed)
+    )
+    return _Subject(model, path, feeds, shown, folder, context.notes)
+
+
+def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> PruneReport:
+    clock = _clock(subject, settings)
+    judge, reference = _judge(subject, settings)
+    pruned: Pruned | None = None
+    zeros: SparsityReport | None = None
+    result = subject.model
+    if settings.sparsity is not None:
+        result = subject.model.clone()
+        zeros = sparsify(result, settings.sparsity, subject.feeds)
+    elif settings.job is None:
+        assert plan is not None
+        pruned = replay(
+            subject.model, plan, feeds=subject.feeds, refit=settings.refit, judge=judge, seed=settings.seed
+        )
+    else:
+        origin = Origin(subject.bindings(), _overhead(subject))
+        pruned = prune(
+            subject.model,
+            settings.job,
+            origin,
+            feeds=subject.feeds,
+            judge=judge,
+            clock=clock,
+            start=plan,
+            tell=settings.tell,
+            keep=None if settings.save_plan is None else _saver(settings.save_plan),
+        )
+    if pruned is not None:
+        result = pruned.model
+        if settings.save_plan is not None and pruned.plan.cuts:
+            pruned.plan.save(settings.save_plan)
+    times: Mapping[str, Latency] = {}
+    if clock is not None:
+        settings.tell("timing", 0, None)
+        times = clock.times(result)
+    held = pruned is None or pruned.held
+    before, after = _facts(subject, result)
+    if held and settings.out is not None:
+        save(result, settings.out)
+    return PruneReport(
+        pruned=pruned,
+        budget=None if settings.job is None else settings.job.budget,
+        before=before,
+        after=after,
+        times=times,
+        threads=settings.threads,
+        reference=reference,
+        written=held and settings.out is not None,
+        sparsity=zeros,
+        notes=_notes(subject, settings, pruned, timed=bool(times)),
+    )
+
+
+def _facts(subject: _Subject, result: Model) -> tuple[Facts, Facts]:
+    path = subject.folder / "pruned.onnx"
+    save(result, path)
+    bindings = subject.bindings()
+    return facts_of(subject.path, bindings), facts_of(path, bindings)
+
+
+def _notes(subject: _Subject, settings: Settings, pruned: Pruned | None, *, timed: bool) -> list[str]:
+    found = [*subject.notes, *([] if pruned is None else pruned.notes)]
+    if not timed:
+        found.append("no input could be drawn that the model runs on, so nothing was timed; give --data")
+    if settings.data is None and pruned is not None:
+        found.append("without --data no weights were refitted; data usually keeps far more of the accuracy")
+    return found
+
+
+def _clock(subject: _Subject, settings: Settings) -> Clock | None:
+    if not subject.shown:
+        return None
+    tell = settings.tell
+    table = Table(
+        cache_folder(settings.cache),
+        settings.threads,
+        progress=lambda done, total: tell("timing layers", done, total),
+    )
+    return Clock(
+        subject.path,
+        subject.shown[0],
+        subject.folder,
+        table=table,
+        threads=settings.threads,
+        bindings=subject.bindings(),
+    )
+
+
+def _judge(subject: _Subject, settings: Settings) -> tuple[Callable[[Model], Judgement] | None, float | None]:
+    """What says how good a round is, and the original's own figure; closeness alone never stops a run."""
+    if settings.metric is None and settings.data is None:
+        return None, None
+    wanted = BuildSettings(
+        settings.model,
+        Path(),
+        metric=settings.metric,
+        max_drop=settings.max_drop,
+        min_sqnr_db=-math.inf,
+    )
+    shown: Sequence[Feed] = subject.shown if settings.data is not None else ()
+    judge = Judge(Candidate("original", subject.path), shown, wanted)
+
+    def judged(model: Model) -> Judgement:
+        settings.tell("judging", 0, None)
+        path = subject.folder / "judged.onnx"
+        save(model, path)
+        return judge.judge(Candidate("pruned", path))
+
+    return judged, judge.reference
+
+
+def _overhead(subject: _Subject) -> int:
+    from ..analysis.cost import cost
+
+    stored = cost(subject.model, bindings=subject.bindings()).parameter_bytes
+    return max(0, _bytes(subject) - stored)
+
+
+def _bytes(subject: _Subject) -> int:
+    weights = subject.path.with_name(subject.path.name + ".data")
+    return subject.path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
+
+
+def _saver(path: Path) -> Callable[[PrunePlan], None]:
+    return lambda plan: plan.save(path)
