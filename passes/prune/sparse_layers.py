@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...graph_ir import DataType, Model, Node, Rewriter, Value, constant
+from ...graph_ir import DataType, Model, Node, Rewriter, UsageError, Value, constant
 from ...graph_ir.ops import (
     constant_tensor,
     has_reference_attribute,
@@ -67,9 +68,10 @@ class Layer:
         """The weights as one of the readers sums over them."""
         return self.uses[use].positions(self.shape)
 
-    def inputs(self) -> int:
-        """Channels that one group of the first reader sums over."""
-        return self.uses[0].inputs
+    @property
+    def row(self) -> int:
+        """Weights in one row of the first reader."""
+        return self.uses[0].row
 
     def why_not_rows(self) -> str | None:
         """Why the constant has no one set of rows; None when all readers agree on them."""
@@ -85,8 +87,8 @@ class Layer:
 
     def why_not(self, pattern: Pattern) -> str | None:
         """Why the pattern cannot be laid along the input channels; None when it can."""
-        if self.inputs() % pattern.of:
-            return f"its {self.inputs()} input channels are no multiple of {pattern.of}"
+        if self.uses[0].inputs % pattern.of:
+            return f"its {self.uses[0].inputs} input channels are no multiple of {pattern.of}"
         return self.why_not_rows()
 
 
@@ -115,12 +117,16 @@ def find_layers(model: Model, exclude: Sequence[str] = ()) -> tuple[list[Layer],
 
     Args:
         model: all its graphs, bodies and functions are looked through.
-        exclude: labels or origins of nodes, names of weights or operators, to leave dense.
+        exclude: what to leave dense: globs over labels and origins of nodes and names of weights, or
+            operators as ``op:Gemm``.
+
+    Raises:
+        UsageError: an `exclude` fits no weight.
     """
     found: dict[Value, list[Use]] = {}
     left: list[Left] = []
-    excluded = set(exclude)
     barred: set[Value] = set()
+    unused = dict.fromkeys(exclude)
     for node in walk_nodes(model):
         if is_op(node, *_OTHERS):
             left += _others(node)
@@ -132,14 +138,18 @@ def find_layers(model: Model, exclude: Sequence[str] = ()) -> tuple[list[Layer],
         root, path = _climb(weight)
         use = Use(node, _other(node, slot), path, static_shape(weight) or (), on_left=slot == 0)
         reason = _refuse(root, use)
-        named = {label(node), *origins(node), root.name, node.op_type}
-        if reason is None and excluded & named:
-            reason = "it is excluded"
+        for pattern in [p for p in exclude if _fits(p, node, root)]:
+            unused.pop(pattern, None)
+            reason = reason or f"excluded by {pattern!r}"
         if reason is not None:
             barred.add(root)
             left.append(Left(label(node), root.name or "", reason))
         else:
             found.setdefault(root, []).append(use)
+    for pattern in unused:
+        raise UsageError(
+            f"exclude {pattern!r} fits no Conv, ConvTranspose, Gemm or MatMul with a constant weight"
+        )
     layers: list[Layer] = []
     for root, uses in found.items():
         if root in barred:  # by another reader, which told why
@@ -241,6 +251,12 @@ def _refuse(root: Value, use: Use) -> str | None:
     if len(use.shape) not in wanted[use.node.op_type] or 0 in use.shape:
         return f"its shape is {list(use.shape)}"
     return "its groups do not divide its channels" if use.shape[0] % use.groups else None
+
+
+def _fits(pattern: str, node: Node, root: Value) -> bool:
+    if pattern.startswith("op:"):
+        return node.op_type == pattern.removeprefix("op:")
+    return any(fnmatchcase(name, pattern) for name in (label(node), *origins(node), root.name or ""))
 
 
 def _others(node: Node) -> list[Left]:

@@ -52,6 +52,12 @@ class Use:
             return shape[1] if int_attr(self.node, "transB", 0) else shape[0]
         return shape[-1] if self.on_left or len(shape) == 1 else shape[-2]
 
+    @property
+    def row(self) -> int:
+        """Weights that one row has: channels times places of the kernel."""
+        taps = self.shape[2:] if self.node.op_type in ("Conv", "ConvTranspose") else ()
+        return self.inputs * prod(taps)
+
     def positions(self, shape: tuple[int, ...]) -> Positions:
         """Rows of a constant of this shape; taps are the places of a convolution's kernel."""
         index = np.arange(prod(shape), dtype=np.int64).reshape(shape)

@@ -40,7 +40,8 @@ class Sparsify(Pass):
         pattern: N:M instead, as 2:4.
         scope: layer: each constant gets the share; global: one threshold for all, so that layers of small
             weights lose more.
-        exclude: labels or origins of nodes, names of weights, or operators, that stay dense.
+        exclude: what stays dense: globs over labels and origins of nodes and names of weights, or operators
+            as op:Gemm.
     """
 
     name: ClassVar[str] = "sparsify"

@@ -177,11 +177,13 @@ def test_products_of_activations_are_no_ones_business() -> None:
 
 
 def test_excluded_by_name_weight_and_operator() -> None:
-    for exclude in ("MatMul(y)", "w", "MatMul"):
+    for exclude in ("MatMul(y)", "w", "Mat*", "op:MatMul"):
         model = graph("y = MatMul(x, w)", "float[8,8] w = {seed}", x="2,8")
         ctx = apply(model, Sparsify(exclude=(exclude,)))
-        assert "it is excluded" in ctx.notes[0]
+        assert f"excluded by {exclude!r}" in ctx.notes[0]
         assert np.count_nonzero(weights(model)) == 64
+    with pytest.raises(UsageError, match="exclude 'v' fits no"):
+        apply(graph("y = MatMul(x, w)", "float[8,8] w = {seed}", x="2,8"), Sparsify(exclude=("v",)))
 
 
 def test_nan_is_not_ranked() -> None:
