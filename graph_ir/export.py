@@ -7,7 +7,6 @@ import os
 from collections.abc import Container, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 import onnx
 import onnx_ir as ir
@@ -17,10 +16,10 @@ from .errors import ModelError, one_line
 from .files import atomic_files, atomic_write, gc_paused
 from .fingerprint import fingerprint
 from .guard import after_export, quiet
-from .ops import INFERRED, ORIGINS, walk_graphs, walk_nodes
+from .ops import INFERRED, walk_graphs
+from .provenance import stamp, unstamp
 
 MAX_PROTO_BYTES = 2**31 - 2**24  # protobuf's limit, less room for the graph itself
-METADATA_IR_VERSION = 10  # nodes have metadata_props from here on
 EXTERNAL_FROM = 1024  # bytes; smaller weights stay in the model file, where shape inference can read them
 
 TEXT_FORMATS = {
@@ -39,7 +38,7 @@ def to_proto(model: ir.Model, *, provenance: bool = False) -> onnx.ModelProto:
 
     Args:
         model: left unchanged.
-        provenance: write each node's origins to its metadata_props (IR version 10 and later only).
+        provenance: write each node's origins to the metadata (see `provenance`).
 
     Raises:
         ModelError: when the model holds what protobuf cannot (text that is not UTF-8, say).
@@ -52,8 +51,8 @@ def to_proto(model: ir.Model, *, provenance: bool = False) -> onnx.ModelProto:
             for value in _redundantly_typed(model):
                 hidden.append((value, value.type, value.shape))
                 value.type, value.shape = None, None
-            if provenance and model.ir_version >= METADATA_IR_VERSION:
-                _stamp_origins(model, stamped)
+            if provenance:
+                stamped = stamp(model)
             proto = ir.serde.serialize_model(model)
         except (ir.serde.SerdeError, ValueError, TypeError) as error:
             cause: BaseException = error
@@ -61,8 +60,8 @@ def to_proto(model: ir.Model, *, provenance: bool = False) -> onnx.ModelProto:
                 cause = cause.__cause__
             raise ModelError(f"the model cannot be written: {one_line(cause, 240)}") from error
         finally:
-            for node in stamped:
-                del node.metadata_props[ORIGINS]
+            if provenance:
+                unstamp(model, stamped)
             for value, value_type, shape in hidden:
                 value.type, value.shape = value_type, shape
     after_export(model, proto)
@@ -78,14 +77,6 @@ def _redundantly_typed(model: ir.Model) -> Iterator[ir.Value]:
             for output in node.outputs:
                 if INFERRED in output.meta and not output.is_graph_output():
                     yield output
-
-
-def _stamp_origins(model: ir.Model, stamped: list[ir.Node]) -> None:
-    for node in walk_nodes(model):
-        recorded = cast("tuple[str, ...] | None", node.meta.get(ORIGINS))
-        if recorded is not None and ORIGINS not in node.metadata_props:
-            node.metadata_props[ORIGINS] = "\n".join(recorded)
-            stamped.append(node)
 
 
 def weight_bytes(model: ir.Model) -> int:

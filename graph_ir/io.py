@@ -23,6 +23,7 @@ from .export import MAX_PROTO_BYTES, TEXT_FORMATS, save, to_proto, weight_bytes
 from .files import atomic_write, gc_paused
 from .guard import after_import, before_import, has_external, import_domains, quiet, rename_shadows
 from .ops import INFERRED, has_subgraph, label, subgraphs, walk_graphs
+from .provenance import restore
 from .verify import verify
 
 __all__ = [
@@ -106,6 +107,7 @@ def from_proto(proto: onnx.ModelProto, base_dir: str | None = None, *, name: str
             cause = cause.__cause__
         raise ModelError(f"{name!r} is not a valid ONNX graph: {one_line(cause, 240)}") from error
     after_import(model, proto, found)
+    restore(model)
     try:
         if has_external(proto):
             if base_dir is not None:

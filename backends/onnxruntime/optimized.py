@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...graph_ir.provenance import stored_origins
 from ..base import BackendError
 from .charge import Kernel, SourceNode, charge, mark, unmarked
 from .config import SessionConfig
@@ -29,12 +30,16 @@ _SMALL = 1024  # bytes of an initializer that stays within the proto: scales, ze
 
 @dataclass(frozen=True, eq=False)
 class Optimized:
-    """The two graphs side by side; weights of over 1 KiB stay in files, which live within the block only."""
+    """The two graphs side by side; weights of over 1 KiB stay in files, which live within the block only.
+
+    `origins` are those that the model's metadata carry, by label of the source node.
+    """
 
     sources: Sequence[SourceNode]
     kernels: Sequence[Kernel]
     proto: onnx.ModelProto
     path: Path
+    origins: Mapping[str, tuple[str, ...]]
 
 
 def optimized_graph(
@@ -74,6 +79,7 @@ def optimized_with_sources(
 
     proto, folder = graph_proto(source)
     scopes = scopes_of(proto, folder)
+    origins = stored_origins(proto)
     sources = [
         SourceNode(index, label(node), node, scope)
         for index, (scope, node) in enumerate((s, n) for s in scopes for n in s.graph.node)
@@ -88,7 +94,7 @@ def optimized_with_sources(
         for item in sources:
             item.node.name = item.label
         result = onnx.load(str(path), load_external_data=False)
-        yield Optimized(sources, charge(result, sources, path.parent), result, path)
+        yield Optimized(sources, charge(result, sources, path.parent), result, path, origins)
 
 
 def _write_optimized(

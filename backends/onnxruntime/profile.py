@@ -26,7 +26,6 @@ from .source import ModelSource, loadable
 _DEFAULT = SessionConfig()
 _EVENT = re.compile(r"^tersor_kernel_(\d+)_kernel_time$")
 _CONTAINERS = frozenset({"If", "Loop", "Scan"})  # their time is that of the kernels within, counted there
-_ORIGINS = "tersor.origins"  # node metadata written by graph_ir when a model is saved with provenance
 
 
 def profile(
@@ -66,7 +65,7 @@ def profile(
             kernel.node.name = f"tersor_kernel_{number}"
         optimized.path.write_bytes(optimized.proto.SerializeToString())
         events = _events(optimized, feeds, config, warmup + runs, threads)
-        return _rows(optimized, events, warmup, origins or _stored_origins(optimized))
+        return _rows(optimized, events, warmup, origins or optimized.origins)
 
 
 def _events(
@@ -124,12 +123,3 @@ def _names(
     items = [optimized.sources[index] for index in sources]
     core = [item for item in items if item.node.op_type not in {Q, DQ}] or items
     return tuple(dict.fromkeys(name for item in core for name in origins.get(item.label, (item.label,))))
-
-
-def _stored_origins(optimized: Optimized) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for item in optimized.sources:
-        for entry in item.node.metadata_props:
-            if entry.key == _ORIGINS and entry.value:
-                found[item.label] = entry.value.split("\n")
-    return found

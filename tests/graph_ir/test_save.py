@@ -285,14 +285,3 @@ def test_external_weights_never_pass_through_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert (tmp_path / "again.onnx.data").stat().st_size == 64 << 20
     assert peak < 4 << 20
-
-
-def test_provenance_is_written_when_asked_and_read_back(tmp_path: Path) -> None:
-    from tersor.graph_ir.ops import origins, set_origins
-
-    model = parse(WEIGHTS.replace("ir_version: 8", "ir_version: 10"))
-    set_origins(model.graph[0], ["one", "two"])
-    assert not to_proto(model).graph.node[0].metadata_props
-    save(model, tmp_path / "m.onnx", provenance=True)
-    assert not model.graph[0].metadata_props
-    assert origins(load(tmp_path / "m.onnx").graph[0]) == ("one", "two")

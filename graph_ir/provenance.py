@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the origins of nodes lie in a file: which nodes of the source model each node stands for.
+
+From IR version 10 on, in the node's own metadata, one name to a line. Older versions have metadata of the
+model only: there it is one JSON object, node label to list of names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, cast
+
+import onnx
+import onnx_ir as ir
+
+from .ops import ORIGINS, label, set_origins, walk_nodes
+
+NODE_METADATA_IR_VERSION = 10  # nodes have metadata_props from here on
+
+
+def stamp(model: ir.Model) -> list[ir.Node]:
+    """Put recorded origins where the IR version has metadata for them; the nodes `unstamp` is to clear."""
+    recorded = {
+        node: cast("tuple[str, ...]", node.meta[ORIGINS])
+        for node in walk_nodes(model)
+        if ORIGINS in node.meta and ORIGINS not in node.metadata_props
+    }
+    if model.ir_version < NODE_METADATA_IR_VERSION:
+        if recorded:
+            table = {label(node): list(names) for node, names in recorded.items()}
+            model.metadata_props[ORIGINS] = json.dumps(table, ensure_ascii=False, separators=(",", ":"))
+        return []
+    for node, names in recorded.items():
+        node.metadata_props[ORIGINS] = "\n".join(names)
+    return list(recorded)
+
+
+def unstamp(model: ir.Model, stamped: Sequence[ir.Node]) -> None:
+    """Undo `stamp`."""
+    if model.ir_version < NODE_METADATA_IR_VERSION:
+        model.metadata_props.pop(ORIGINS, None)
+    for node in stamped:
+        del node.metadata_props[ORIGINS]
+
+
+def restore(model: ir.Model) -> None:
+    """Hand origins from the model's metadata to its nodes; what is no table of them is left alone."""
+    table = _table(model.metadata_props.get(ORIGINS, ""))
+    if table:
+        del model.metadata_props[ORIGINS]
+        for node in walk_nodes(model):
+            names = table.get(label(node))
+            if names:
+                set_origins(node, names)
+
+
+def stored_origins(proto: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
+    """The origins in a file, by node label, those of bodies included."""
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in proto.metadata_props:
+        if entry.key == ORIGINS:
+            found.update(_table(entry.value))
+    graphs = [proto.graph]
+    while graphs:
+        for node in graphs.pop().node:
+            for entry in node.metadata_props:
+                if entry.key == ORIGINS and entry.value:
+                    title = node.name or f"{node.op_type}({next((o for o in node.output if o), '')})"
+                    found[title] = tuple(entry.value.split("\n"))
+            for attribute in node.attribute:
+                graphs += [attribute.g] if attribute.HasField("g") else []
+                graphs += attribute.graphs
+    return found
+
+
+def _table(text: str) -> dict[str, tuple[str, ...]]:
+    try:
+        given: Any = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(given, dict):
+        return {}
+    return {
+        name: tuple(str(item) for item in cast("list[object]", names))
+        for name, names in cast("dict[str, object]", given).items()
+        if isinstance(names, list)
+    }
