@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measured facts: feeds, observers, ranges."""
 
+from .channels import channel_maxima
 from .collect import Histograms, channel_means, choose, collect
 from .data import Feeds, open_feeds, random_feed
 from .functions import load_function
 from .histogram import Histogram
 from .images import Preprocess
+from .moments import second_moments
 from .observers import Entropy, MinMax, Mse, Observer, Percentile, observer
 from .ranges import Ranges, TensorRange
 from .scheme import S8, U8, Scheme
@@ -25,6 +27,7 @@ __all__ = [
     "Ranges",
     "Scheme",
     "TensorRange",
+    "channel_maxima",
     "channel_means",
     "choose",
     "collect",
@@ -32,4 +35,5 @@ __all__ = [
     "observer",
     "open_feeds",
     "random_feed",
+    "second_moments",
 ]

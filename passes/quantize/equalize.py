@@ -19,6 +19,7 @@ from ...graph_ir.ops import walk_graphs
 from ..base import Context, Exactness, Pass
 from ..fuse.weights import Wide
 from ..pattern import Miss
+from .facts import forget
 from .places import Place, largest_by_input, layers, peaks, places, replace_layer, scalings
 from .values import drop_orphans, used_initializers
 
@@ -42,8 +43,8 @@ class Equalize(Pass):
     biases that are not constant or not finite, or that would overflow or lose digits; ranks or channel axes
     that are not known. Holds for finite results. Dead channels keep their scale.
 
-    Run it before calibration: the ranges of the values between change. In int8 with one weight scale per
-    channel it helps the values, not the first layer's weights.
+    The values between change, so what was measured before is dropped: calibrate behind it. In int8 with one
+    weight scale per channel it helps the values, not the first layer's weights.
 
     Options:
         rounds: how often all pairs are gone through at most.
@@ -64,6 +65,8 @@ class Equalize(Pass):
         for graph in walk_graphs(model):
             self._graph(graph, rewriter, ctx)
         drop_orphans(rewriter, used)
+        if rewriter.edits:
+            forget(ctx)
         return rewriter.edits > 0
 
     def _graph(self, graph: Graph, rw: Rewriter, ctx: Context) -> None:
@@ -79,7 +82,7 @@ class Equalize(Pass):
             factors = _factors(found, self.rounds)
             # Already even: another run must find nothing to do.
             pairs = [(p, s) for p, s in zip(found, factors, strict=True) if _matters(s)]
-            plan = scalings(pairs)
+            plan = scalings((p.source, p.sinks, s) for p, s in pairs)
             folded = {node: scaling.folded() for node, scaling in plan.items()}
             bad = {node: f.reason for node, f in folded.items() if isinstance(f, Miss)}
             for reason in bad.values():

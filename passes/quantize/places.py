@@ -12,7 +12,7 @@ cannot say for each channel. It ends the search, and so do Sigmoid, Gelu and all
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +78,7 @@ def _layer(node: Node, opset: int) -> Layer | None:
     if not is_constant(weight) or is_constant(x):
         return None
     root, bias = node, input_at(node, 2)
-    if node.op_type == "MatMul" and (added := _bias_add(node)) is not None:
+    if node.op_type == "MatMul" and (added := bias_add(node)) is not None:
         root, bias = added
     if bias is not None and not is_constant(bias):
         return None
@@ -90,7 +90,8 @@ def _layer(node: Node, opset: int) -> Layer | None:
     return Layer(linear, root)
 
 
-def _bias_add(node: Node) -> tuple[Node, Value] | None:
+def bias_add(node: Node) -> tuple[Node, Value] | None:
+    """The Add of a constant that alone reads a MatMul, and the constant."""
     out = node.outputs[0]
     user = only_user(out)
     if user is None or not is_op(user, "Add"):
@@ -184,18 +185,24 @@ class Scaling:
         return self.layer.linear.scaled(self.before, self.after)
 
 
-def scalings(pairs: Sequence[tuple[Place, Wide]]) -> dict[Node, Scaling]:
-    """Each layer's factors when every place's channels are divided by s and its readers multiplied by s."""
+def scalings(moves: Iterable[tuple[Layer | None, Sequence[Layer], Wide]]) -> dict[Node, Scaling]:
+    """Each layer's factors when every source's outputs are divided by s and its readers' inputs multiplied.
+
+    Args:
+        moves: source (None when it is no layer), readers, and float64 s for each channel.
+    """
     found: dict[Node, Scaling] = {}
 
     def of(layer: Layer) -> Scaling:
         linear = layer.linear
-        return found.setdefault(linear.node, Scaling(layer, np.ones(linear.inputs), np.ones(linear.outputs)))
+        ones = Scaling(layer, np.ones(linear.inputs), np.ones(linear.outputs))
+        return found.get(linear.node, ones)
 
-    for place, s in pairs:
-        source = of(place.source)
-        found[source.layer.linear.node] = Scaling(source.layer, source.before, source.after / s)
-        for sink in place.sinks:
+    for source, sinks, s in moves:
+        if source is not None:
+            known = of(source)
+            found[source.linear.node] = Scaling(source, known.before, known.after / s)
+        for sink in sinks:
             known = of(sink)
             found[sink.linear.node] = Scaling(sink, known.before * s, known.after)
     return found

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Round each weight up or down, whichever keeps the layer's output closer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...graph_ir import Model, UsageError
+from ..base import Context, Exactness, Pass
+from .facts import MOMENTS
+from .layer_error import descend
+from .learned import Rounding, round_weights
+from .row_grid import RowGrid
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class AdaptiveRounding(Pass):
+    """Round weights up or down by the layer's Hessian instead of to the nearest.
+
+    Nagel, Amjad, van Baalen, Louizos, Blankevoort 2020, "Up or Down? Adaptive Rounding for Post-Training
+    Quantization" (arXiv:2004.10568): of the two codes around each weight, the choice that minimises
+    E[((Q - W) x)^2] (section 3.2, a quadratic binary problem for each output channel). The paper relaxes it
+    and descends by gradient; here it is solved by Gauss-Seidel steps from the nearest codes, which never
+    make it worse. The mean of the error goes into the bias, as in `gptq`, and likewise the weights stay
+    float32 on the grid that `insert-qdq` or `weight-only` find again, and the same is left alone.
+
+    Reads `ctx.facts["second-moments"]`, of this very model.
+
+    Options:
+        bits: of a code; 7 for x86 CPUs without VNNI.
+        group: columns per scale, for `weight-only`; 0 for one scale per output channel.
+        symmetric: codes of a group round 0.
+        mse: choose scales by least squared error (group 0 only).
+        sweeps: over all columns at most.
+        exclude: labels or origins of nodes that are left alone.
+    """
+
+    name: ClassVar[str] = "adaptive-rounding"
+    exact: ClassVar[Exactness] = Exactness.LOSSY
+    needs_facts: ClassVar[tuple[str, ...]] = (MOMENTS,)
+
+    bits: int = 8
+    group: int = 0
+    symmetric: bool = True
+    mse: bool = False
+    sweeps: int = 16
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._rounding.check(self.name)
+        if self.sweeps < 1:
+            raise UsageError(f"adaptive-rounding needs at least 1 sweep, not {self.sweeps}")
+
+    @property
+    def _rounding(self) -> Rounding:
+        return Rounding(self.bits, self.group, self.symmetric, self.mse, frozenset(self.exclude))
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Round the weights of the main graph. Raises UsageError without second moments."""
+
+        def solve(rows: NDArray[Any], hessian: NDArray[np.float64], grid: RowGrid) -> NDArray[np.int64]:
+            nearest = grid.quantize(rows)
+            return descend(rows, hessian, nearest, grid, sweeps=self.sweeps, floor_or_ceil=True)
+
+        return round_weights(model, ctx, self.name, self._rounding, solve)

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of what calibration measures for the passes here, and when it is no longer true."""
+
+from __future__ import annotations
+
+from ..base import Context
+
+RANGES = "ranges"
+MEANS = "channel-means"
+MAXIMA = "channel-maxima"
+MOMENTS = "second-moments"
+
+
+def forget(ctx: Context) -> None:
+    """Drop what was measured: the values of the model are others now, under the same names."""
+    for name in (RANGES, MEANS, MAXIMA, MOMENTS):
+        ctx.facts.pop(name, None)
