@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...graph_ir import Node, Value
-from ...graph_ir.ops import dims
 
 AxisKey: TypeAlias = tuple[Value | Node, int]
 Positions: TypeAlias = NDArray[np.int64]
@@ -83,6 +82,19 @@ class Facts:
     producers: list[tuple[AxisKey, Node]] = field(default_factory=list[tuple[AxisKey, Node]])
     consumers: list[tuple[AxisKey, Node]] = field(default_factory=list[tuple[AxisKey, Node]])
     normalisers: list[tuple[AxisKey, Node]] = field(default_factory=list[tuple[AxisKey, Node]])
+    _sizes: dict[Value, tuple[int | None, ...] | None] = field(
+        default_factory=dict[Value, "tuple[int | None, ...] | None"]
+    )
+
+    def sizes(self, value: Value) -> tuple[int | None, ...] | None:
+        """Sizes of a value's axes, None for one that is not a known number; None when the rank is unknown."""
+        if value not in self._sizes:
+            shape = value.shape
+            # Asked for often: read once.
+            self._sizes[value] = (
+                None if shape is None else tuple(d if isinstance(d, int) else None for d in shape)
+            )
+        return self._sizes[value]
 
 
 class Ties:
@@ -107,23 +119,20 @@ class Ties:
 
     def rank(self, value: Value | None) -> int | None:
         """The value's rank; None when unknown or the value is absent."""
-        return None if value is None or value.shape is None else len(value.shape)
+        sizes = None if value is None else self.facts.sizes(value)
+        return None if sizes is None else len(sizes)
 
     def size(self, axis: AxisKey) -> int | None:
         """Number of positions; None when symbolic or unknown."""
-        known = self.facts.axes.get(axis)
-        if known is not None:
-            return known
         holder, index = axis
-        shape = dims(holder) if isinstance(holder, Value) else None
-        if shape is None or not 0 <= index < len(shape):
-            return None
-        size = shape[index]
-        return size if isinstance(size, int) else None
+        if not isinstance(holder, Value):
+            return self.facts.axes.get(axis)
+        sizes = self.facts.sizes(holder)
+        return sizes[index] if sizes is not None and 0 <= index < len(sizes) else None
 
     def axis(self, value: Value, axis: int) -> AxisKey:
         """An axis of a value of known rank; negative numbers count from the end."""
-        return (value, axis + len(value.shape or ()) if axis < 0 else axis)
+        return (value, axis + (self.rank(value) or 0) if axis < 0 else axis)
 
     def axes(self, value: Value) -> list[AxisKey]:
         """All axes of a value; none when its rank is unknown."""
@@ -258,11 +267,12 @@ class Ties:
     def close(self) -> None:
         """Pin the axes the rule said nothing of."""
         for value in (*self.node.inputs, *self.node.outputs):
-            if value is None:
+            sizes = None if value is None else self.facts.sizes(value)
+            if value is None or sizes is None:
                 continue
-            for axis in self.axes(value):
-                if axis not in self._spoken and self.size(axis) != 1:
-                    self.pin(axis, f"nothing is known of this axis of {self.node.op_type}")
+            for index, size in enumerate(sizes):
+                if size != 1 and (value, index) not in self._spoken:
+                    self.pin((value, index), f"nothing is known of this axis of {self.node.op_type}")
 
     def _mention(self, axes: Sequence[AxisKey]) -> None:
         for axis in axes:
