@@ -234,7 +234,6 @@ class Ties:
         if any(s is None or s % groups for s in sizes):
             self._give_up((inputs, outputs), "does not divide into the groups of a convolution")
             return
-        self.facts.consumers.append((inputs, self.node))
         self.facts.grouped.append(Grouped(inputs, outputs, groups, weight_in))
 
     def heads(self, axis: AxisKey) -> None:

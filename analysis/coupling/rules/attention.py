@@ -21,9 +21,9 @@ _TOKENS = "attention compares its positions"
 def attention(ties: Ties) -> None:
     """Attention of ai.onnx 23: Q [B, Hq, S, D] or [B, S, Hq D], K and V alike with Hkv heads, Y as Q.
 
-    Hq = g Hkv: a head of K and V goes with its g heads of Q, and of Y, past and present, and the mask. D of Q
-    and K (summed over) may be cut where `scale` is given, for by default it is 1 / sqrt(D); D of V goes with
-    Y's. Both only with a head axis. Pinned: tokens; everything when the heads do not divide.
+    Hq = g Hkv: a head of K and V goes with its g heads of Q, and of Y, past and present, and the mask. With
+    a head axis of their own, D of Q and K (summed over; the scale stays that of the old D) and D of V and Y
+    may be cut, too. Pinned: tokens; everything when the heads do not divide.
     """
     q, k, v, y = (*(operand(ties, i) for i in range(3)), result(ties, 0))
     if q is None or k is None or v is None or y is None or operand(ties, 6) is not None:
@@ -63,11 +63,7 @@ def _apart(
     (q, y), (k, v) = out, kv
     for value, count in ((q, heads), (y, heads), (k, pair), (v, pair)):
         _by_head(ties, value, count, q)
-    if "scale" in ties.node.attributes:
-        ties.contracts((q, 3), (k, 3))
-    else:
-        ties.same((q, 3), (k, 3))
-        ties.pin((q, 3), "attention is scaled by its size")
+    ties.contracts((q, 3), (k, 3))
     tie_same(ties, (v, 3), (y, 3))
     ties.heads(heads)
 

@@ -9,6 +9,7 @@ from ..ties import AxisKey, Ties
 from .common import operand, result, table, tie_same
 
 _WINDOW = "a window slides over it"
+_UNEVEN = "its channels do not divide into the groups of a convolution"
 
 
 def conv(ties: Ties) -> None:
@@ -81,22 +82,20 @@ def _grouped(
 ) -> None:
     """A convolution in groups: its input and output channels hang together.
 
-    Depthwise: output o * m + k comes from input o, so both go together. Otherwise a block of inputs goes with
+    Depthwise with one output for each input: they are the same channel. Otherwise a block of inputs goes with
     its block of outputs, or the same relative positions in all blocks; the core decides.
     """
     ins, outs = ties.size(inputs), ties.size(outputs)
     if ins is None or outs is None or group < 1 or ins % group or outs % group:
         for axis in (inputs, inside, *made):
-            ties.pin(axis, "its channels do not divide into the groups of a convolution")
+            ties.pin(axis, _UNEVEN)
         return
     ties.produces(*made)
-    if ins == group:
-        if outs == group:
-            ties.same(inputs, outputs)
-        else:
-            ties.spread(inputs, outputs, 1, outs // group)
+    if ins == outs == group:
+        ties.same(inputs, outputs)
     else:
-        ties.grouped(inputs, outputs, group, inside)
+        ties.contracts(inputs)
+        ties.grouped(inputs, outputs, group, inside if ins > group else None)
 
 
 def conv_transpose(ties: Ties) -> None:
@@ -121,21 +120,15 @@ def conv_transpose(ties: Ties) -> None:
         ties.produces((y, 1), (w, 1), *bias)
     elif ins is None or outs is None or group < 1 or ins % group or outs % group:
         for axis in ((x, 1), (w, 0), (w, 1), (y, 1), *bias):
-            ties.pin(axis, "its channels do not divide into the groups of a convolution")
-    elif outs == group:
-        # One output a group: the weight's axis 1 is 1, and each block of inputs makes one output.
-        ties.same((x, 1), (w, 0))
-        ties.produces((y, 1), *bias)
-        if ins == group:
-            ties.same((x, 1), (y, 1))
-        else:
-            ties.contracts((x, 1))
-            ties.spread((y, 1), (x, 1), 1, ins // group)
+            ties.pin(axis, _UNEVEN)
     else:
-        ties.contracts((x, 1), (w, 0))
         ties.produces((y, 1), *bias)
-        # Read backwards, y to x, it is a convolution in groups whose weight holds the inputs of one group.
-        ties.grouped((y, 1), (x, 1), group, (w, 1))
+        if ins == outs == group:
+            ties.same((x, 1), (w, 0), (y, 1))
+        else:
+            ties.contracts((x, 1), (w, 0))
+            # Read backwards, y to x, it is a convolution whose weight holds the inputs of one group.
+            ties.grouped((y, 1), (x, 1), group, (w, 1) if outs > group else None)
 
 
 RULES = {

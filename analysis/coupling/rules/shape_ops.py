@@ -239,24 +239,28 @@ def expand(ties: Ties) -> None:
 
 
 def tile(ties: Ties) -> None:
-    """Tile: position i of x's axis is every i-th of each repeat in the result's.
+    """Tile: position i of x's axis is the i-th of every repeat in the result's.
 
-    Pinned: repeated axes when the repeats are not known or x has one element there; the repeats.
+    Where x has one element, the result's positions are alike and free, as in Expand. Pinned: axes of unknown
+    size that are repeated; the repeats.
     """
-    x, y, repeats = operand(ties, 0), result(ties, 0), numbers(operand(ties, 1))
+    x, y = operand(ties, 0), result(ties, 0)
     if x is None or y is None:
         return
     pin_operands(ties, 1)
-    if ties.opset < 6 or repeats is None or len(repeats) != ties.rank(x) or not equal_rank(ties, x, y):
+    if ties.opset < 6 or not equal_rank(ties, x, y):
         ties.pin_node("how often it repeats is not known")
         return
-    for axis, count in enumerate(repeats):
-        if count == 1:
-            tie_same(ties, (x, axis), (y, axis))
-        elif count is None or count < 1 or ties.size((x, axis)) in (1, None):
-            pin_axes(ties, [axis], "its only position is repeated, or how often is not known", x, y)
+    for axis in range(ties.rank(x) or 0):
+        short, long = ties.size((x, axis)), ties.size((y, axis))
+        if not short or long is None or long % short:
+            pin_axes(ties, [axis], "how often it is repeated is not known", x, y)
+        elif short == 1:
+            ties.free((y, axis))
+        elif short == long:
+            ties.same((x, axis), (y, axis))
         else:
-            ties.spread((x, axis), (y, axis), count, 1)
+            ties.spread((x, axis), (y, axis), long // short, 1)
 
 
 def _axis(ties: Ties, value: Value, axis: int) -> int | None:
