@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names and operators in use, and which outermost graph holds each body; kept up by the Rewriter."""
+"""Names and operators in use, where nodes are, and which outermost graph holds each body.
+
+Kept up by the Rewriter.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import onnx_ir as ir
 
@@ -22,8 +27,11 @@ class Names:
     """
 
     def __init__(self, model: ir.Model) -> None:
+        self._model = model
         self._functions = {f.graph: f for f in model.functions.values()}
         self._owners: dict[ir.Graph, ir.Graph] = {}
+        self._places: dict[str, list[tuple[int, ir.Node]]] | None = None  # by operator, while they hold
+        self._placed_at = 0
         self._values: Counter[str] = Counter()  # bodies side by side may use one name twice
         self._nodes: Counter[str] = Counter()
         self._numbers: dict[str, int] = {}
@@ -34,17 +42,41 @@ class Names:
             if graph in self._functions:
                 outermost = graph
             self._owners[graph] = outermost
-            self._values.update(v.name for v in graph.inputs if v.name)
-            self._values.update(list(graph.initializers))  # of names, not as a mapping
-            self._values.update(o.name for node in graph for o in node.outputs if o.name)
-            self._nodes.update(node.name for node in graph if node.name)
-            self.operators.update(node.op_type for node in graph)
+            nodes = list(graph)
+            self._values.update([v.name for v in graph.inputs if v.name])
+            self._values.update(list(graph.initializers.data))  # of names, not as a mapping
+            self._values.update([o.name for node in nodes for o in node.outputs if o.name])
+            self._nodes.update([node.name for node in nodes if node.name])
+            self.operators.update([node.op_type for node in nodes])
 
     def adopt(self, graph: ir.Graph, outermost: ir.Graph) -> None:
         """Count a graph and its bodies, newly made, as part of an outermost one."""
         for inner in graphs_within(graph):
             self._owners[inner] = outermost
             self.operators.update(node.op_type for node in inner)
+        self.changes += 1
+
+    def graphs(self) -> Sequence[ir.Graph]:
+        """Every graph of the model, in the order of `walk_graphs`."""
+        if len(self._owners) == 1 + len(self._model.functions):
+            return list(self._owners)  # there never were bodies, so no node need be asked for them
+        return list(walk_graphs(self._model))
+
+    def nodes(self, op_types: Iterable[str]) -> list[ir.Node]:
+        """All nodes of these operator types, of whatever domain, in the order of `walk_graphs`."""
+        places = self._places
+        if places is None or self._placed_at != self.changes:
+            places = self._places = {}
+            self._placed_at = self.changes
+            for place, node in enumerate(chain.from_iterable(self.graphs())):
+                places.setdefault(node.op_type, []).append((place, node))
+        found = [places[op_type] for op_type in op_types if op_type in places]
+        in_order = found[0] if len(found) == 1 else sorted(chain.from_iterable(found))
+        return [node for _, node in in_order]
+
+    def moved(self) -> None:
+        """Forget where nodes are: some may have been moved past the Rewriter."""
+        self._places = None
 
     def outermost(self, graph: ir.Graph) -> ir.Graph:
         """The main graph or the function's graph that holds this one."""

@@ -9,7 +9,7 @@ Long because it is one class on purpose: there is one door.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,6 +70,14 @@ class Rewriter:
     def occurs(self, op_type: str) -> bool:
         """Whether there may be nodes of the operator type in the model; False is certain."""
         return self._names.operators[op_type] > 0
+
+    def graphs(self) -> Sequence[ir.Graph]:
+        """Every graph of the model: the main graph and its bodies, then each function's and its bodies."""
+        return self._names.graphs()
+
+    def nodes(self, op_types: Iterable[str]) -> list[ir.Node]:
+        """All nodes of these operator types, of whatever domain, graph by graph in their order."""
+        return self._names.nodes(op_types)
 
     def fresh_name(self, hint: str) -> str:
         """A value name used nowhere in the model: the hint itself, or the hint with a number."""

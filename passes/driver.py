@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from ..graph_ir import Model, Node, Rewriter, UsageError
-from ..graph_ir.ops import is_standard, label, walk_graphs
+from ..graph_ir.ops import is_standard, label
 from .base import Context
 from .matching import match
 from .pattern import Match, Miss, Rule, may_match
@@ -34,7 +34,7 @@ def apply_rules(model: Model, ctx: Context, rules: Sequence[Rule], rewriter: Rew
     if rewriter is None:
         rewriter = ctx.rewriter(model)
     rewriter.on_node = work.add
-    while work.take_up(rules, rewriter, model):
+    while work.take_up(rules, rewriter):
         work.drain(rewriter, ctx)
     return rewriter.edits > 0
 
@@ -54,7 +54,7 @@ class _Worklist:
             self._queued.add(node)
             self._queue.append(node)
 
-    def take_up(self, rules: Sequence[Rule], rewriter: Rewriter, model: Model) -> bool:
+    def take_up(self, rules: Sequence[Rule], rewriter: Rewriter) -> bool:
         """Have all nodes visited with the rules that may fire; False if none came up since the last time.
 
         A rule once taken up stays: rules that undo each other must meet in one list to be caught.
@@ -67,9 +67,8 @@ class _Worklist:
         for rule in chosen:
             for op_type in rule.root.op_types:
                 self._index.setdefault(op_type, []).append(rule)
-        for graph in walk_graphs(model):
-            for node in graph:
-                self.add(node)
+        self._queue.extend(rewriter.nodes(self._index))
+        self._queued.update(self._queue)
         return True
 
     def drain(self, rewriter: Rewriter, ctx: Context) -> None:

@@ -21,8 +21,16 @@ def match(pattern: Op, node: Node) -> Match | None:
     """Match a pattern at a node; None when it does not fit."""
     if node.op_type not in pattern.op_types:
         return None
+    if not pattern.commutes:  # a look that binds nothing turns most nodes away
+        for operand, value in zip(pattern.inputs, node.inputs, strict=False):
+            if isinstance(operand, Op) and (value is None or not _makes(value.producer(), operand)):
+                return None
     search = _Search(node)
     return search.found if search.at(pattern, node, None) else None
+
+
+def _makes(producer: Node | None, pattern: Op) -> bool:
+    return producer is not None and producer.op_type in pattern.op_types
 
 
 class _Search:
@@ -31,7 +39,7 @@ class _Search:
     __slots__ = ("_bound", "found")
 
     def __init__(self, root: Node) -> None:
-        self.found = Match(root)
+        self.found = Match(root, {}, {})
         self._bound: list[tuple[dict[Any, Any], Any, Any]] = []  # where, what, and what was there before
 
     def at(self, pattern: Op, node: Node, rest: Goal | None) -> bool:
@@ -59,7 +67,7 @@ class _Search:
                 return False
             elif isinstance(pattern, Op):
                 producer = value.producer()
-                if producer is None or producer.op_type not in pattern.op_types or value.index() != 0:
+                if producer is None or not _makes(producer, pattern) or value.index() != 0:
                     return False
                 if pattern.commutes:
                     return self.at(pattern, producer, goal)

@@ -100,8 +100,10 @@ class _Run:
             names = self.ctx.names
             known = 0 if names is None else names.changes
             changed = spec.pass_.run(self.model, self.ctx)
-            if changed and names is not None and names.changes == known:
-                self.ctx.names = Names(self.model)  # it may have edited by other doors than the Rewriter
+            if changed and names is not None:
+                names.moved()
+                if names.changes == known:
+                    self.ctx.names = Names(self.model)  # it may have edited by other doors than the Rewriter
             self.version += changed
             if not changed:
                 self.idle[spec.pass_] = self.version
