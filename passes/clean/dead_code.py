@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import Graph, Model, Node, Rewriter
-from ...graph_ir.ops import STANDARD_DOMAINS, graphs_within, subgraphs, walk_graphs
+from ...graph_ir.ops import STANDARD_DOMAINS, graphs_within, subgraphs
 from ..base import Context, Exactness, Pass
 
 Identifier = tuple[str, str, str]
@@ -30,10 +30,10 @@ class EliminateDeadCode(Pass):
     def run(self, model: Model, ctx: Context) -> bool:
         rewriter = ctx.rewriter(model)
         # Innermost bodies first: what they stop reading may be dead outside.
-        for graph in reversed(list(walk_graphs(model))):
+        for graph in reversed(rewriter.graphs()):
             ctx.counters["dead nodes"] += _sweep(graph, model, rewriter)
-        for graph in walk_graphs(model):
-            for value in list(graph.initializers.values()):
+        for graph in rewriter.graphs():
+            for value in list(graph.initializers.data.values()):
                 if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
                     rewriter.drop_initializer(value)
                     ctx.counters["dead weights"] += 1

@@ -148,7 +148,10 @@ class FoldConstants(Pass):
 
     def _foldable(self, node: Node, known: set[Value], walker: Walker, scope: Scope, ctx: Context) -> bool:
         for value in node.inputs:  # asked first: it turns nearly all nodes away
-            if value is not None and value not in known and not is_constant(value):
+            if value is None or value in known:
+                continue
+            producer = value.producer()
+            if (producer is not None and producer.op_type != "Constant") or not is_constant(value):
                 return False
         if not node.inputs or node.op_type in _NEVER or not is_pure(node) or has_reference_attribute(node):
             return False
@@ -187,8 +190,10 @@ def _likely_bytes(node: Node, types: list[ValueType]) -> float:
 def _store_constants(graph: Graph, rewriter: Rewriter) -> int:
     """Turn Constant nodes into initializers, which every reader of the format treats alike."""
     moved = 0
+    if not rewriter.occurs("Constant"):
+        return moved
     for inner in graphs_within(graph):
-        for node in list(inner):
+        for node in [n for n in inner if n.op_type == "Constant"]:
             if not is_op(node, "Constant") or node.outputs[0].is_graph_output():
                 continue
             tensor = constant_tensor(node.outputs[0])

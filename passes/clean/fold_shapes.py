@@ -10,7 +10,7 @@ import numpy as np
 
 from ...analysis.shapes import symbolic_data
 from ...graph_ir import INFERRED, DataType, Model, Node, Rewriter, Shape, Value
-from ...graph_ir.ops import dims, input_at, int_attr, is_constant, is_op, static_shape, walk_graphs
+from ...graph_ir.ops import STANDARD_DOMAINS, dims, input_at, int_attr, is_constant, static_shape
 from ..base import Context, Exactness, Pass
 
 
@@ -31,25 +31,27 @@ class FoldShapes(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         rewriter = ctx.rewriter(model)
-        for graph in walk_graphs(model):
+        ranges = reshapes = shapes = 0
+        for graph in rewriter.graphs():
             for node in list(graph):
-                if is_op(node, "Range"):
-                    ctx.counters["range operands"] += _scalar_operands(node, rewriter)
-                elif is_op(node, "Reshape"):
-                    ctx.counters["reshape targets"] += _fix_reshape(node, rewriter)
-                elif not is_op(node, "Constant"):
-                    ctx.counters["shapes"] += _fold_outputs(node, rewriter)
+                op_type = node.op_type if node.domain in STANDARD_DOMAINS else ""
+                if op_type == "Range":
+                    ranges += _scalar_operands(node, rewriter)
+                elif op_type == "Reshape":
+                    reshapes += _fix_reshape(node, rewriter)
+                elif op_type != "Constant":
+                    shapes += _fold_outputs(node, rewriter)
+        ctx.counters.update({"range operands": ranges, "reshape targets": reshapes, "shapes": shapes})
         return rewriter.edits > 0
 
 
 def _fold_outputs(node: Node, rewriter: Rewriter) -> int:
     folded = 0
     for output in node.outputs:
-        if (
-            output.dtype not in (DataType.INT64, DataType.INT32)
-            or output.is_graph_output()
-            or not output.uses()
-        ):
+        dtype = output.dtype
+        if dtype is not DataType.INT64 and dtype is not DataType.INT32:
+            continue
+        if output.is_graph_output() or not output.uses():
             continue
         data = symbolic_data(output)
         known = None if data is None else [e for e in data if isinstance(e, int)]
@@ -60,7 +62,7 @@ def _fold_outputs(node: Node, rewriter: Rewriter) -> int:
             or not rewriter.allowed("fold-shapes", node)
         ):
             continue
-        array = np.asarray(known, dtype=np.int32 if output.dtype == DataType.INT32 else np.int64)
+        array = np.asarray(known, dtype=np.int32 if dtype == DataType.INT32 else np.int64)
         rank = None if output.shape is None else len(output.shape)
         if rank == 0:
             array = array.reshape(())

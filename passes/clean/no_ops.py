@@ -222,7 +222,7 @@ def _is_neutral(op_type: str, source: Value, other: Value) -> bool:
     if op_type == "Add" and data.dtype.kind == "f":
         return False
     wanted = 0 if op_type in ("Add", "Sub") else 1
-    if data.size == 0 or not bool(np.all(data == wanted)):
+    if data.size == 0 or data.item(0) != wanted or not bool(np.all(data == wanted)):
         return False
     if op_type == "Sub" and data.dtype.kind == "f" and bool(np.signbit(data).any()):
         return False
