@@ -37,6 +37,7 @@ TABLE: dict[str, str] = {
     "quantize-dynamic": "quantize.dynamic:QuantizeDynamic",
     "apply-plan": "prune.apply:ApplyPlan",
     "smooth-quant": "quantize.smooth_quant:SmoothQuant",
+    "weight-only": "quantize.weight_only:WeightOnly",
     "raise-opset": "clean.raise_opset:RaiseOpset",
     "fuse-hard-swish": "fuse.hard_swish:FuseHardSwish",
     "fuse-silu": "fuse.silu:FuseSilu",
