@@ -20,9 +20,9 @@ CHAIN = ">"
 def excluded(model: Model, coupling: Coupling, patterns: Sequence[str]) -> dict[str, str]:
     """The groups that patterns name, each with the pattern that does.
 
-    A pattern is a glob over the names of nodes and values (`head*`), an operator (`op:LSTM`), or a chain of
-    operators each of which reads the one before (`Conv>Sigmoid`). It stands for the groups whose channels one
-    of the nodes makes or hands on, not for those it only sums over.
+    A pattern is a glob over the names of nodes, values and weights (`head*`), an operator (`op:LSTM`), or a
+    chain of operators each of which reads the one before (`Conv>Sigmoid`). It stands for the groups whose
+    channels one of the nodes makes or hands on, not for those it only sums over.
 
     Raises:
         UsageError: a pattern fits nothing in the model.
@@ -36,7 +36,7 @@ def excluded(model: Model, coupling: Coupling, patterns: Sequence[str]) -> dict[
         else:
             nodes = _by_name(model, pattern)
         for group in coupling.groups:
-            if group.name not in found and _touches(group, pattern, nodes):
+            if group.name not in found and _touches(group, nodes):
                 found[group.name] = f"excluded by {pattern!r}"
     return found
 
@@ -50,10 +50,8 @@ def makers(group: Group) -> Iterator[Node]:
             yield node
 
 
-def _touches(group: Group, pattern: str, nodes: set[Node]) -> bool:
-    if any(node in nodes for node in makers(group)):
-        return True
-    return any(fnmatchcase(axis.value.name or "", pattern) for axis in group.axes)
+def _touches(group: Group, nodes: set[Node]) -> bool:
+    return any(node in nodes for node in makers(group))
 
 
 def _by_operator(model: Model, pattern: str) -> set[Node]:
@@ -87,15 +85,16 @@ def _where(model: Model, starts: Callable[[Node], bool], wanted: Sequence[str]) 
 
 
 def _by_name(model: Model, pattern: str) -> set[Node]:
+    """Nodes of that name, with outputs of that name, or that read a weight of that name."""
     found: set[Node] = set()
     names: set[str] = set()
-    known = any(fnmatchcase(name, pattern) for name in model.graph.initializers)
     for node in model.graph:
-        mine = [node.name or "", *(output.name or "" for output in node.outputs)]
+        weights = [v.name or "" for v in node.inputs if v is not None and v.is_initializer()]
+        mine = [node.name or "", *(output.name or "" for output in node.outputs), *weights]
         names.update(mine)
         if any(name and fnmatchcase(name, pattern) for name in mine):
             found.add(node)
-    if not found and not known:
+    if not found:
         raise UsageError(f"--exclude {pattern!r} fits no node and no value{_near(pattern, names)}")
     return found
 

@@ -225,10 +225,10 @@ class _Work:
     def _by_latency(self, scores: Scores, left_alone: Mapping[str, str], wanted: float) -> _Made | None:
         """Select by the predicted time, measure the whole model, correct what is asked for, and again."""
         assert self._clock is not None
-        predicted = self._clock.predictor(self.model, self._coupling, self._job.limits.align)
+        predictor = self._clock.predictor(self.model, self._coupling, self._job.limits.align)
 
         def left(kept: Kept) -> float:
-            return self._left * predicted.left(kept)
+            return self._left * predictor.left(kept)
 
         tried: dict[tuple[int, ...], _Made] = {}
         goal = wanted
@@ -250,7 +250,8 @@ class _Work:
             tried[widths] = made
             if abs(made.left / wanted - 1) <= _NEAR:
                 break
-            goal *= wanted / made.left
+            predicted = left(np.array([len(c.kept) for c in chosen]))
+            goal = _corrected(self._left, predicted, made.left, wanted)
         on_time = [m for m in tried.values() if m.left <= wanted * (1 + _NEAR)]
         return max(on_time, key=lambda m: m.left) if on_time else min(tried.values(), key=lambda m: m.left)
 
@@ -262,3 +263,14 @@ class _Work:
         if self._job.refit and self._feeds is not None:
             self._tell("refitting weights", 0, None)
             refitted(self._original, model, plan, self._first, self._feeds, self._job.seed)
+
+
+def _corrected(start: float, predicted: float, measured: float, wanted: float) -> float:
+    """What to ask of the prediction so that `wanted` is measured: on the line from the start to the last try.
+
+    Where the last try was no faster than the start, the line says nothing; then in proportion.
+    """
+    if measured < start and predicted < start:
+        asked = start - (start - wanted) * (start - predicted) / (start - measured)
+        return min(max(asked, wanted / 4), start)
+    return predicted * wanted / measured
