@@ -19,6 +19,7 @@ TITLES = {
     "fuse": "Fuse: fewer and larger operators",
     "layout": "Layout: move transposes",
     "quantize": "Quantize: int8",
+    "prune": "Prune: remove channels",
 }
 HEAD = """\
 # Passes

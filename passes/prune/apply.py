@@ -10,7 +10,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 
 from ...analysis.coupling import couple
-from ...analysis.shapes import infer_shapes
+from ...analysis.shapes import infer_shapes, refined_shape
 from ...graph_ir import Model, Node, Rewriter, Shape, UsageError, Value, VerifyError, constant, verify
 from ...graph_ir.ops import dims, is_constant, is_pure, label, walk_graphs
 from ..base import Context, Exactness, Pass
@@ -96,7 +96,7 @@ def apply_masks(model: Model, masks: Masks, ctx: Context) -> bool:
     if not masks:
         return False
     _check(masks)
-    before = {value: dims(value) for value in _values(model)}
+    before = {value: _sizes(value) for value in _values(model)}
     rewriter = ctx.rewriter(model)
     cuts = Cuts(rewriter, masks)
     nodes: set[Node] = set()
@@ -177,25 +177,31 @@ def _settle(model: Model, before: Mapping[Value, Sizes], masks: Masks, touched: 
     predicted = {value: sizes for value, sizes in before.items() if sizes is not None}
     for (value, axis), mask in masks.items():
         if value.shape is None or is_constant(value):
+            predicted.pop(value, None)
             continue
         items = list(value.shape)
         items[axis] = int(np.count_nonzero(mask))
         value.shape = Shape(items)
-        predicted[value] = dims(value) or ()
-    report = infer_shapes(model)
-    for place, reason in report.notes:
-        if place in touched and reason.startswith("onnx cannot infer it"):
-            raise VerifyError(f"cutting channels broke {place!r}: {reason}")
+        predicted[value] = _sizes(value) or ()
+    refused = {place: reason for place, reason in infer_shapes(model).notes if place in touched}
     for value in _values(model):
-        now, then = dims(value), predicted.get(value)
-        if now is None or then is None:
-            continue
-        if len(now) != len(then) or not all(map(_agree, now, then)):
-            producer = value.producer()
-            place = "" if producer is None else f" at {producer.op_type} {label(producer)!r}"
+        now, then, producer = _sizes(value), predicted.get(value), value.producer()
+        if then is None or producer is None or not _is_read(value):
+            continue  # of results nobody reads nothing is predicted
+        place = label(producer)
+        if now is None and place in refused:
+            raise VerifyError(f"cutting channels broke {producer.op_type} {place!r}: {refused[place]}")
+        if now is not None and (len(now) != len(then) or not all(map(_agree, now, then))):
             raise VerifyError(
-                f"cutting channels made {value.name!r} {now}{place}, where {then} was predicted"
+                f"cutting channels made {value.name!r} at {producer.op_type} {place!r} {now}, "
+                f"where {then} was predicted"
             )
+
+
+def _sizes(value: Value) -> Sizes:
+    """What inference found, also of outputs whose declared shape stays."""
+    shape = refined_shape(value)
+    return None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape)
 
 
 def _agree(now: int | str | None, then: int | str | None) -> bool:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each operator needs, besides sliced weights, when axes of its inputs or outputs lose positions.
 
-Long because each operator is named once: `FIXES` where something must be mended, `PLAIN` where nothing is.
-An operator in neither stops the pass; the rules of the coupling graph never lead there (a test holds the two
+Each operator is named once: in `FIXES` where something must be mended, in `PLAIN` where nothing is. One that
+is in neither stops the pass; the rules of the coupling graph never lead there (a test holds the two
 tables together).
 """
 
@@ -42,7 +42,6 @@ FIXES: dict[tuple[str, str], Fix] = {
     (MICROSOFT, "Attention"): counts.packed_attention,
     (MICROSOFT, "FusedConv"): counts.conv,
     (MICROSOFT, "MultiHeadAttention"): counts.multi_head,
-    (MICROSOFT, "NhwcFusedConv"): counts.conv,
 }
 
 _ELEMENTWISE = (
@@ -55,20 +54,24 @@ _ELEMENTWISE = (
     *("Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh"),
     *("ThresholdedRelu", "Where", "Xor"),
 )
-_MICROSOFT_PLAIN = (
-    *("BiasGelu", "BiasSplitGelu", "FastGelu", "FusedGemm", "FusedMatMul", "Gelu", "QLinearAdd"),
-    *("QLinearAveragePool", "QLinearConcat", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul"),
-    *(
-        "QLinearSigmoid",
-        "QLinearSoftmax",
-        "QuickGelu",
-        "SimplifiedLayerNormalization",
-        "SkipLayerNormalization",
-    ),
-    *("SkipSimplifiedLayerNormalization", "DequantizeLinear", "DynamicQuantizeMatMul", "QuantizeLinear"),
+_OTHERS = (
+    *("ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Concat", "Constant", "CumProd", "CumSum"),
+    *("DepthToSpace", "DequantizeLinear", "DynamicQuantizeLinear", "Einsum", "Flatten", "GatherElements"),
+    *("GatherND", "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GridSample", "Hardmax"),
+    *("InstanceNormalization", "LRN", "LayerNormalization", "LogSoftmax", "LpNormalization", "LpPool"),
+    *("MatMul", "MatMulInteger", "MaxPool", "MaxRoiPool", "MeanVarianceNormalization", "OneHot"),
+    *("QLinearMatMul", "QuantizeLinear", "RMSNormalization", "ReduceL1", "ReduceL2", "ReduceLogSum"),
+    *("ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"),
+    *("ReduceSumSquare", "ReverseSequence", "RoiAlign", "Scatter", "ScatterElements", "ScatterND"),
+    *("SimplifiedLayerNormalization", "Softmax", "SpaceToDepth", "Squeeze", "TopK", "Transpose", "Trilu"),
+    *("Unsqueeze", "Upsample"),
 )
-PLAIN: frozenset[tuple[str, str]] = frozenset(("", name) for name in _ELEMENTWISE) | frozenset(
-    (MICROSOFT, name) for name in _MICROSOFT_PLAIN
+_MICROSOFT = (
+    *("BiasGelu", "DequantizeLinear", "DynamicQuantizeMatMul", "FastGelu", "FusedGemm", "FusedMatMul"),
+    *("Gelu", "QuantizeLinear", "QuickGelu", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
+)
+PLAIN: frozenset[tuple[str, str]] = frozenset(
+    (*(("", name) for name in (*_ELEMENTWISE, *_OTHERS)), *((MICROSOFT, name) for name in _MICROSOFT))
 )
 
 

@@ -120,31 +120,34 @@ class Cuts:
         shape = self.old(value)
         if len(shape) != 1 or shape[0] is None:
             self.refuse(node, f"the length of {value.name!r} is not known")
-        self._set(node, index, self.patched(value, shape[0], items, node))
+        with self.rw.standing_for([node]):
+            self._set(node, index, self.patched(value, shape[0], items, node))
 
     def patched(self, vector: Value, length: int, items: Mapping[int, int], before: Node) -> Value:
-        """A vector with some elements replaced, computed in front of a node; a constant where all are."""
+        """A vector with some elements replaced, computed in front of a node; a constant where all are.
+
+        Call it inside `Rewriter.standing_for`.
+        """
         dtype = np.int64 if vector.dtype is None else vector.dtype.numpy()
         name = f"{vector.name}_cut"
-        with self.rw.standing_for([before]):
-            if len(items) == length:
-                whole = np.asarray([items[i] for i in range(length)], dtype=dtype)
-                return self.rw.constant(whole, name, near=before)
-            runs: list[tuple[bool, list[int]]] = []
-            for i in range(length):
-                if not runs or runs[-1][0] != (i in items):
-                    runs.append((i in items, []))
-                runs[-1][1].append(i)
-            parts: list[Value] = []
-            for is_new, places in runs:
-                if is_new:
-                    array = np.asarray([items[i] for i in places], dtype=dtype)
-                    parts.append(self.rw.constant(array, name, near=before))
-                else:
-                    at = self.rw.constant(np.asarray(places, dtype=np.int64), f"{name}_at", near=before)
-                    kept = self.rw.node("Gather", [vector, at], {"axis": 0}, before=before, name=name)
-                    parts.append(kept.outputs[0])
-            return self.rw.node("Concat", parts, {"axis": 0}, before=before, name=name).outputs[0]
+        if len(items) == length:
+            whole = np.asarray([items[i] for i in range(length)], dtype=dtype)
+            return self.rw.constant(whole, name, near=before)
+        runs: list[tuple[bool, list[int]]] = []
+        for i in range(length):
+            if not runs or runs[-1][0] != (i in items):
+                runs.append((i in items, []))
+            runs[-1][1].append(i)
+        parts: list[Value] = []
+        for is_new, places in runs:
+            if is_new:
+                array = np.asarray([items[i] for i in places], dtype=dtype)
+                parts.append(self.rw.constant(array, name, near=before))
+            else:
+                at = self.rw.constant(np.asarray(places, dtype=np.int64), f"{name}_at", near=before)
+                kept = self.rw.node("Gather", [vector, at], {"axis": 0}, before=before, name=name)
+                parts.append(kept.outputs[0])
+        return self.rw.node("Concat", parts, {"axis": 0}, before=before, name=name).outputs[0]
 
     def set_attribute(self, node: Node, name: str, value: object) -> None:
         """Set an attribute, or remove it with None; does nothing when it is so already."""

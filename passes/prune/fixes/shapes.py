@@ -134,7 +134,8 @@ def shape_of(cuts: Cuts, node: Node) -> None:
             made = cuts.rw.constant(np.asarray(said, dtype=np.int64), out.name or "shape", near=node)
             cuts.rw.replace(out, made)
         else:
-            asked = cuts.rw.node("Shape", [data], list(node.attributes.values()), before=node)
+            attributes = list(node.attributes.values())
+            asked = cuts.rw.node("Shape", [data], attributes, before=node, name=out.name or "")
             asked.outputs[0].type = out.type
             cuts.rw.replace(out, cuts.patched(asked.outputs[0], len(said), static, node))
     cuts.rw.erase(node)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each topology is cut by half and computes what the oracle says, as exported and after simplification."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tersor.analysis.coupling import couple
+from tersor.graph_ir import Model, to_proto
+from tersor.passes.base import Context
+from tersor.pipeline import manager, spec
+from tersor.pipeline.presets import LOSSLESS
+from tests.support.numerics import feeds_for, run_onnxruntime
+from tests.support.prune_blocks import BLOCKS
+from tests.support.prune_cuts import half, halve
+from tests.support.prune_oracle import oracle
+
+# Simplification folds a different gain into each of two layers that shared a weight.
+UNSHARED = {"shared weights"}
+
+
+def simplified(name: str) -> Model:
+    model = BLOCKS[name]()
+    manager.run(spec.parse(LOSSLESS), model, Context())
+    return model
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_topology_is_cut_as_exported(name: str) -> None:
+    assert halve(BLOCKS[name]()).groups
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_topology_is_cut_after_simplification(name: str) -> None:
+    found = halve(simplified(name), seed=1).groups
+    if name not in UNSHARED:
+        before = couple(BLOCKS[name]()).groups
+        assert sorted(g.atoms for g in found) == sorted(g.atoms for g in before)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_oracle_differs_from_the_original(name: str) -> None:
+    model = BLOCKS[name]()
+    coupling = couple(model)
+    silenced = to_proto(oracle(model, half(model, coupling).masks(coupling)))
+    original = to_proto(model)
+    feeds = feeds_for(original)
+    first, second = run_onnxruntime(original, feeds), run_onnxruntime(silenced, feeds)
+    assert first is not None
+    assert second is not None
+    assert not any(np.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(first, second, strict=True))
