@@ -38,6 +38,7 @@ TABLE: dict[str, str] = {
     "apply-plan": "prune.apply:ApplyPlan",
     "smooth-quant": "quantize.smooth_quant:SmoothQuant",
     "weight-only": "quantize.weight_only:WeightOnly",
+    "to-half": "precision.half:ToHalf",
     "raise-opset": "clean.raise_opset:RaiseOpset",
     "fuse-hard-swish": "fuse.hard_swish:FuseHardSwish",
     "fuse-silu": "fuse.silu:FuseSilu",
@@ -51,6 +52,7 @@ TABLE: dict[str, str] = {
     "merge-clip": "fuse.merge_clip:MergeClips",
     "merge-min-max": "fuse.merge_min_max:MergeMinMaxes",
     "sparsify": "prune.sparsity:Sparsify",
+    "unshare-vectors": "prune.unshare:UnshareVectors",
 }
 
 

@@ -21,7 +21,10 @@ LOSSLESS = (
 # What Q/DQ per channel and the int8 kernels start from.
 INT8_READY = "infer-shapes,raise-opset{to=13}"
 
-PRESETS: dict[str, str] = {"lossless": LOSSLESS, "int8-ready": INT8_READY}
+# What channels are removed from: weights no caller overrides, no functions, no vectors shared by chance.
+PRUNE_READY = f"{FREEZE},inline,unshare-vectors"
+
+PRESETS: dict[str, str] = {"lossless": LOSSLESS, "int8-ready": INT8_READY, "prune-ready": PRUNE_READY}
 
 
 def preset(name: str) -> str:
