@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..graph_ir import Attr, AttributeType, Function, Model, Node, Value, one_line
 from ..graph_ir.ops import constant_tensor
-from ..graph_ir.wire import attribute_proto
+from ..graph_ir.wire import attribute_proto, tensor_form
 from . import shape_bodies, shape_data, shape_rules
 from .node_view import DATA_TYPES, Data, NodeView, constant_data
 from .scope import Scope
@@ -60,8 +60,8 @@ class Walker:
             if tensor is None:
                 found = self.table.unknown
             else:
-                elem, sizes = tensor.dtype, tensor.shape  # made anew each time one asks
-                found = self.table.tensor(int(elem), tuple(d for d in sizes if isinstance(d, int)))
+                elem, sizes = tensor_form(tensor)
+                found = self.table.tensor(elem, sizes)
                 if elem in DATA_TYPES and (data := constant_data(value)) is not None:
                     scope.data[value] = data
             scope.types[value] = found
@@ -78,7 +78,8 @@ class Walker:
         """Type one node's outputs from what is known of its inputs."""
         inputs = node.inputs
         unknown = self.table.unknown
-        types = tuple(unknown if v is None else self.type_of(v, scope) for v in inputs)
+        known = scope.types.get
+        types = tuple([unknown if v is None else known(v) or self.type_of(v, scope) for v in inputs])
         standard = node.domain in ("", "ai.onnx")
         function = self.functions.get(node.op_identifier()) if self.functions else None
         if function is not None:
@@ -121,6 +122,9 @@ class Walker:
     ) -> None:
         """Fill open dims by rule, and follow shape arithmetic through the node."""
         op, outputs = node.op_type, node.outputs
+        if len(results) == 1 and results[0].complete and op not in shape_data.RULES:
+            scope.types[outputs[0]] = results[0]
+            return
         rule = shape_rules.RULES.get(op)
         wants_dims = rule is not None and not all(r.complete for r in results)
         wants_data = op in shape_data.RULES and results[0].elem in DATA_TYPES
@@ -185,19 +189,13 @@ class Walker:
 
     def _ask(self, node: Node, types: tuple[ValueType, ...], scope: Scope) -> tuple[ValueType, ...]:
         """Onnx's answer for the node's outputs; declared types where onnx does not know the operator."""
-        version = self._version(node, scope)
+        version, inputs = self._version(node, scope), node.inputs
         contents = self._contents(node, scope)
         attrs = self.attributes(node, scope)
-        key = (
-            node.op_type,
-            node.domain,
-            version,
-            types,
-            tuple(v is None for v in node.inputs),
-            tuple(not o.name for o in node.outputs),
-            tuple((name, _attr_key(a)) for name, a in attrs.items()) if attrs else (),
-            contents,
-        )
+        attr_keys = tuple([(name, _attr_key(a)) for name, a in attrs.items()]) if attrs else ()
+        absent = tuple([v is None for v in inputs]) if None in inputs else ()
+        unnamed = tuple([not o.name for o in node.outputs])
+        key = (node.op_type, node.domain, version, types, absent, unnamed, attr_keys, contents)
         answer = self._answers.get(key)
         if answer is None:
             schema = self._schema(node, version)

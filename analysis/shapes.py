@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ..graph_ir import INFERRED, DataType, Model, Node, Shape, TensorType, Value, gc_paused
+from ..graph_ir import INFERRED, Model, Node, Shape, TensorType, Value, gc_paused
 from ..graph_ir.ops import label, walk_graphs
 from ..graph_ir.wire import set_type
 from . import expr
@@ -229,11 +229,12 @@ def _refine_border(table: TypeTable, value: Value, known: ValueType, signature: 
 
 
 def _shape(table: TypeTable, value: Value, dims: tuple[Dim, ...]) -> Shape:
-    if any(not isinstance(d, int) and d is not None and d.name is None for d in dims):
+    shape, composed = table.shape(dims)
+    if composed:
         value.meta[DIMS] = dims
     elif DIMS in value.meta:
         del value.meta[DIMS]
-    return Shape(table.sizes(dims))
+    return shape
 
 
 def _set(table: TypeTable, value: Value, known: ValueType) -> None:
@@ -243,7 +244,7 @@ def _set(table: TypeTable, value: Value, known: ValueType) -> None:
         set_type(value, table.proto(known))
         return
     if known.elem:
-        value.type = TensorType(DataType(known.elem))
+        value.type = TensorType(table.elem(known.elem))
     value.shape = None if known.dims is None else _shape(table, value, known.dims)
 
 
@@ -252,5 +253,5 @@ def _set_data(table: TypeTable, value: Value, scope: Scope) -> None:
     if contents is not None and contents.ndim <= 1 and constant_data(value) is None:
         items: list[Dim] = list(contents.ravel())
         value.meta[DATA] = tuple(table.text(i) if isinstance(i, expr.Expr) else i for i in items)
-    else:
-        value.meta.pop(DATA, None)
+    elif DATA in value.meta:
+        del value.meta[DATA]

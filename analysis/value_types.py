@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..graph_ir import SymbolicDim, Value
+from ..graph_ir import DataType, Shape, SymbolicDim, Value
 from ..graph_ir.wire import type_proto
 from . import expr
 from .expr import Dim
@@ -44,7 +44,8 @@ class TypeTable:
     def __init__(self) -> None:
         self._interned: dict[tuple[int, tuple[Dim, ...] | None, bytes | None], ValueType] = {}
         self._by_text: dict[str, expr.Expr] = {}
-        self._sizes: dict[tuple[Dim, ...], tuple[int | SymbolicDim, ...]] = {}
+        self._shapes: dict[tuple[Dim, ...], tuple[Shape, bool]] = {}
+        self._elems: dict[int, DataType] = {}
         self.unknown = self.tensor(0, None)
 
     def tensor(self, elem: int, dims: tuple[Dim, ...] | None) -> ValueType:
@@ -75,13 +76,22 @@ class TypeTable:
         text = str(dim)
         return text if self._by_text.setdefault(text, dim) == dim else None
 
-    def sizes(self, dims: tuple[Dim, ...]) -> tuple[int | SymbolicDim, ...]:
-        """The dims as the IR holds them; made once for equal ones."""
-        found = self._sizes.get(dims)
+    def shape(self, dims: tuple[Dim, ...]) -> tuple[Shape, bool]:
+        """The dims as the IR holds them, frozen and made once for equal ones; whether one is a polynomial."""
+        found = self._shapes.get(dims)
         if found is None:
-            found = self._sizes[dims] = tuple(
+            sizes = [
                 d if isinstance(d, int) else SymbolicDim(None if d is None else self.text(d)) for d in dims
-            )
+            ]
+            composed = any(not isinstance(d, int) and d is not None and d.name is None for d in dims)
+            found = self._shapes[dims] = (Shape(sizes, frozen=True), composed)
+        return found
+
+    def elem(self, number: int) -> DataType:
+        """An element type by its number."""
+        found = self._elems.get(number)
+        if found is None:
+            found = self._elems[number] = DataType(number)
         return found
 
     def of_value(self, value: Value) -> ValueType:

@@ -23,6 +23,16 @@ def type_proto(value: ir.Value) -> onnx.TypeProto | None:
     return proto
 
 
+def tensor_form(tensor: ir.TensorProtocol) -> tuple[int, tuple[int, ...]]:
+    """Element type number and shape of a tensor.
+
+    Read from the message where there is one: the IR's tensor makes both anew each time it is asked.
+    """
+    if isinstance(tensor, ir.TensorProtoTensor):
+        return tensor.raw.data_type, tuple(tensor.raw.dims)
+    return int(tensor.dtype), tuple(d for d in tensor.shape if isinstance(d, int))
+
+
 def set_type(value: ir.Value, proto: onnx.TypeProto) -> None:
     """Record a type and shape given as a message on a value."""
     value.type = ir.serde.deserialize_type_proto_for_type(proto)
