@@ -121,7 +121,11 @@ def command(
         sparsity, pattern, criterion, target=target, exclude=left_alone, whole_model=whole_model, seed=seed
     )
     limits = limits_of(align, target, min_keep or [], max_keep or [], whole_model=whole_model)
-    job = None if budget is None else Job(budget, criterion, limits, left_alone, rounds or 1, refit, seed)
+    job = (
+        None
+        if budget is None
+        else Job(budget, criterion, limits, left_alone, 1 if rounds is None else rounds, refit, seed)
+    )
     with Progress(f"pruning {model.name}") as progress:
 
         def tell(stage: str, done: int, total: int | None) -> None:

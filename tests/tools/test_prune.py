@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tersor prune`: what it writes and says, and one line with exit code 2 for what cannot be done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tersor.analysis.cost import cost
+from tersor.backends.onnxruntime.latency import Latency, Runner
+from tersor.backends.onnxruntime.session import OrtSession
+from tersor.graph_ir import Model, load, save
+from tests.support.building import hashes
+from tests.support.command import Done, tersor
+from tests.support.prune_models import chain, pinned, residual
+
+HERE = "tests.tools.test_prune"
+X: NDArray[np.float32] = np.random.default_rng(0).standard_normal((6, 3, 8, 8)).astype(np.float32)
+
+
+def share_kept(run: Callable[[Mapping[str, NDArray[Any]]], list[Any]]) -> float:
+    """How close answers are to the original's: 1 for the model asked first, less the further off."""
+    found = run({"x": X[:1]})[0]
+    first = _FIRST.setdefault("y", found)
+    return float(1 / (1 + np.abs(found - first).mean()))
+
+
+_FIRST: dict[str, NDArray[Any]] = {}
+
+
+@pytest.fixture(autouse=True)
+def steady(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A clock that takes time for nodes' names, not for work; a cache of its own; a metric that forgets."""
+
+    def measured(runners: Mapping[str, Runner], **_: Any) -> dict[str, Latency]:
+        return {name: Latency(name, (1.0 if name == "original" else 0.5,) * 3, 0.5, 1) for name in runners}
+
+    monkeypatch.setattr("tersor.pipeline.prune.timing.measure", measured)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _FIRST.clear()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the models and data."""
+    here = tmp_path / "here"
+    here.mkdir()
+    for name, make in {"chain": chain, "residual": residual, "pinned": pinned}.items():
+        save(make(), here / f"{name}.onnx")
+    np.savez(here / "calib.npz", x=X)
+    return here
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: object) -> str:
+    """The line it says, once it is sure that it says nothing else and leaves nothing."""
+    before = hashes(folder)
+    done = tersor(capsys, "prune", *arguments)
+    assert (done.code, done.out) == (2, ""), done
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert hashes(folder) == before
+    return done.err.removeprefix("error: ").strip()
+
+
+def parsed(done: Done) -> dict[str, Any]:
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def widths(path: Path) -> list[int]:
+    """Output channels of the convolutions."""
+    return [cast_shape(node.inputs[1])[0] for node in load(path).graph if node.op_type == "Conv"]
+
+
+def cast_shape(value: Any) -> tuple[int, ...]:
+    return tuple(int(d) for d in value.shape)
+
+
+def test_it_writes_a_smaller_model_that_runs(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    out = folder / "out.onnx"
+    done = tersor(capsys, "prune", folder / "chain.onnx", "-o", out, "--ratio", "0.5")
+    assert done.code == 0, done.err
+    assert widths(out) == [16, 32, 32, 8]
+    with OrtSession(out) as session:
+        assert session.run({"x": X[:1]})[0].shape == (1, 8, 1, 1)
+    assert "a:1" in done.out
+    assert "multiples of 16" in done.out
+    assert "1 layer cannot be pruned, in full or in part; --explain says why" in done.out
+    assert f"wrote {out}" in done.out
+    assert "latency, 1 thread" in done.out
+
+
+def test_the_report_for_machines(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    found = parsed(
+        tersor(capsys, "prune", folder / "chain.onnx", "-o", folder / "o.onnx", "--macs", "50%", "--json")
+    )
+    assert found["budget"] == {"macs": 0.5}
+    assert found["written"] is True
+    after = cost(load(folder / "o.onnx"))
+    assert found["after"]["macs"] == after.macs <= 0.5 * found["before"]["macs"]
+    assert found["after"]["parameters"] == after.parameters
+    assert found["after"]["size"] == (folder / "o.onnx").stat().st_size
+    assert found["latency"]["pruned"]["median_ms"] == 0.5
+    assert [g["group"] for g in found["groups"]] == ["a:1", "b:1", "c:1"]
+    assert [p["node"] for p in found["pinned"]] == ["last"]
+    assert found["rounds"][0]["left"] <= 0.5
+
+
+def test_data_refits_and_the_metric_is_told_after_every_round(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    arguments = [
+        folder / "chain.onnx",
+        "-o",
+        folder / "o.onnx",
+        "--params",
+        "0.6",
+        "--rounds",
+        "2",
+        "--align",
+        "1",
+    ]
+    options = [
+        "--data",
+        folder / "calib.npz",
+        "--metric",
+        f"{HERE}:share_kept",
+        "--max-drop",
+        "99%",
+        "--json",
+    ]
+    found = parsed(tersor(capsys, "prune", *arguments, *options, "--criterion", "l2"))
+    assert [r["round"] for r in found["rounds"]] == [1, 2]
+    assert all(0 < r["metric"] < 1 and r["kept"] for r in found["rounds"])
+    assert found["metric"] == {"before": 1.0, "after": found["rounds"][-1]["metric"]}
+    assert found["rounds"][0]["sqnr_db"] > found["rounds"][1]["sqnr_db"]
+    assert not any("refitted" in note for note in found["notes"])
+
+
+def test_a_first_round_that_loses_too_much_writes_nothing_and_says_so(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    before = hashes(folder)
+    options = ["--ratio", "0.5", "--metric", f"{HERE}:share_kept", "--max-drop", "0"]
+    done = tersor(capsys, "prune", folder / "chain.onnx", "-o", folder / "o.onnx", *options)
+    assert done.code == 1
+    assert "stopped: round 1 was given up: metric drops" in done.out
+    assert "nothing was written" in done.out
+    assert hashes(folder) == before
+
+
+def test_a_dry_run_writes_no_model_and_explains(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    before = hashes(folder)
+    done = tersor(capsys, "prune", folder / "chain.onnx", "--ratio", "0.5", "--dry-run", "--explain")
+    assert done.code == 0
+    assert "cannot be pruned" in done.out
+    assert "it is an output of the model" in done.out
+    assert "dry run: no model was written" in done.out
+    assert hashes(folder) == before
+
+
+def test_a_plan_is_saved_edited_and_replayed(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    plan = folder / "plan.json"
+    first = tersor(capsys, "prune", folder / "chain.onnx", "--dry-run", "--ratio", "0.5", "--save-plan", plan)
+    assert first.code == 0, first.err
+    again = tersor(capsys, "prune", folder / "chain.onnx", "-o", folder / "o.onnx", "--plan", plan)
+    assert again.code == 0, again.err
+    assert widths(folder / "o.onnx") == [16, 32, 32, 8]
+    document = json.loads(plan.read_text())
+    document["cuts"][0]["kept"] = "0-3"
+    plan.write_text(json.dumps(document))
+    edited = tersor(capsys, "prune", folder / "chain.onnx", "-o", folder / "o.onnx", "--plan", plan)
+    assert edited.code == 0, edited.err
+    assert widths(folder / "o.onnx") == [4, 32, 32, 8]
+
+
+def test_exclusion_bounds_and_comparison_across_groups(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    out = folder / "o.onnx"
+    given = ["prune", folder / "chain.onnx", "-o", out, "--ratio", "0.5", "--align", "8"]
+    assert tersor(capsys, *given, "--exclude", "second").code == 0
+    assert widths(out) == [16, 64, 24, 8]
+    assert tersor(capsys, *given, "--min-keep", "a:*=1", "--max-keep", "0.25", "--min-keep", "0").code == 2
+    assert tersor(capsys, *given, "--min-keep", "a:*=75%").code == 0
+    assert widths(out) == [24, 32, 24, 8]
+    assert tersor(capsys, *given, "--global").code == 0
+    assert sum(widths(out)[:3]) == 72
+
+
+def test_single_weights_go_instead(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    out = folder / "o.onnx"
+    done = tersor(capsys, "prune", folder / "chain.onnx", "-o", out, "--pattern", "2:4")
+    assert done.code == 0, done.err
+    assert "onnxruntime gains nothing from zeros" in done.out
+    assert widths(out) == widths(folder / "chain.onnx")
+    found = parsed(
+        tersor(capsys, "prune", folder / "chain.onnx", "-o", out, "--sparsity", "0.7", "--global", "--json")
+    )
+    sparsity = found["sparsity"]
+    assert sparsity["zeros"] == pytest.approx(0.7 * sparsity["weights"], rel=0.01)
+
+
+def test_inputs_with_defaults_are_frozen_first(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    model = chain()
+    model.graph.inputs.append(model.graph.initializers["w1"])
+    save(model, folder / "old.onnx")
+    found = parsed(
+        tersor(capsys, "prune", folder / "old.onnx", "-o", folder / "o.onnx", "--ratio", "0.5", "--json")
+    )
+    assert "1 inputs with defaults were frozen: callers can no longer override them" in found["notes"]
+    assert widths(folder / "o.onnx") == [16, 32, 32, 8]
+
+
+def test_a_latency_budget_is_corrected_by_measuring(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ratio(self: object, model: Model) -> float:
+        return 0.2 + 0.8 * cost(model).macs / cost(chain()).macs
+
+    def timed(layer: Any, pairs: list[tuple[int, int]], threads: int) -> list[float]:
+        return [1e-6 * i * o for i, o in pairs]
+
+    monkeypatch.setattr("tersor.pipeline.prune.timing.Clock.ratio", ratio)
+    monkeypatch.setattr("tersor.pipeline.prune.table._time_layer", timed)
+    out = folder / "o.onnx"
+    done = tersor(
+        capsys, "prune", folder / "chain.onnx", "-o", out, "--latency", "0.6", "--align", "1", "--json"
+    )
+    found = parsed(done)
+    assert found["rounds"][0]["left"] == pytest.approx(0.6, rel=0.03)
+    assert list((folder.parent / "cache" / "tersor").glob("latency-*.json"))
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--ratio", "1.5"], "--ratio is the share of channels to remove, above 0 and below 1, not 1.5"),
+        (["--ratio", "30"], "--ratio is the share of channels to remove, above 0 and below 1, not 30"),
+        (["--macs", "0"], "--macs is the share of the MACs to keep, above 0 and below 1, not 0"),
+        (["--latency", "fast"], "'fast' is no share; write 1% or 0.01"),
+        (["--ratio", "0.5", "--macs", "0.5"], "give one budget, not --ratio and --macs"),
+        ([], "say how much is to go: --ratio 0.3, --macs 0.5, --latency 0.6, or a --plan"),
+        (["--ratio", "0.5", "--criterion", "l22"], "no criterion is called 'l22'; did you mean"),
+        (["--ratio", "0.5", "--criterion", "wanda"], "criterion 'wanda' looks at activations; give --data"),
+        (["--ratio", "0.5", "--exclude", "secnod"], "--exclude 'secnod' fits no node and no value; did you"),
+        (["--ratio", "0.5", "--exclude", "*"], "nothing can be pruned: --exclude leaves out every group"),
+        (["--ratio", "0.5", "--align", "0"], "--align must be at least 1, not 0"),
+        (["--ratio", "0.5", "--target", "gpu"], "no target is called 'gpu'; there is onnxruntime-cpu"),
+        (["--ratio", "0.5", "--min-keep", "2"], "--min-keep is a share of a group's channels from 0 to 1"),
+        (["--ratio", "0.5", "--min-keep", "0.9", "--max-keep", "0.5"], "every group: --min-keep 0.9 is"),
+        (["--ratio", "0.5", "--rounds", "0"], "--rounds must be at least 1, not 0"),
+        (["--ratio", "0.5", "--sparsity", "0.5"], "--sparsity and --pattern set single weights to zero"),
+        (["--sparsity", "0.5", "--save-plan", "p.json"], "--save-plan is for channels"),
+        (["--plan", "p.json", "--rounds", "3"], "--rounds needs a budget to share out"),
+        (["--plan", "none.json"], "cannot read the plan 'none.json': No such file or directory"),
+        (["--ratio", "0.05"], "nothing is cut: every group rounds back to the width it has with --align 16"),
+        (["--macs", "0.01"], "1.0% of the original cannot be reached: with every group at its least width"),
+        (["--ratio", "0.5", "--data", "none.npz"], "no data at 'none.npz'"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_line(
+    capsys: pytest.CaptureFixture[str], folder: Path, options: list[str], line: str
+) -> None:
+    said = refused(capsys, folder, folder / "chain.onnx", "-o", folder / "o.onnx", *options)
+    assert said.startswith(line)
+
+
+def test_the_input_is_never_overwritten(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    model = folder / "chain.onnx"
+    said = refused(capsys, folder, model, "-o", model, "--ratio", "0.5")
+    assert said.endswith("is the input itself, which is never touched; give another output")
+    said = refused(capsys, folder, model, "-o", folder / "o.onnx", "--ratio", "0.5", "--save-plan", model)
+    assert said.endswith("is the input itself, which is never touched; give another output")
+
+
+def test_an_output_is_wanted(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    said = refused(capsys, folder, folder / "chain.onnx", "--ratio", "0.5")
+    assert said == "give -o OUT for the result, or --dry-run to write no model"
+
+
+def test_a_plan_for_another_model_is_refused(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    plan = folder / "plan.json"
+    tersor(capsys, "prune", folder / "chain.onnx", "--dry-run", "--ratio", "0.5", "--save-plan", plan)
+    said = refused(capsys, folder, folder / "residual.onnx", "-o", folder / "o.onnx", "--plan", plan)
+    assert said.startswith("the plan is for model ")
+
+
+def test_nothing_prunable_names_what_pins(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    arguments = [folder / "pinned.onnx", "-o", folder / "o.onnx", "--ratio", "0.5"]
+    said = refused(capsys, folder, *arguments)
+    assert said == "nothing can be pruned, its only layer must stay: 'only': it is an output of the model"
+    done = tersor(capsys, "prune", *arguments, "--explain")
+    assert done.code == 2
+    assert "only" in done.out
+    assert "8 of 8" in done.out
