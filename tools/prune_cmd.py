@@ -7,8 +7,6 @@ from pathlib import Path
 
 import typer
 
-from ..graph_ir.errors import UsageError
-
 _KEEP = (
     "Least share of its channels each group keeps: 0.25, or 'GLOB=0.5' for groups of that name; repeatable."
 )
@@ -113,9 +111,8 @@ def command(
         plan=plan,
         rounds=rounds,
         save_plan=save_plan,
+        written=out is not None or dry_run,
     )
-    if out is None and not dry_run:
-        raise UsageError("give -o OUT for the result, or --dry-run to write no model")
     left_alone = tuple(exclude or ())
     masks = sparsity_of(
         sparsity, pattern, criterion, target=target, exclude=left_alone, whole_model=whole_model, seed=seed

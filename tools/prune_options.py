@@ -34,8 +34,9 @@ def refuse_mixtures(
     plan: Path | None,
     rounds: int | None,
     save_plan: Path | None,
+    written: bool,
 ) -> None:
-    """Refuse options that have nothing to say to each other.
+    """Refuse options that have nothing to say to each other, and a result that goes nowhere.
 
     Raises:
         UsageError: naming them, and what to give instead.
@@ -50,6 +51,8 @@ def refuse_mixtures(
     if rounds is not None and not budget:
         kinds = ", ".join(f"--{kind}" for kind in KINDS)
         raise UsageError(f"--rounds needs a budget to share out: one of {kinds}")
+    if not written:
+        raise UsageError("give -o OUT for the result, or --dry-run to write no model")
 
 
 def sparsity_of(

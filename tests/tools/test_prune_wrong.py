@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tersor prune` on wrong input: one clear line, exit code 2, and nothing left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tersor.graph_ir import save
+from tests.support.building import hashes
+from tests.support.command import tersor
+from tests.support.prune_models import chain, pinned, residual
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the models."""
+    for name, make in {"chain": chain, "residual": residual, "pinned": pinned}.items():
+        save(make(), tmp_path / f"{name}.onnx")
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: object) -> str:
+    """The line it says, once it is sure that it says nothing else and leaves nothing."""
+    before = hashes(folder)
+    done = tersor(capsys, "prune", *arguments)
+    assert (done.code, done.out) == (2, ""), done
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert hashes(folder) == before
+    return done.err.removeprefix("error: ").strip()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--ratio", "1.5"], "--ratio is the share of channels to remove, above 0 and below 1, not 1.5"),
+        (["--ratio", "30"], "--ratio is the share of channels to remove, above 0 and below 1, not 30"),
+        (["--macs", "0"], "--macs is the share of the MACs to keep, above 0 and below 1, not 0"),
+        (["--latency", "fast"], "'fast' is no share; write 1% or 0.01"),
+        (["--ratio", "0.5", "--macs", "0.5"], "give one budget, not --ratio and --macs"),
+        ([], "say how much is to go: --ratio 0.3, --macs 0.5, --latency 0.6, or a --plan"),
+        (["--ratio", "0.5", "--criterion", "l22"], "no criterion is called 'l22'; did you mean"),
+        (["--ratio", "0.5", "--criterion", "wanda"], "criterion 'wanda' looks at activations; give --data"),
+        (["--ratio", "0.5", "--exclude", "secnod"], "--exclude 'secnod' fits no node and no value; did you"),
+        (["--ratio", "0.5", "--exclude", "*"], "nothing can be pruned: --exclude leaves out every group"),
+        (["--ratio", "0.5", "--align", "0"], "--align must be at least 1, not 0"),
+        (["--ratio", "0.5", "--target", "gpu"], "no target is called 'gpu'; there is onnxruntime-cpu"),
+        (["--ratio", "0.5", "--min-keep", "2"], "--min-keep is a share of a group's channels from 0 to 1"),
+        (["--ratio", "0.5", "--min-keep", "0.9", "--max-keep", "0.5"], "every group: --min-keep 0.9 is"),
+        (["--ratio", "0.5", "--rounds", "0"], "--rounds must be at least 1, not 0"),
+        (["--ratio", "0.5", "--sparsity", "0.5"], "--sparsity and --pattern set single weights to zero"),
+        (["--sparsity", "0.5", "--save-plan", "p.json"], "--save-plan is for channels"),
+        (["--plan", "p.json", "--rounds", "3"], "--rounds needs a budget to share out"),
+        (["--plan", "none.json"], "cannot read the plan 'none.json': No such file or directory"),
+        (["--ratio", "0.05"], "nothing is cut: every group rounds back to the width it has with --align 16"),
+        (["--macs", "0.01"], "1.0% of the original cannot be reached: with every group at its least width"),
+        (["--ratio", "0.5", "--data", "none.npz"], "no data at 'none.npz'"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_one_line(
+    capsys: pytest.CaptureFixture[str], folder: Path, options: list[str], line: str
+) -> None:
+    said = refused(capsys, folder, folder / "chain.onnx", "-o", folder / "o.onnx", *options)
+    assert said.startswith(line)
+
+
+def test_the_input_is_never_overwritten(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    model = folder / "chain.onnx"
+    said = refused(capsys, folder, model, "-o", model, "--ratio", "0.5")
+    assert said.endswith("is the input itself, which is never touched; give another output")
+    said = refused(capsys, folder, model, "-o", folder / "o.onnx", "--ratio", "0.5", "--save-plan", model)
+    assert said.endswith("is the input itself, which is never touched; give another output")
+
+
+def test_an_output_is_wanted(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    said = refused(capsys, folder, folder / "chain.onnx", "--ratio", "0.5")
+    assert said == "give -o OUT for the result, or --dry-run to write no model"
+
+
+def test_a_plan_for_another_model_is_refused(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    plan = folder / "plan.json"
+    tersor(capsys, "prune", folder / "chain.onnx", "--dry-run", "--ratio", "0.5", "--save-plan", plan)
+    said = refused(capsys, folder, folder / "residual.onnx", "-o", folder / "o.onnx", "--plan", plan)
+    assert said.startswith("the plan is for model ")
+
+
+def test_nothing_prunable_names_what_pins(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    arguments = [folder / "pinned.onnx", "-o", folder / "o.onnx", "--ratio", "0.5"]
+    said = refused(capsys, folder, *arguments)
+    assert said == "nothing can be pruned, its only layer must stay: 'only': it is an output of the model"
+    done = tersor(capsys, "prune", *arguments, "--explain")
+    assert done.code == 2
+    assert "only" in done.out
+    assert "8 of 8" in done.out
