@@ -64,6 +64,11 @@ class InsertQdq(Pass):
             frozenset(self.op_types) or None, frozenset(self.exclude), self.float_stem, self.float_tail
         )
 
+    @property
+    def bits(self) -> int:
+        """Of the weights."""
+        return 7 if self.scheme.endswith("reduced") else 8
+
     def run(self, model: Model, ctx: Context) -> bool:
         """Plan and emit.
 
@@ -91,7 +96,7 @@ class InsertQdq(Pass):
         emitter = Emitter(
             rewriter,
             decided,
-            bits=7 if self.scheme.endswith("reduced") else 8,
+            bits=self.bits,
             mse=self.mse_weights,
             means=means,
         )

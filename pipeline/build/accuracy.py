@@ -19,7 +19,6 @@ from ...graph_ir import DataError, one_line
 from .result import Candidate, Judgement
 from .settings import BuildSettings
 
-QUICK = 4  # feeds of a quick look
 COMFORT_DB = 35.0  # above this an output is so close that data not seen will hardly tell
 
 # A metric of n samples sees drops of 1/n at the least, so the fewer there are, the closer outputs must be:
@@ -45,7 +44,7 @@ class Judge:
     """
 
     def __init__(self, original: Candidate, feeds: Sequence[Feed], settings: BuildSettings) -> None:
-        self._feeds = feeds
+        self.feeds = feeds
         self._settings = settings
         self._metric: Metric | None = None if settings.metric is None else load_function(settings.metric)
         self._original = original
@@ -69,7 +68,7 @@ class Judge:
         """
         try:
             with OrtSession(candidate.path, candidate.config) as session:
-                totals, unlike = self._compared(session, self._feeds)
+                totals, unlike = self._compared(session)
                 score = self._score(session)
         except (BackendError, DataError) as error:
             if candidate.path == self._original.path:
@@ -80,23 +79,11 @@ class Judge:
         decided = replace(self._decide(score, fidelity, unlike), constant_db=self._constant_db)
         return self._supported(decided) if candidate.quantized else decided
 
-    def quick(self, candidate: Candidate) -> float:
-        """The worst output's signal-to-noise ratio in dB over a few feeds, without the metric.
-
-        It is inf where nothing can be compared, and -inf for a candidate that cannot be run.
-        """
-        try:
-            with OrtSession(candidate.path, candidate.config) as session:
-                totals, _ = self._compared(session, self._feeds[:QUICK])
-        except (BackendError, DataError):
-            return -math.inf
-        return min((t.result().sqnr_db for t in totals.values() if t.count), default=math.inf)
-
-    def _compared(self, session: OrtSession, feeds: Sequence[Feed]) -> tuple[dict[str, Fidelity], set[str]]:
+    def _compared(self, session: OrtSession) -> tuple[dict[str, Fidelity], set[str]]:
         """Each output's sums over the feeds, and the outputs that differ in more than numbers."""
         totals = {name: Fidelity() for name in self._names}
         unlike: set[str] = set()
-        for feed, answers in zip(feeds, self._answers, strict=False):
+        for feed, answers in zip(self.feeds, self._answers, strict=True):
             for name, want, got in zip(self._names, answers, session.run(feed), strict=True):
                 if not compare(totals[name], want, got):
                     unlike.add(name)

@@ -12,7 +12,7 @@ from pathlib import Path
 from ...analysis.cost import cost
 from ...analysis.shapes import infer_shapes
 from ...backends.base import Feed
-from ...backends.onnxruntime.audit import Audit, audit
+from ...backends.onnxruntime.audit import Audit, LeftoverDequantize, audit
 from ...backends.onnxruntime.cpu import usable_cores
 from ...backends.onnxruntime.latency import Latency, measure, session_runners
 from ...backends.onnxruntime.runtime_check import MismatchError, check_concurrency
@@ -82,13 +82,13 @@ def _search(
     notes_ = [*notes(model), *workshop.notes]
     if settings.data is not None and settings.data.partition(":")[0] == "random":
         notes_.append("ranges and closeness were measured on random data: for trying out, not for shipping")
+    search = Search(workshop, judge, settings)
     if recipe is not None:
         made, found = follow(recipe, settings, feeds, folder)
         judged[made.name] = (made, judge.judge(made))
         notes_ += found
     elif feeds is not None and workshop.int8_ready is not None:
         workshop.calibrate_with(feeds)
-        search = Search(workshop, judge, settings)
         try:
             search.static()
             search.dynamic()
@@ -105,12 +105,12 @@ def _search(
     times = _times(judged, judging, settings) if judging else {}
     bindings = bindings_in(signature, judging)
     winner, why = pick(judged, times, original.name)
-    proof = _prove(winner, judging, bindings, settings)
+    proof = _prove(winner, original, judging, bindings, settings)
     while proof.failure and winner is not original:
         refused = replace(judged[winner.name][1], accepted=False, reason=proof.failure)
         judged[winner.name] = (winner, refused)
         winner, why = pick(judged, times, original.name)
-        proof = _prove(winner, judging, bindings, settings)
+        proof = _prove(winner, original, judging, bindings, settings)
     if proof.failure:
         notes_.append(f"the original itself does not repeat its answers: {proof.failure}")
     if not judging:
@@ -119,7 +119,9 @@ def _search(
             winner, why = judged["float"][0], "float: the lossless passes only, nothing could be measured"
     notes_ += [note for note in workshop.notes if note not in notes_]
     shown = {c.name: facts_of(c.path, bindings) for c in (original, winner)}
-    return BuildResult(winner, why, original, shown, judged, times, proof, notes_)
+    return BuildResult(
+        winner, why, original, shown, judged, times, proof, notes_, sensitivity=search.sensitivity
+    )
 
 
 def _strict(judgement: Judgement) -> Judgement:
@@ -144,19 +146,36 @@ def _times(
 
 
 def _prove(
-    winner: Candidate, feeds: Sequence[Feed], bindings: Mapping[str, int], settings: BuildSettings
+    winner: Candidate,
+    original: Candidate,
+    feeds: Sequence[Feed],
+    bindings: Mapping[str, int],
+    settings: BuildSettings,
 ) -> Proof:
     """Audit what onnxruntime makes of the winner, and run it under concurrent callers."""
     found = _audited(winner, bindings)
     if found is not None and found.misread:
         row = found.misread[0]
         return Proof(found, [], f"onnxruntime misreads node {row.node!r}: {row.reason}")
+    left = [] if found is None else _left_over(found, original)
+    if left:
+        where = f" for node {left[0].readers[0]!r}" if left[0].readers else ""
+        reason = f"onnxruntime dequantizes {left[0].initializer!r}{where} in every run"
+        return Proof(found, [], reason)
     settings.progress("checking concurrent callers", 0, None)
     try:
         runs = check_concurrency(winner.path, feeds[:4], winner.config, budget_s=8) if feeds else []
     except MismatchError as error:
         return Proof(found, [], str(error))
     return Proof(found, runs, "")
+
+
+def _left_over(found: Audit, original: Candidate) -> list[LeftoverDequantize]:
+    """Constants that are dequantized in every run, without those of a model that came quantized."""
+    if not found.leftovers:
+        return []
+    before = {left.initializer for left in audit(original.path, original.config).leftovers}
+    return [left for left in found.leftovers if left.initializer not in before]
 
 
 def _audited(winner: Candidate, bindings: Mapping[str, int]) -> Audit | None:

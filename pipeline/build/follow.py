@@ -22,7 +22,7 @@ from ..spec import parse
 from .result import Candidate
 from .settings import BuildSettings
 
-_INTEGER_OPS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
+_INTEGER_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits"})
 
 
 def recipe_feeds(recipe: Recipe, given: Feeds | None, model: Model) -> Feeds | None:
@@ -85,7 +85,7 @@ def follow(
             manager.run(step.pipeline, model, context, [Verify()])
             texts.append(str(step.pipeline))
     path = work / "recipe.onnx"
-    save(model, path)
+    save(model, path, provenance=True)
     quantized = any(node.op_type in _INTEGER_OPS for node in walk_nodes(model))
     return Candidate("recipe", path, ",".join(texts), rule, quantized=quantized), context.notes
 

@@ -49,6 +49,7 @@ def to_dict(result: BuildResult, settings: BuildSettings) -> dict[str, Any]:
         ],
         "latency": _latency(result),
         "int8": _audit(result.proof.audit),
+        "sensitivity": None if result.sensitivity is None else result.sensitivity.to_dict(),
         "concurrency": [asdict(setting) for setting in result.proof.concurrency],
         "notes": result.notes,
     }

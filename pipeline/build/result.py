@@ -12,6 +12,7 @@ from ...backends.onnxruntime.audit import Audit
 from ...backends.onnxruntime.config import SessionConfig
 from ...backends.onnxruntime.latency import Latency, compare
 from ...backends.onnxruntime.runtime_check import Concurrency
+from ...calibration.sensitivity import Sensitivity
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class BuildResult:
         latency: by number of threads (1 and all), by candidate name.
         proof: what was checked of the winner.
         notes: what was left alone, frozen or skipped, and what more data would add.
+        sensitivity: what each region of static int8 costs the outputs; None where that was not measured.
     """
 
     winner: Candidate
@@ -123,6 +125,7 @@ class BuildResult:
     latency: Mapping[int, Mapping[str, Latency]]
     proof: Proof
     notes: list[str] = field(default_factory=list[str])
+    sensitivity: Sensitivity | None = None
 
     def speedup(self, threads: int) -> float:
         """How many times faster the winner is than the original, with so many threads."""

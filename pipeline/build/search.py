@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ...graph_ir import DataError, TersorError
+from ...calibration.sensitivity import Sensitivity
+from ...graph_ir import DataError, ModelError, TersorError
 from ...passes.quantize.insert_qdq import InsertQdq
+from ...passes.quantize.kinds import LINEAR
 from .accuracy import COMFORT_DB, Judge
 from .choose import distrust
 from .lock import hash_files
@@ -21,7 +23,8 @@ from .settings import BuildSettings
 from .workshop import Workshop
 
 OBSERVERS = ("mse", "percentile", "minmax", "entropy")
-MOST_SENSITIVITY_NODES = 128  # above this, sensitivities cost more than they bring in a build
+MOST_REGIONS = 512  # above this, sensitivities cost more than they bring in a build
+SENSITIVITY_FEEDS = 4
 ENOUGH_EXCLUDED = 8  # once accepted, more float nodes than this cost speed for little
 
 Judged = tuple[Candidate, Judgement]
@@ -55,6 +58,10 @@ class Search:
         workshop: makes them.
         judge: judges them.
         settings: limits, and who is told how far it is.
+
+    Attributes:
+        judged: candidates by name.
+        sensitivity: what each region of the static form with the best ranges costs; None before that.
     """
 
     def __init__(self, workshop: Workshop, judge: Judge, settings: BuildSettings) -> None:
@@ -65,6 +72,7 @@ class Search:
         self._digests: dict[str, str] = {}
         self._names: dict[_Form, str] = {}
         self.judged: dict[str, Judged] = {}
+        self.sensitivity: Sensitivity | None = None
 
     def static(self) -> None:
         """Static int8, from the best rule to the best form that is accepted."""
@@ -81,8 +89,9 @@ class Search:
         if tried is not None and tried[1].closeness_db > found[1].closeness_db:
             best = weights
         self._variants(best)
-        if not self._comfortable(best):
-            self._relax(best)
+        self.sensitivity = self._measured(best)
+        if self.sensitivity is not None and not self._comfortable(best):
+            self._relax(best, self.sensitivity)
 
     def dynamic(self) -> None:
         """Dynamic int8 of the linear layers."""
@@ -108,14 +117,27 @@ class Search:
         for changed in (replace(options, float_stem=False), replace(options, float_tail=False)):
             self._try(replace(best, options=changed))
 
-    def _relax(self, best: _Form) -> None:
-        """Leave the most sensitive nodes float, twice as many each time, until the outputs are close."""
-        nodes = [d.node for d in self._workshop.decisions() if d.int8]
-        if not 2 <= len(nodes) <= MOST_SENSITIVITY_NODES:
-            return
-        ranked = self._ranked(best, nodes)
+    def _measured(self, best: _Form) -> Sensitivity | None:
+        """What each region of the form costs; None where that takes too long or cannot be run."""
+        count = self._workshop.regions(best.observer, best.options)
+        if count > MOST_REGIONS:
+            self._workshop.notes.append(f"sensitivity was not measured: {count} regions take too long")
+            return None
+        try:
+            return self._workshop.sensitivity(
+                best.observer, best.options, self._judge.feeds[:SENSITIVITY_FEEDS]
+            )
+        except ModelError as error:
+            self._workshop.notes.append(f"sensitivity was not measured: {error}")
+            return None
+
+    def _relax(self, best: _Form, found: Sensitivity) -> None:
+        """Leave the most sensitive linear nodes float, twice as many each time, till outputs are close."""
+        regions = [loss.part for loss in found.losses if loss.noise > 0]
+        ranked = [part.name for part in regions if part.op_type in LINEAR]
         count = 1
-        while count <= len(nodes) // 2:
+        while count <= len(ranked) // 2:
+            self._tell("leaving nodes float", count, len(ranked) // 2)
             form = replace(best, options=replace(best.options, exclude=tuple(ranked[:count])))
             name = None if self._try(form) is None else self._name(form)
             if name is not None:
@@ -123,18 +145,6 @@ class Search:
                 if self._comfortable(form) or (accepted and count >= ENOUGH_EXCLUDED):
                     return
             count *= 2
-
-    def _ranked(self, best: _Form, nodes: list[str]) -> list[str]:
-        """Nodes by how much closer the outputs come when the node alone is left float, most first."""
-        gains: dict[str, float] = {}
-        for index, node in enumerate(nodes):
-            self._tell("measuring sensitivity", index, len(nodes))
-            form = replace(best, options=replace(best.options, exclude=(node,)))
-            made = self._make(form, f"sensitivity {index}")
-            gains[node] = -1e9 if made is None else self._judge.quick(made)
-            if made is not None:
-                made.path.unlink(missing_ok=True)
-        return sorted(nodes, key=lambda node: -gains[node])
 
     def _each(self, stage: str, forms: list[_Form]) -> Iterator[_Form]:
         for index, form in enumerate(forms):

@@ -69,7 +69,7 @@ def ship(result: BuildResult, settings: BuildSettings, feeds: Feeds | None) -> N
 def _write_model(winner: Candidate, target: Path) -> None:
     model = load(winner.path)
     if len(model_files(model, winner.path)) > 1:
-        save(model, target)
+        save(model, target, provenance=True)
     else:
         shutil.copyfile(winner.path, target)
 

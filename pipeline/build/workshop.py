@@ -3,20 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ...analysis.evaluate import Feed
 from ...calibration.collect import Histograms, channel_means, choose, collect
 from ...calibration.data import Feeds
+from ...calibration.sensitivity import Sensitivity, sensitivity
+from ...calibration.switches import Per
 from ...graph_ir import Model, UsageError, load, save
 from ...graph_ir.ops import is_op
 from ...passes.base import Context
 from ...passes.quantize.bias_correction import values_for_means
 from ...passes.quantize.dynamic import QuantizeDynamic
 from ...passes.quantize.insert_qdq import MEANS, RANGES, InsertQdq
-from ...passes.quantize.plan import Decision, plan, tensors_to_observe
+from ...passes.quantize.plan import QuantPlan, plan, tensors_to_observe
 from .. import manager
 from ..instruments import Verify
 from ..presets import FREEZE, INT8_READY, LOSSLESS
@@ -82,10 +85,6 @@ class Workshop:
         manager.run(parse("infer-shapes"), model)
         return model
 
-    def decisions(self) -> list[Decision]:
-        """What full int8 would do with each linear node, by the min-max ranges."""
-        return plan(self.ready_model(), self._ranges("minmax")).decisions
-
     def static(self, name: str, observer: str, options: InsertQdq) -> Candidate | None:
         """Static int8: Q/DQ with ranges chosen by one rule, biases corrected by the means of the data.
 
@@ -104,8 +103,41 @@ class Workshop:
             return None
         self.notes += [note for note in context.notes if note not in self.notes]
         path = self._path(name)
-        save(model, path)
+        save(model, path, provenance=True)
         return Candidate(name, path, self._whole(pipeline), observer, quantized=True)
+
+    def regions(self, observer: str, options: InsertQdq) -> int:
+        """How many nodes of a static int8 form are int8."""
+        return len(self._plan(self.ready_model(), observer, options).nodes)
+
+    def _plan(self, model: Model, observer: str, options: InsertQdq) -> QuantPlan:
+        return plan(model, self._ranges(observer), options.plan_options)
+
+    def sensitivity(
+        self, observer: str, options: InsertQdq, feeds: Sequence[Feed], per: Per = "region"
+    ) -> Sensitivity:
+        """What each region or tensor of a static int8 form costs the model's outputs, the costliest first.
+
+        Args:
+            observer: as `static` takes it.
+            options: as `static` takes them.
+            feeds: see `calibration.sensitivity`.
+            per: region or tensor.
+        """
+        tell = self.settings.progress
+        model = self.ready_model()
+        planned = self._plan(model, observer, options)
+        return sensitivity(
+            model,
+            planned,
+            feeds,
+            per,
+            bits=options.bits,
+            mse=options.mse_weights,
+            means=self._channel_means(),
+            threads=0,
+            progress=lambda done, total: tell("measuring sensitivity", done, total),
+        )
 
     def dynamic(self, name: str) -> Candidate | None:
         """Dynamic int8 of the linear layers; None when there are none worth it."""
@@ -120,7 +152,7 @@ class Workshop:
         if not result.changed:
             return None
         path = self._path(name)
-        save(model, path)
+        save(model, path, provenance=True)
         return Candidate(name, path, self._whole(pipeline), quantized=True)
 
     def _whole(self, last: Pipeline) -> str:
@@ -168,5 +200,5 @@ class Workshop:
         manager.run(pipeline, model, context, [Verify()])
         self.notes += [note for note in context.notes if note not in self.notes]
         path = self._path(name)
-        save(model, path)
+        save(model, path, provenance=True)
         return Candidate(name, path, str(pipeline))

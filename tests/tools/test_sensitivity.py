@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tersor sensitivity` on the example network, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tersor.graph_ir import parse, save
+from tests.support.building import DIGITS
+from tests.support.command import tersor
+
+MODEL, DATA = DIGITS / "digits.onnx", DIGITS / "calib.npz"
+
+
+@pytest.mark.parametrize(("per", "kinds"), [("region", {"region"}), ("tensor", {"activation", "weight"})])
+def test_the_json_holds_every_part(capsys: pytest.CaptureFixture[str], per: str, kinds: set[str]) -> None:
+    asked = ("--data", DATA, "--per", per, "--samples", "8", "--runs", "2", "--json")
+    found = json.loads(tersor(capsys, "sensitivity", MODEL, *asked).out)
+    assert (found["per"], found["observer"], found["samples"]) == (per, "minmax", 2)
+    assert {part["kind"] for part in found["parts"]} == kinds
+    assert found["parts"][-1]["cumulative"] == pytest.approx(1, abs=1e-5)
+    assert all(part["output"] == "logits" for part in found["parts"])
+    assert min(part["sqnr_db"] for part in found["parts"]) >= found["together_db"]
+
+
+def test_the_table_is_cut_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--data", DATA, "--samples", "4", "--runs", "1")
+    short = tersor(capsys, "sensitivity", MODEL, *asked, "--top", "3").out
+    whole = tersor(capsys, "sensitivity", MODEL, *asked, "--all").out
+    assert "13 more with --all" in short
+    assert "more with" not in whole
+    assert len(whole.splitlines()) == len(short.splitlines()) + 12
+    assert "of 16 regions lose 9" in whole.splitlines()[-1]
+
+
+def test_what_cannot_be_measured_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    done = tersor(capsys, "sensitivity", MODEL, "--data", DATA, "--per", "layer")
+    assert (done.code, done.err) == (2, "error: --per takes region or tensor, not 'layer'\n")
+    header = '<ir_version: 8, opset_import: ["": 17]> '
+    save(parse(header + "g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }"), tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=np.ones((2, 4), np.float32))
+    done = tersor(capsys, "sensitivity", tmp_path / "m.onnx", "--data", tmp_path / "d.npz")
+    assert done.code == 2
+    assert done.err == "error: the model has no node that can be quantized; `tersor build` says why\n"

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tersor sensitivity`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..calibration.sensitivity import Sensitivity
+
+_TOP = 20
+
+
+def command(
+    model: Path = typer.Argument(..., metavar="MODEL", help="The float model."),
+    *,
+    data: str = typer.Option(
+        ..., metavar="DATA", help=".npz, a folder of .npz or .npy, module:function, or random by name."
+    ),
+    per: str = typer.Option("region", metavar="WHAT", help="region or tensor."),
+    top: int = typer.Option(_TOP, min=1, help="Show so many rows."),
+    show_all: bool = typer.Option(False, "--all", help="Show every row."),
+    observer: str = typer.Option("minmax", help="How ranges are chosen: minmax, percentile, mse, entropy."),
+    samples: int = typer.Option(64, min=1, help="Measure ranges on at most so many samples."),
+    runs: int = typer.Option(8, min=1, help="Run the parts on so many of them."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    r"""Rank the parts of a model by what int8 would cost each alone.
+
+    For example:
+
+    \b
+      tersor sensitivity model.onnx --data calib.npz
+      tersor sensitivity model.onnx --data calib.npz --per tensor --top 10
+      tersor sensitivity model.onnx --data calib.npz --json | jq .summary
+
+    A region is an operator with an int8 kernel and what the kernel takes in: bias, activation, its inputs and
+    its result. SQNR is that of the worst output of the model when the part alone is int8, the share is of the
+    noise energy of all parts. Ranges, weights and bias correction are those of `tersor build`.
+    """
+    from ..graph_ir import UsageError
+    from ..pipeline.build.regions import sensitivity_of
+    from .progress import Progress
+    from .render import print_json
+
+    if per not in ("region", "tensor"):
+        raise UsageError(f"--per takes region or tensor, not {per!r}")
+    with Progress(f"measuring {model.name}") as progress:
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            progress.say(stage)
+            progress.step(done, total)
+
+        found = sensitivity_of(model, data, per, observer=observer, samples=samples, runs=runs, progress=tell)
+    if as_json:
+        print_json({"model": str(model), "per": per, "observer": observer, **found.to_dict()})
+    else:
+        _print(found, len(found.losses) if show_all else top)
+
+
+def _print(found: Sensitivity, top: int) -> None:
+    from .render import print_table
+
+    rows: list[tuple[Any, ...]] = [
+        (
+            loss.part.name,
+            loss.part.op_type if loss.part.kind == "region" else loss.part.kind,
+            decibels(loss.sqnr_db),
+            loss.output,
+            f"{loss.share:.1%}",
+            f"{loss.cumulative:.1%}",
+        )
+        for loss in found.losses[:top]
+    ]
+    print_table(["part", "kind", "SQNR dB", "output", "share", "so far"], rows)
+    if len(found.losses) > top:
+        print(f"{len(found.losses) - top} more with --all")
+    print(
+        f"\n{found.summary()}; all together: {decibels(found.together_db)} dB "
+        f"(the noise of each alone adds up to {decibels(found.sum_db)} dB), {found.samples} samples"
+    )
+
+
+def decibels(value: float) -> str:
+    """Decibels for people: one decimal, inf as it is."""
+    return f"{value:.1f}" if math.isfinite(value) else str(value)
