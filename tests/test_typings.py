@@ -15,6 +15,7 @@ STUBS = sorted(str(path.relative_to(TYPINGS)) for path in TYPINGS.rglob("*.pyi")
 
 # Set in the constructor rather than on the class, so they cannot be seen without an object.
 ON_OBJECTS = {"onnx_graphsurgeon"}
+EXTRAS = {"torch"}  # need not be installed to work on the rest
 
 
 def names(body: Sequence[ast.stmt]) -> Iterator[str]:
@@ -32,7 +33,7 @@ def names(body: Sequence[ast.stmt]) -> Iterator[str]:
 def test_every_name_of_a_stub_exists(stub: str) -> None:
     place = Path(stub)
     dotted = ".".join((*place.parent.parts, *(() if place.stem == "__init__" else (place.stem,))))
-    module = importlib.import_module(dotted)
+    module = pytest.importorskip(dotted) if place.parts[0] in EXTRAS else importlib.import_module(dotted)
     body = ast.parse((TYPINGS / place).read_text(encoding="utf-8")).body
     missing = [name for name in names(body) if not name.startswith("_DType") and not hasattr(module, name)]
     for statement in body:

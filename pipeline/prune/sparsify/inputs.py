@@ -21,7 +21,7 @@ from ....passes.prune.sparse_rows import Use
 Samples = Iterable[Mapping[str, Any]]
 Wide = NDArray[np.float64]
 
-ROWS = 2048  # places of one feed and layer that are looked at
+ROWS = 1024  # places of one feed and layer that are looked at
 
 
 def why_not_measured(layer: Layer, model: Model, *, hessian: bool) -> str | None:

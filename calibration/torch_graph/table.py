@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What torch does for each operator of ai.onnx."""
+
+from __future__ import annotations
+
+from . import elementwise, linear, movement, norm, recurrent, reduce, resize, windows
+from .call import Function
+
+FUNCTIONS: dict[str, Function] = {
+    **elementwise.TABLE,
+    **linear.TABLE,
+    **movement.TABLE,
+    **norm.TABLE,
+    **recurrent.TABLE,
+    **reduce.TABLE,
+    **resize.TABLE,
+    **windows.TABLE,
+}
