@@ -18,7 +18,8 @@ TITLES = {
     "clean": "Clean: remove, fold, share",
     "fuse": "Fuse: fewer and larger operators",
     "layout": "Layout: move transposes",
-    "quantize": "Quantize: int8",
+    "quantize": "Quantize: int8 and other narrow weights",
+    "precision": "Precision: 16-bit floats",
     "prune": "Prune: remove channels",
 }
 HEAD = """\

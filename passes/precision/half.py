@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""16-bit floats where their range suffices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, cast
+
+import numpy as np
+
+from ...graph_ir import DataType, Model, Node, Rewriter, TensorType, UsageError, Value, constant, is_constant
+from ...graph_ir.ops import label
+from ..base import Context, Exactness, Pass
+from ..quantize.facts import RANGES
+from ..quantize.values import drop_orphans, used_initializers
+from .choice import Extent, Guard, choose, convertible
+
+_TYPES = {"fp16": DataType.FLOAT16, "bf16": DataType.BFLOAT16}
+_QUIET = ("what it moves is float", "nothing near it is worth the Casts")
+
+
+@dataclass(frozen=True)
+class ToHalf(Pass):
+    """Compute in float16 or bfloat16 what keeps within its range; the rest stays float32.
+
+    Weights are rounded once, to nearest even. A node stays float32, with the reason in the notes, when
+    - a value it reads or makes was measured to reach beyond the largest number over `margin`,
+    - a constant of it overflows or is not finite, or all weights of a channel underflow,
+    - the operator has no such form at the model's opset, is not a standard one, or has a body,
+    - its sums or positions need more than 16 bits (reductions by sum, CumSum, GridSample and the like).
+    Nodes that only move elements take the type of what they move, so Casts stand where the type changes and
+    nowhere else, one for each value; a group of neighbours with no Conv, Gemm, MatMul, recurrent layer or
+    embedding table among them stays float. Inputs and outputs keep their types. Bodies are left alone.
+
+    Reads `ctx.facts["ranges"]` where given (value name -> min, max, unsafe); a value that was not measured
+    is taken to fit. Which of the nodes have 16-bit kernels is the runtime's business: onnxruntime on CPU has
+    few for float16 and puts Casts round the others, so there this saves room, not time.
+
+    Options:
+        type: `fp16` (largest 65504, 11 bits) or `bf16` (float32's range, 8 bits).
+        margin: how many times what was measured must fit.
+        exclude: labels or origins of nodes that stay float.
+    """
+
+    name: ClassVar[str] = "to-half"
+    exact: ClassVar[Exactness] = Exactness.LOSSY
+
+    type: Literal["fp16", "bf16"] = "fp16"
+    margin: float = 4.0
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.margin >= 1:
+            raise UsageError(f"to-half needs a margin of at least 1, not {self.margin}")
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Choose and convert in the main graph."""
+        rewriter, used = ctx.rewriter(model), used_initializers(model)
+        dtype = _TYPES[self.type]
+        extents = cast("Mapping[str, Extent]", ctx.facts.get(RANGES, {}))
+        if not extents:
+            ctx.note("to-half: no ranges were measured, so no activation was checked for overflow")
+        # A bisection leaves nodes out; their neighbours need Casts then.
+        barred = {label(node) for node in model.graph if not rewriter.allowed(self.name, node)}
+        choice = choose(model, Guard(dtype, self.margin, extents, {*self.exclude, *barred}))
+        for node, reason in choice.reasons.items():
+            ctx.misses[self.name, reason] += 1
+            if reason not in _QUIET:
+                ctx.note(f"to-half: {label(node)} stays float32: {reason}")
+        _Converter(rewriter, dtype).run(list(choice.half))
+        ctx.counters[self.name] += len(choice.half)
+        drop_orphans(rewriter, used)
+        return rewriter.edits > 0
+
+
+class _Converter:
+    def __init__(self, rewriter: Rewriter, dtype: DataType) -> None:
+        self.rw, self.dtype = rewriter, dtype
+        self._half: dict[Value, Value] = {}
+
+    def run(self, nodes: list[Node]) -> None:
+        """Make the 16-bit nodes in graph order; then take the old ones out, last first."""
+        made = [self._node(node) for node in nodes]
+        for node, outputs in zip(reversed(nodes), reversed(made), strict=True):
+            with self.rw.standing_for([node]):
+                for old, new in zip(node.outputs, outputs, strict=False):
+                    self._hand_on(old, new, node)
+                self.rw.erase(node)
+
+    def _node(self, node: Node) -> list[Value]:
+        picked, kept = convertible(node, self.rw.opset(node), self.dtype)
+        inputs = list(node.inputs)
+        count = 1 + max(i for i, o in enumerate(node.outputs) if o.name)
+        with self.rw.standing_for([node]):
+            for index in picked:
+                value = inputs[index]
+                assert value is not None
+                inputs[index] = self._narrow(value, node)
+            attributes, title = list(node.attributes.values()), node.name or node.op_type
+            made = self.rw.node(
+                node.op_type, inputs, attributes, before=node, name=title, outputs=count, domain=node.domain
+            )
+        for index, (old, new) in enumerate(zip(node.outputs, made.outputs, strict=False)):
+            new.shape = old.shape
+            new.type = TensorType(self.dtype) if index in kept else old.type
+            if index in kept:
+                self._half[old] = new
+        return list(made.outputs)
+
+    def _narrow(self, value: Value, near: Node) -> Value:
+        """The 16-bit form of what a node reads: a constant rounded here, else one Cast for all readers."""
+        if value not in self._half:
+            name = f"{value.name}_half"
+            if is_constant(value):
+                array = constant(value)
+                assert array is not None
+                self._half[value] = self.rw.constant(np.asarray(array.astype(self.dtype.numpy())), name, near)
+            else:
+                self._half[value] = self._cast(value, self.dtype, name, near)
+        return self._half[value]
+
+    def _hand_on(self, old: Value, new: Value, node: Node) -> None:
+        if not old.uses() and not old.is_graph_output():
+            return
+        if new.dtype == self.dtype:
+            new = self._cast(new, DataType.FLOAT, f"{old.name}_float", node)
+        self.rw.replace(old, new)
+
+    def _cast(self, value: Value, dtype: DataType, name: str, near: Node) -> Value:
+        out = self.rw.node("Cast", [value], {"to": int(dtype)}, before=near, name=name).outputs[0]
+        out.type, out.shape = TensorType(dtype), value.shape
+        return out
+
+
+def values_to_guard(model: Model) -> list[str]:
+    """Names of the float32 values of the main graph whose extremes `to-half` wants to know."""
+    given = (v for v in model.graph.inputs if not v.is_initializer())
+    values = (*given, *(out for node in model.graph for out in node.outputs))
+    return [v.name for v in values if v.name and v.dtype == DataType.FLOAT and not is_constant(v)]
