@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +12,7 @@ import onnx_ir as ir
 
 from .errors import ModelError
 from .ops import walk_graphs, walk_nodes
+from .protos import Parts
 
 _EXACT_BELOW = 1 << 20  # bytes; measuring raw data copies it
 _BITS = {
@@ -31,21 +31,22 @@ _FIELDS: dict[int, str] = {
 _COMPLEX = frozenset({onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128})
 
 
-def check_tensors(model: ir.Model) -> None:
-    """Refuse tensors stored in the file whose data is not as long as their type and shape say.
+def check_tensors(parts: Parts) -> None:
+    """Refuse weights and constants in the file whose data is not as long as their type and shape say.
 
     Raises:
         ModelError: naming the tensor.
     """
-    for tensor in _tensors(model):
-        if isinstance(tensor, ir.TensorProtoTensor) and not _is_whole(tensor.raw):
+    weights = [tensor for tensor in parts.weights() if tensor.name]  # the IR leaves out those without a name
+    constants = [a.t for node, a in parts.attributes if node.op_type == "Constant" and a.HasField("t")]
+    for tensor in (*weights, *constants):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL and not _is_whole(tensor):
             raise ModelError(
                 f"tensor {tensor.name!r}: its data does not fit its type and shape; the file is damaged"
             )
 
 
 def _is_whole(proto: onnx.TensorProto) -> bool:
-    # Read from the message: asking the IR's tensor for its shape and type takes several times as long.
     if proto.data_type not in _BITS or any(d < 0 for d in proto.dims):
         return False
     size = math.prod(proto.dims)
@@ -57,18 +58,6 @@ def _is_whole(proto: onnx.TensorProto) -> bool:
     if proto.data_type in _COMPLEX:
         return stored == 2 * size
     return stored in (nbytes, size) if 0 < bits < 8 else stored == size
-
-
-def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    for graph in walk_graphs(model):
-        yield from (v.const_value for v in graph.initializers.values() if v.const_value is not None)
-        for node in graph:
-            if node.op_type == "Constant":
-                yield from (
-                    a.as_tensor()
-                    for a in node.attributes.values()
-                    if a.type == ir.AttributeType.TENSOR and not a.is_ref()
-                )
 
 
 def check_external(model: ir.Model, base_dir: str) -> None:

@@ -18,7 +18,8 @@ import onnx_ir as ir
 from onnx import numpy_helper
 
 from .errors import UnsupportedModelError
-from .ops import graphs_within, has_subgraph, is_standard, subgraphs, walk_graphs
+from .ops import STANDARD_DOMAINS, graphs_within, has_subgraph, is_standard, subgraphs, walk_graphs
+from .protos import Parts
 
 NOTES = "tersor.notes"
 TRAINING_INFO = "tersor.training_info"
@@ -41,14 +42,20 @@ def quiet() -> Generator[None]:
         logger.disabled = was_off
 
 
-def before_import(proto: onnx.ModelProto) -> list[str]:
-    """Make the proto safe for the IR, in place; returns notes.
+def before_import(parts: Parts) -> list[str]:
+    """Make the message safe for the IR, in place; returns notes.
 
     Raises:
         UnsupportedModelError: for a map type or a sparse-tensor attribute, which the IR cannot hold.
     """
     found: list[str] = []
-    for graph in _graph_protos(proto):
+    for node, attr in parts.attributes:
+        if attr.type in (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS):
+            raise UnsupportedModelError(
+                f"node {node.name or node.op_type!r}: attribute {attr.name!r} is a sparse tensor, "
+                "which tersor cannot hold"
+            )
+    for graph in parts.graphs:
         for info in (*graph.input, *graph.output, *graph.value_info):
             if _has_map(info.type):
                 raise UnsupportedModelError(f"value {info.name!r} has a map type, which tersor cannot hold")
@@ -62,50 +69,26 @@ def before_import(proto: onnx.ModelProto) -> list[str]:
             graph.initializer.append(_dense(sparse))
             found.append(f"sparse initializer {sparse.values.name!r} was made dense")
         del graph.sparse_initializer[:]
-        for node in graph.node:
-            _refuse_sparse(node)
-    for function in proto.functions:
-        for node in function.node:
-            _refuse_sparse(node)
     return found
 
 
-def has_external(proto: onnx.ModelProto) -> bool:
+def has_external(parts: Parts) -> bool:
     """Whether any tensor, of weights or attributes, lies in another file."""
     outside = onnx.TensorProto.EXTERNAL
-    for graph in _graph_protos(proto):
-        if any(tensor.data_location == outside for tensor in graph.initializer):
-            return True
-        if any(_refers_outside(node) for node in graph.node):
-            return True
-    return any(_refers_outside(node) for function in proto.functions for node in function.node)
+    if any(tensor.data_location == outside for tensor in parts.weights()):
+        return True
+    kinds = (onnx.AttributeProto.TENSOR, onnx.AttributeProto.TENSORS)
+    held = [attr for _, attr in parts.attributes if attr.type in kinds]
+    return any(tensor.data_location == outside for attr in held for tensor in (attr.t, *attr.tensors))
 
 
-def _refers_outside(node: onnx.NodeProto) -> bool:
-    for attr in node.attribute:
-        if attr.type == onnx.AttributeProto.TENSOR and attr.t.data_location == onnx.TensorProto.EXTERNAL:
-            return True
-        if attr.type == onnx.AttributeProto.TENSORS and any(
-            t.data_location == onnx.TensorProto.EXTERNAL for t in attr.tensors
-        ):
-            return True
-    return False
-
-
-def _refuse_sparse(node: onnx.NodeProto) -> None:
-    for attr in node.attribute:
-        if attr.type in (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS):
-            raise UnsupportedModelError(
-                f"node {node.name or node.op_type!r}: attribute {attr.name!r} is a sparse tensor, "
-                "which tersor cannot hold"
-            )
-
-
-def after_import(model: ir.Model, proto: onnx.ModelProto, found: list[str]) -> None:
+def after_import(model: ir.Model, proto: onnx.ModelProto, parts: Parts, found: list[str]) -> None:
     """Attach to the IR what import alone would lose."""
     model.meta[NOTES] = found
     if proto.training_info:
         model.meta[TRAINING_INFO] = [t.SerializeToString() for t in proto.training_info]
+    if not any(tensor.metadata_props for tensor in parts.weights()):
+        return
     for graph in walk_graphs(model):
         for value in graph.initializers.values():
             tensor = value.const_value
@@ -125,7 +108,10 @@ def import_domains(model: ir.Model, found: list[str]) -> None:
     owners += [(f.graph, f.opset_imports) for f in model.functions.values()]
     for outermost, imports in owners:
         for graph in graphs_within(outermost):
-            for node in graph:
+            nodes = list(graph)
+            if imports.keys() | STANDARD_DOMAINS >= {node.domain for node in nodes}:
+                continue
+            for node in nodes:
                 if node.domain in imports or is_standard(node) or node.op_identifier() in model.functions:
                     continue
                 imports[node.domain] = 1
@@ -178,19 +164,6 @@ def _rename_shadows(graph: ir.Graph, visible: set[str], taken: set[str], found: 
         for output in node.outputs:
             define(output)
     visible.difference_update(added)
-
-
-def _graph_protos(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    stack = [proto.graph]
-    stack += [a.g for f in proto.functions for n in f.node for a in n.attribute if a.HasField("g")]
-    while stack:
-        graph = stack.pop()
-        yield graph
-        for node in graph.node:
-            for attr in node.attribute:
-                if attr.HasField("g"):
-                    stack.append(attr.g)
-                stack.extend(attr.graphs)
 
 
 def _has_map(type_proto: onnx.TypeProto) -> bool:

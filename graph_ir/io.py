@@ -23,6 +23,7 @@ from .export import MAX_PROTO_BYTES, TEXT_FORMATS, save, to_proto, weight_bytes
 from .files import atomic_write, gc_paused
 from .guard import after_import, before_import, has_external, import_domains, quiet, rename_shadows
 from .ops import INFERRED, has_subgraph, label, subgraphs, walk_graphs
+from .protos import parts_of
 from .provenance import restore
 from .verify import verify
 
@@ -97,7 +98,8 @@ def from_proto(proto: onnx.ModelProto, base_dir: str | None = None, *, name: str
     """
     try:
         with quiet(), gc_paused():
-            found = before_import(proto)
+            parts = parts_of(proto)
+            found = before_import(parts)
             model = ir.serde.deserialize_model(proto)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{name!r}: {error}") from error
@@ -106,15 +108,15 @@ def from_proto(proto: onnx.ModelProto, base_dir: str | None = None, *, name: str
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise ModelError(f"{name!r} is not a valid ONNX graph: {one_line(cause, 240)}") from error
-    after_import(model, proto, found)
+    after_import(model, proto, parts, found)
     restore(model)
     try:
-        if has_external(proto):
+        if has_external(parts):
             if base_dir is not None:
                 for graph in walk_graphs(model):
                     ir.external_data.set_base_dir(graph, base_dir)
             check_external(model, base_dir or ".")
-        check_tensors(model)
+        check_tensors(parts)
         import_domains(model, found)
         _check_order(model, name, found)
     except (VerifyError, ValueError, TypeError) as error:
