@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from itertools import repeat
-
 from ....graph_ir import Value
 from ....graph_ir.ops import input_at, int_attr, ints_attr, string_attr
 from ..ties import AxisKey, Rule, Ties
@@ -121,10 +119,10 @@ def _open(ties: Ties, index: int) -> list[int | None] | None:
     """Elements of a vector operand, None for those not known; None when not even their count is."""
     value = operand(ties, index)
     found = numbers(value)
-    if found is None and value is not None and ties.rank(value) == 1:
-        size = ties.size((value, 0))
-        found = None if size is None else [*repeat(None, size)]
-    return found
+    if found is not None or value is None or ties.rank(value) != 1:
+        return found
+    size = ties.size((value, 0))
+    return None if size is None else list[int | None]([None] * size)
 
 
 def pad(ties: Ties) -> None:

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Coupling through Reshape, Flatten, DepthToSpace, SpaceToDepth, Shape and Size."""
+
+from __future__ import annotations
+
+import pytest
+
+from tersor.analysis.coupling import couple
+from tests.support.coupled import between, cut, dense, places, reason, sizes
+from tests.support.prune_build import build
+
+
+def reshaped(first: str, second: str) -> dict[str, int]:
+    """Groups where `a` [2, 8, 8, 8] takes a shape and comes back."""
+    count = len(first.split(","))
+    constants = f"int64[{count}] there = {{{first}}}, int64[4] back = {{{second}}}"
+    return cut(between("b = Reshape(a, there)  c = Relu(b)  r = Reshape(c, back)", constants=constants))
+
+
+@pytest.mark.parametrize(
+    ("there", "atoms"),
+    [
+        ("2, 8, 64", 8),
+        ("0, 0, -1", 8),
+        ("2, 512", 8),
+        ("16, 8, 8", 8),
+        ("2, 8, 1, 8, 1, 8", 8),
+        ("2, 2, 4, 64", 4),  # halves: position i of both goes
+        ("2, 4, 2, 8, 8", 4),
+        ("2, 4, 128", 4),
+        ("-1", 8),
+    ],
+)
+def test_channels_that_are_reshaped_and_come_back(there: str, atoms: int) -> None:
+    assert reshaped(there, "2, 8, 8, 8") == {"a:1": atoms}
+
+
+@pytest.mark.parametrize("there", ["2, 512, 1", "2, 1, 512"])
+def test_flattened_channels_go_in_blocks(there: str) -> None:
+    model = between(
+        "b = Reshape(a, there)  r = Squeeze(b)",
+        constants=f"int64[3] there = {{{there}}}",
+        tail="y = Gemm(r, w2)",
+        w2="512,4",
+        y="float[2,4] y",
+    )
+    assert cut(model) == {"a:1": 8}
+    merged = 1 if there.endswith("1") else 2
+    assert places(model, "a:1") == ["a:1", f"b:{merged}*64", "r:1*64", "w1:0", "w2:0*64"]
+
+
+def test_sizes_that_share_no_factor_are_pinned() -> None:
+    """9 channels of 4 rows as 6 of 6: neither size divides the other."""
+    model = build(
+        "a = Conv(x, w1)  b = Reshape(a, there)  y = Conv(b, w2)",
+        "w1 9,3,1,1; w2 4,6,1,1",
+        x="float[2,3,4,4] x",
+        y="float[2,4,6,4] y",
+        constants="int64[4] there = {2, 6, 6, 4}",
+    )
+    assert "no axis apart" in reason(model, "a")
+
+
+def test_flatten_with_a_leading_batch_of_unknown_size() -> None:
+    body = "a = Conv(x, w1)  f = Flatten(a)  y = Gemm(f, w2)"
+    model = build(body, "w1 8,3,1,1; w2 512,4", x="float[N,3,8,8] x", y="float[N,4] y")
+    assert sizes(couple(model)) == {"a:1": 8}
+
+
+def test_a_channel_of_unknown_size_is_not_cut_out_of_a_merged_axis() -> None:
+    model = build(
+        "a = Conv(x, w1)  f = Flatten(a)  m = Softplus(f)  y = ReduceSum(m, last)",
+        "w1 8,3,1,1",
+        x="float[2,3,H,W] x",
+        y="float[2,1] y",
+        constants="int64[1] last = {1}",
+    )
+    assert "unknown size" in reason(model, "a")
+    rows = build(
+        "a = Conv(x, w1)  f = Flatten<axis = 2>(a)  y = MatMul(w2, f)",
+        "w1 8,3,1,1; w2 4,16",
+        x="float[2,3,H,W] x",
+        y="float[4,S] y",
+    )
+    assert sizes(couple(rows)) == {"a:1": 8}
+
+
+def test_named_sizes_cancel() -> None:
+    """[B, S, 12] as [B * S, 12], then as [B, S, 4, 3]; the sizes are computed from the input's."""
+    model = build(
+        """s = Shape(x)  n = Gather(s, i0)  m = Gather(s, i1)  a = MatMul(x, w1)  b = Reshape(a, rows)
+        c = Gemm(b, w2)  t = Concat<axis = 0>(n, m, heads)  d = Reshape(c, t)  e = ReduceMax<axes = [-1]>(d)
+        f = Squeeze(e, last)  y = MatMul(f, w3)""",
+        "w1 7,12; w2 12,12; w3 4,6",
+        x="float[B,S,7] x",
+        y="float[B,S,6] y",
+        constants="int64[2] rows = {-1, 12}, int64[2] heads = {4, 3}, int64[1] i0 = {0}, int64[1] i1 = {1},"
+        " int64[1] last = {-1}",
+    )
+    assert cut(model) == {"a:2": 12, "c:1": 4}
+
+
+def test_computed_targets_follow_the_inferred_shape() -> None:
+    model = build(
+        """a = Conv(x, w1)  s = Shape(a)  n = Gather(s, i0)  c = Gather(s, i1)
+        t = Concat<axis = 0>(n, c, rest)
+        b = Reshape(a, t)  m = ReduceMax<axes = [2], keepdims = 0>(b)  y = Gemm(m, w2)""",
+        "w1 8,3,1,1; w2 8,4",
+        x="float[N,3,H,W] x",
+        y="float[N,4] y",
+        constants="int64[1] i0 = {0}, int64[1] i1 = {1}, int64[1] rest = {-1}",
+    )
+    assert sizes(couple(model)) == {"a:1": 8}
+
+
+def test_heads_are_chosen_before_their_width() -> None:
+    """Both factors of 12 are free; the one that batches a product is cut, though it is shorter."""
+    split = "int64[4] split = {2, 5, 3, 4}, int64[3] join = {2, 5, 12}"
+    model = dense(
+        """h = Reshape(a, split)  q = Transpose<perm = [0, 2, 1, 3]>(h)  k = Transpose<perm = [0, 2, 3, 1]>(h)
+        s = MatMul(q, k)  p = Softmax(s)  o = MatMul(p, q)  m = Transpose<perm = [0, 2, 1, 3]>(o)
+        r = Reshape(m, join)""",
+        constants=split,
+    )
+    assert cut(model) == {"a:2": 3}
+    assert cut(dense("h = Reshape(a, split)  b = Relu(h)  r = Reshape(b, join)", constants=split)) == {
+        "a:2": 4
+    }
+
+
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_channels_become_pixels(mode: str) -> None:
+    model = between(
+        f'r = DepthToSpace<blocksize = 2, mode = "{mode}">(a)', w2="4,2,1,1", y="float[2,4,16,16] y"
+    )
+    assert cut(model) == {"a:1": 2}
+    assert places(model, "a:1") == ["a:1*4", "r:1", "w1:0*4", "w2:1"]
+    atoms = couple(model).group("a:1").axes[0].atom_of.tolist()
+    assert atoms == ([0, 1] * 4 if mode == "DCR" else [0] * 4 + [1] * 4)
+
+
+def test_pixels_become_channels() -> None:
+    model = between("r = SpaceToDepth<blocksize = 2>(a)", w2="4,32,1,1", y="float[2,4,4,4] y")
+    assert cut(model) == {"a:1": 8}
+    assert places(model, "a:1") == ["a:1", "r:1*4", "w1:0", "w2:1*4"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # The size is a number in a computation: it stays that of before.
+        "s = Shape(a)  c = Gather(s, one)  f = Cast<to = 1>(c)  q = Sqrt(f)  r = Div(a, q)",
+        "n = Size(a)  f = Cast<to = 1>(n)  q = Log(f)  r = Mul(a, q)",
+        # It is asked for another tensor, which stays as wide as it is.
+        "b = Conv(x, w3)  g = GlobalMaxPool(b)  s = Shape(a)  e = Expand(g, s)  r = Mul(a, e)",
+        "s = Shape<start = 1, end = 2>(a)  z = ConstantOfShape(s)  r = Add(a, z)",
+    ],
+)
+def test_reading_a_size_pins_nothing(body: str) -> None:
+    groups = cut(between(body, "w3 1,3,1,1", constants="int64 one = {1}"))
+    assert groups.pop("a:1") == 8
+    assert not groups
+
+
+def test_the_number_of_elements_must_be_known_to_be_kept() -> None:
+    model = build(
+        "a = Conv(x, w1)  n = Size(a)  f = Cast<to = 1>(n)  r = Div(a, f)  y = Conv(r, w2)",
+        "w1 8,3,1,1; w2 4,8,1,1",
+        x="float[N,3,8,8] x",
+        y="float[N,4,8,8] y",
+    )
+    assert "sizes" in reason(model, "a")
