@@ -17,12 +17,13 @@ from tersor.graph_ir.ops import walk_nodes
 from tersor.passes.base import Context
 from tersor.passes.prune.apply import apply_masks, apply_plan
 from tersor.passes.prune.plan import Cut, PrunePlan
-from tests.support.numerics import feeds_for, run_onnxruntime
+from tests.support.numerics import feeds_for, run_double, run_onnxruntime
 from tests.support.prune_oracle import oracle
 
 Mask = NDArray[np.bool_]
-TOLERANCE = 64 * 2.0**-23
-"""Of the largest output: sums of some hundred terms, in another order."""
+# Of the largest output: sums of some hundred terms, in another order.
+TOLERANCE, TOLERANCE_DOUBLE = 64 * 2.0**-23, 64 * 2.0**-40
+ROUNDING_AT_MOST = 1e-2
 
 
 def masks_of(model: Model, written: Mapping[str, str]) -> dict[tuple[Value, int], Mask]:
@@ -83,20 +84,25 @@ def halve(model: Model, seed: int = 0) -> Coupling:
 
 
 def assert_equal(expected: onnx.ModelProto, got: onnx.ModelProto, seed: int = 0) -> None:
-    """Both compute the same in onnxruntime, up to rounding."""
+    """Both compute the same in onnxruntime, up to rounding.
+
+    Where a normalisation of nearly equal numbers makes rounding large, both must agree in float64.
+    """
     feeds = feeds_for(expected, seed)
     first, second = run_onnxruntime(expected, feeds), run_onnxruntime(got, feeds)
     assert first is not None
     assert second is not None
-    for a, b in zip(first, second, strict=True):
-        assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        scale = float(np.max(np.abs(a), initial=0.0))
-        assert scale > 0
-        assert float(np.max(np.abs(_wide(a) - _wide(b)))) <= TOLERANCE * scale
+    assert [(a.dtype, a.shape) for a in first] == [(b.dtype, b.shape) for b in second]
+    worst = max(map(_apart, first, second))
+    if worst > TOLERANCE:
+        assert worst < ROUNDING_AT_MOST
+        assert max(map(_apart, run_double(expected, feeds), run_double(got, feeds))) < TOLERANCE_DOUBLE
 
 
-def _wide(array: NDArray[Any]) -> NDArray[np.float64]:
-    return array.astype(np.float64)
+def _apart(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The largest difference, relative to the largest output."""
+    scale = float(np.max(np.abs(a), initial=0.0))
+    return float(np.max(np.abs(a.astype(np.float64) - b), initial=0.0)) / (scale or 1.0)
 
 
 def parameters(model: Model) -> int:

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random networks out of the topologies a channel pruner must cut, for hypothesis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tersor.graph_ir import Model
+from tests.support.prune_build import P1, build
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+
+class Net:
+    """A network under construction: an image `[2, channels, size, size]`, extended step by step."""
+
+    def __init__(self, draw: Draw) -> None:
+        self.draw = draw
+        self.lines: list[str] = []
+        self.weights: list[str] = []
+        self.constants: list[str] = []
+        self.last, self.channels, self.size = "x", 3, 4
+        self.kept: list[tuple[str, int]] = []  # earlier images of the present size
+
+    def pick(self, *choices: Any) -> Any:
+        return self.draw(st.sampled_from(choices))
+
+    def add(self, call: str) -> str:
+        name = f"v{len(self.lines)}"
+        self.lines.append(f"{name} = {call}")
+        return name
+
+    def weight(self, *shape: int, kind: str = "w") -> str:
+        name = f"{kind}{len(self.weights)}"
+        self.weights.append(f"{name} {','.join(map(str, shape))}")
+        return name
+
+    def ints(self, *items: int) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(f"int64[{len(items)}] {name} = {{{', '.join(map(str, items))}}}")
+        return name
+
+    def conv(self, source: str, ins: int, outs: int, *, group: int = 1) -> str:
+        kernel = self.pick(1, 3)
+        weight = self.weight(outs, ins // group, kernel, kernel)
+        bias = f", {self.weight(outs)}" if self.pick(True, False) else ""
+        pads = f", {P1}" if kernel == 3 else ""
+        return self.add(f"Conv<group = {group}{pads}>({source}, {weight}{bias})")
+
+    def to(self, name: str, channels: int) -> None:
+        self.last, self.channels = name, channels
+
+    def keep(self) -> None:
+        self.kept.append((self.last, self.channels))
+
+    def model(self, seed: int) -> Model:
+        """Close it by a head, and perhaps by a second one on an earlier image."""
+        ports = ["float[2,5] y"]
+        flat = self.last if self.pick(True, False) else self.add(f"GlobalAveragePool({self.last})")
+        width = self.channels * self.size**2 if flat == self.last else self.channels
+        self.lines.append(f"y = Gemm({self.add(f'Flatten({flat})')}, {self.weight(width, 5)})")
+        if self.kept and self.pick(True, False):
+            name, channels = self.pick(*self.kept)
+            self.lines.append(f"z = Conv({name}, {self.weight(4, channels, 1, 1)})")
+            ports.append(f"float[2,4,{self.size},{self.size}] z")
+        return build(
+            "\n".join(self.lines),
+            "; ".join(self.weights),
+            x="float[2,3,4,4] x",
+            y=", ".join(ports),
+            constants=", ".join(self.constants),
+            seed=seed,
+        )
+
+
+def plain(net: Net) -> None:
+    channels = net.pick(4, 6, 8, 12)
+    made = net.conv(net.last, net.channels, channels)
+    net.to(net.add(f"{net.pick('Relu', 'Sigmoid', 'Tanh')}({made})"), channels)
+
+
+def norm(net: Net) -> None:
+    c = net.channels
+    gain, beta = net.weight(c, kind="gain"), net.weight(c)
+    if net.pick(True, False):
+        rest = f"{gain}, {beta}, {net.weight(c)}, {net.weight(c, kind='var')}"
+        net.to(net.add(f"BatchNormalization({net.last}, {rest})"), c)
+        return
+    turned = net.add(f"Transpose<perm = [0, 2, 3, 1]>({net.last})")
+    done = net.add(f"LayerNormalization({turned}, {gain}, {beta})")
+    net.to(net.add(f"Transpose<perm = [0, 3, 1, 2]>({done})"), c)
+
+
+def residual(net: Net) -> None:
+    middle = net.pick(4, 6)
+    inner = net.add(f"Relu({net.conv(net.last, net.channels, middle)})")
+    back = net.conv(inner, middle, net.channels)
+    net.to(net.add(f"Add({net.last}, {back})"), net.channels)
+
+
+def concat(net: Net) -> None:
+    others = [*net.kept, (net.last, net.channels)]
+    name, channels = net.pick(*others)
+    if net.channels + channels <= 24:
+        order = net.pick((net.last, name), (name, net.last))
+        net.to(net.add(f"Concat<axis = 1>({', '.join(order)})"), net.channels + channels)
+
+
+def skip(net: Net) -> None:
+    """An addition of an earlier image of as many channels."""
+    fits = [name for name, channels in net.kept if channels == net.channels]
+    if fits:
+        net.to(net.add(f"{net.pick('Add', 'Mul')}({net.last}, {net.pick(*fits)})"), net.channels)
+
+
+def grouped(net: Net) -> None:
+    groups = [g for g in (2, 3, 4, net.channels) if net.channels % g == 0]
+    if groups:
+        group = net.pick(*groups)
+        outs = group * net.pick(1, 2) if group * 2 <= 24 else group
+        net.to(net.conv(net.last, net.channels, outs, group=group), outs)
+
+
+def split(net: Net) -> None:
+    """C2f: a part goes through a convolution, then all are joined."""
+    if net.channels < 4:
+        return
+    cut = net.pick(2, net.channels // 2, net.channels - 2)
+    at, ends = net.ints(0), net.ints(cut)
+    whole, axis = net.ints(net.channels), net.ints(1)
+    first = net.add(f"Slice({net.last}, {at}, {ends}, {axis})")
+    second = net.add(f"Slice({net.last}, {ends}, {whole}, {axis})")
+    made = net.conv(second, net.channels - cut, 4)
+    net.to(net.add(f"Concat<axis = 1>({first}, {made})"), cut + 4)
+
+
+def shuffle(net: Net) -> None:
+    groups = [g for g in (2, 3, 4) if net.channels % g == 0 and net.channels > g]
+    if groups:
+        g, c, s = net.pick(*groups), net.channels, net.size
+        apart = net.add(f"Reshape({net.last}, {net.ints(2, g, c // g, s, s)})")
+        turned = net.add(f"Transpose<perm = [0, 2, 1, 3, 4]>({apart})")
+        net.to(net.add(f"Reshape({turned}, {net.ints(2, net.pick(c, -1), s, s)})"), c)
+
+
+def squeeze(net: Net) -> None:
+    pooled = net.add(f"GlobalAveragePool({net.last})")
+    inner = net.add(f"Relu({net.conv(pooled, net.channels, 4)})")
+    gate = net.add(f"Sigmoid({net.conv(inner, 4, net.channels)})")
+    net.to(net.add(f"Mul({net.last}, {gate})"), net.channels)
+
+
+def pool(net: Net) -> None:
+    kind = net.pick("MaxPool", "AveragePool")
+    net.to(net.add(f"{kind}<kernel_shape = [3, 3], {P1}>({net.last})"), net.channels)
+
+
+def group_norm(net: Net) -> None:
+    groups = [g for g in (2, 3, 4) if net.channels % g == 0 and net.channels > g]
+    if groups:
+        g = net.pick(*groups)
+        apart = net.add(f"Reshape({net.last}, {net.ints(0, g, -1)})")
+        done = net.add(f"InstanceNormalization({apart}, {net.weight(g, kind='gain')}, {net.weight(g)})")
+        net.to(net.add(f"Reshape({done}, {net.add(f'Shape({net.last})')})"), net.channels)
+
+
+def padded(net: Net) -> None:
+    low, high = net.pick(0, 2), net.pick(0, 3)
+    if net.channels + low + high <= 24:
+        pads = net.ints(0, low, 0, 0, 0, high, 0, 0)
+        grown = net.add(f"Pad({net.last}, {pads})")
+        other = net.conv(net.last, net.channels, net.channels + low + high)
+        net.to(net.add(f"Add({grown}, {other})"), net.channels + low + high)
+
+
+def tokens(net: Net) -> None:
+    """An MLP or attention over the pixels."""
+    c, pixels = net.channels, net.size**2
+    flat = net.add(f"Reshape({net.last}, {net.ints(2, c, net.pick(pixels, -1))})")
+    rows = net.add(f"Transpose<perm = [0, 2, 1]>({flat})")
+    if net.pick(True, False):
+        hidden = net.add(f"Relu({net.add(f'MatMul({rows}, {net.weight(c, 6)})')})")
+        made = net.add(f"MatMul({hidden}, {net.weight(6, c)})")
+    else:
+        apart = net.ints(2, pixels, 4, 2)
+        heads = [net.add(f"MatMul({rows}, {net.weight(c, 8)})") for _ in range(3)]
+        heads = [net.add(f"Reshape({name}, {apart})") for name in heads]
+        q, k, v = (
+            net.add(f"Transpose<perm = [0, 2, {turn}]>({name})")
+            for name, turn in zip(heads, ("1, 3", "3, 1", "1, 3"), strict=True)
+        )
+        share = net.add(f"Softmax({net.add(f'MatMul({q}, {k})')})")
+        joined = net.add(f"Transpose<perm = [0, 2, 1, 3]>({net.add(f'MatMul({share}, {v})')})")
+        made = net.add(
+            f"MatMul({net.add(f'Reshape({joined}, {net.ints(2, pixels, 8)})')}, {net.weight(8, c)})"
+        )
+    summed = net.add(f"Add({rows}, {made})")
+    turned = net.add(f"Transpose<perm = [0, 2, 1]>({summed})")
+    net.to(net.add(f"Reshape({turned}, {net.ints(2, c, net.size, net.size)})"), c)
+
+
+def twice(net: Net) -> None:
+    """One weight for two convolutions."""
+    weight = net.weight(net.channels, net.channels, 1, 1)
+    first = net.add(f"Relu({net.add(f'Conv({net.last}, {weight})')})")
+    net.to(net.add(f"Conv({first}, {weight})"), net.channels)
+
+
+STEPS = (
+    *(plain, norm, residual, concat, skip, grouped, split, shuffle, squeeze, pool, group_norm, padded),
+    *(tokens, twice),
+)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Model:
+    """A stem, two to six random steps, one or two heads."""
+    net = Net(draw)
+    plain(net)
+    for step in draw(st.lists(st.sampled_from(STEPS), min_size=2, max_size=6)):
+        net.keep()
+        step(net)
+        if draw(st.booleans()):
+            plain(net)
+    return net.model(draw(st.integers(0, 2**16)))
