@@ -8,6 +8,8 @@
     [[step]]
     preset = "lossless"
     [[step]]
+    prune = { macs = 0.5, data = "calib" }
+    [[step]]
     calibrate = { data = "calib", observer = "entropy" }
     [[step]]
     passes = "insert-qdq"
@@ -15,24 +17,24 @@
     [target]
     backend = "onnxruntime-cpu"
 
-Paths are relative to the recipe. A `calibrate` step without `data` takes what `--data` says on the command
-line.
+Paths are relative to the recipe. Steps without `data` take what `--data` says on the command line.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..calibration import Feeds, Preprocess, observer, open_feeds
 from ..calibration.functions import names_function
 from ..graph_ir import Model, UsageError, one_line
 from .manager import ensured_by
 from .presets import preset
+from .prune.step import PruneSpec, read_prune
+from .recipe_fields import known, placed, table_of, typed
 from .spec import Pipeline, parse
 
 if TYPE_CHECKING:
@@ -87,7 +89,15 @@ class CalibrateStep:
     observer: str = "entropy"
 
 
-Step: TypeAlias = PassesStep | CalibrateStep
+@dataclass(frozen=True)
+class PruneStep:
+    """Remove channels; before anything is measured."""
+
+    spec: PruneSpec
+    accept: Accept | None = None
+
+
+Step: TypeAlias = PassesStep | CalibrateStep | PruneStep
 
 
 @dataclass(frozen=True)
@@ -142,22 +152,23 @@ def parse_recipe(text: str, name: str = "recipe", folder: Path | None = None) ->
         table: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where} is not TOML: {one_line(error)}") from error
-    _known(where, table, ("recipe", "data", "step", "target"))
+    known(where, table, ("recipe", "data", "step", "target"))
     if table.get("recipe") != VERSION:
         raise UsageError(f"{where} must begin with `recipe = {VERSION}`, not {table.get('recipe')!r}")
     data = {
         key: _data(f"{where}, data.{key}", key, section, folder or Path())
-        for key, section in _typed(where, table, "data", dict, {}).items()
+        for key, section in typed(where, table, "data", dict, {}).items()
     }
-    given = _typed(where, table, "step", list, [])
+    given = typed(where, table, "step", list, [])
     if not given:
         raise UsageError(f"{where} has no [[step]]")
-    steps = tuple(_step(f"{where}, step {i}", step, data) for i, step in enumerate(given, 1))
-    target = _typed(where, table, "target", dict, {})
-    _known(f"{where}, target", target, ("backend",))
-    backend = _typed(f"{where}, target", target, "backend", str, TARGETS[0])
+    target = typed(where, table, "target", dict, {})
+    known(f"{where}, target", target, ("backend",))
+    backend = typed(f"{where}, target", target, "backend", str, TARGETS[0])
     if backend not in TARGETS:
         raise UsageError(f"{where}: no backend is called {backend!r}; there is {', '.join(TARGETS)}")
+    read = _Reader(data, folder or Path(), backend)
+    steps = tuple(read.step(f"{where}, step {i}", step) for i, step in enumerate(given, 1))
     check_order(steps, where)
     return Recipe(name, steps, data, backend, text)
 
@@ -179,6 +190,12 @@ def check_order(steps: Iterable[Step], where: str, model: Model | None = None) -
         if isinstance(step, CalibrateStep):
             facts.update(CALIBRATION_FACTS)
             continue
+        if isinstance(step, PruneStep):
+            if facts:
+                raise UsageError(
+                    f"{where}, step {number}: `prune` changes what was measured; put it before `calibrate`"
+                )
+            continue
         for spec in step.pipeline.passes():
             for wanted in spec.pass_.requires:
                 if wanted not in ensured and (model is None or not wanted.holds(model)):
@@ -194,12 +211,12 @@ def check_order(steps: Iterable[Step], where: str, model: Model | None = None) -
 
 
 def _data(where: str, name: str, section: Any, folder: Path) -> DataSource:
-    table = _table(where, section)
-    _known(where, table, ("source", "samples", "preprocess"))
-    source = _typed(where, table, "source", str, "")
+    table = table_of(where, section)
+    known(where, table, ("source", "samples", "preprocess"))
+    source = typed(where, table, "source", str, "")
     if not source:
         raise UsageError(f"{where} needs `source`: a .npz, a folder, module:function, or random by name")
-    samples = _typed(where, table, "samples", int, None)
+    samples = typed(where, table, "samples", int, None)
     if samples is not None and samples < 1:
         raise UsageError(f"{where}: samples is {samples}; at least 1 is needed")
     by_name = source == "random" or source.startswith("random:")
@@ -209,48 +226,61 @@ def _data(where: str, name: str, section: Any, folder: Path) -> DataSource:
     elif not by_name and not names_function(source):
         raise UsageError(f"{where}: no data at {str(path)!r}")
     given = table.get("preprocess")
-    preprocess = None if given is None else _in(where, lambda: Preprocess.of(_table(where, given)))
+    preprocess = None if given is None else placed(where, lambda: Preprocess.of(table_of(where, given)))
     return DataSource(name, source, samples, preprocess)
 
 
-def _step(where: str, section: Any, data: Mapping[str, DataSource]) -> Step:
-    table = _table(where, section)
-    _known(where, table, ("passes", "preset", "calibrate", "accept"))
-    kinds = [kind for kind in ("passes", "preset", "calibrate") if kind in table]
-    if len(kinds) != 1:
-        found = ", ".join(kinds) or "none"
-        raise UsageError(f"{where} must have one of `passes`, `preset`, `calibrate`; it has {found}")
-    if kinds == ["calibrate"]:
-        if "accept" in table:
-            raise UsageError(f"{where}: `accept` belongs to a step with passes")
-        return _calibrate(where, _table(f"{where}, calibrate", table["calibrate"]), data)
-    accept = None if "accept" not in table else _accept(f"{where}, accept", table["accept"])
-    if kinds == ["passes"]:
-        text = _typed(where, table, "passes", str, "")
-        return PassesStep(_in(where, lambda: parse(text)), accept)
-    name = _typed(where, table, "preset", str, "")
-    return PassesStep(_in(where, lambda: parse(preset(name))), accept, name)
+@dataclass(frozen=True)
+class _Reader:
+    """Reads steps: which data there is, where relative paths start, and what widths are aligned to."""
 
+    data: Mapping[str, DataSource]
+    folder: Path
+    backend: str
 
-def _calibrate(where: str, table: Mapping[str, Any], data: Mapping[str, DataSource]) -> CalibrateStep:
-    _known(f"{where}, calibrate", table, ("data", "observer"))
-    name = _typed(where, table, "data", str, None)
-    if name is not None and name not in data:
-        known = f"there is {', '.join(data)}" if data else "the recipe has no [data] section"
-        raise UsageError(f"{where}: no data is called {name!r}; {known}")
-    rule = _typed(where, table, "observer", str, CalibrateStep.observer)
-    _in(where, lambda: observer(rule))
-    return CalibrateStep(name, rule)
+    def step(self, where: str, section: Any) -> Step:
+        table = table_of(where, section)
+        known(where, table, ("passes", "preset", "calibrate", "prune", "accept"))
+        kinds = [kind for kind in ("passes", "preset", "calibrate", "prune") if kind in table]
+        if len(kinds) != 1:
+            found = ", ".join(kinds) or "none"
+            raise UsageError(
+                f"{where} must have one of `passes`, `preset`, `calibrate`, `prune`; it has {found}"
+            )
+        if kinds == ["calibrate"]:
+            if "accept" in table:
+                raise UsageError(f"{where}: `accept` belongs to a step with passes")
+            return self.calibrate(where, table_of(f"{where}, calibrate", table["calibrate"]))
+        accept = None if "accept" not in table else _accept(f"{where}, accept", table["accept"])
+        if kinds == ["prune"]:
+            spec = read_prune(f"{where}, prune", table["prune"], list(self.data), self.folder, self.backend)
+            return PruneStep(spec, accept)
+        if kinds == ["passes"]:
+            text = typed(where, table, "passes", str, "")
+            return PassesStep(placed(where, lambda: parse(text)), accept)
+        name = typed(where, table, "preset", str, "")
+        return PassesStep(placed(where, lambda: parse(preset(name))), accept, name)
+
+    def calibrate(self, where: str, table: Mapping[str, Any]) -> CalibrateStep:
+        known(f"{where}, calibrate", table, ("data", "observer"))
+        name = typed(where, table, "data", str, None)
+        if name is not None and name not in self.data:
+            there = f"there is {', '.join(self.data)}" if self.data else "the recipe has no [data] section"
+            raise UsageError(f"{where}: no data is called {name!r}; {there}")
+        rule = typed(where, table, "observer", str, CalibrateStep.observer)
+        placed(where, lambda: observer(rule))
+        return CalibrateStep(name, rule)
 
 
 def _accept(where: str, section: Any) -> Accept:
-    table = _table(where, section)
-    _known(where, table, ("sqnr_db", "max_drop"))
+    table = table_of(where, section)
+    known(where, table, ("sqnr_db", "max_drop"))
     sqnr, drop = table.get("sqnr_db"), table.get("max_drop")
     if sqnr is not None and (isinstance(sqnr, bool) or not isinstance(sqnr, (int, float))):
         raise UsageError(f"{where}: `sqnr_db` is a number of decibels, not {sqnr!r}")
     return Accept(
-        None if sqnr is None else float(sqnr), None if drop is None else _in(where, lambda: read_drop(drop))
+        None if sqnr is None else float(sqnr),
+        None if drop is None else placed(where, lambda: read_drop(drop)),
     )
 
 
@@ -268,33 +298,3 @@ def read_drop(given: object) -> float:
     if not 0 <= share <= 1:
         raise UsageError(f"the largest drop is a share such as 1% or 0.01, not {given!r}")
     return share
-
-
-def _in(where: str, make: Callable[[], Any]) -> Any:
-    """Call, with the place put before the message of an error."""
-    try:
-        return make()
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
-
-
-def _table(where: str, section: Any) -> dict[str, Any]:
-    if not isinstance(section, dict):
-        raise UsageError(f"{where} must be a table, not {section!r}")
-    return cast("dict[str, Any]", section)
-
-
-def _typed(where: str, table: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
-    value = table.get(key, default)
-    if value is not default and type(value) is not kind:
-        raise UsageError(f"{where}: `{key}` must be a {kind.__name__}, not {value!r}")
-    return value
-
-
-def _known(where: str, table: Mapping[str, Any], names: Iterable[str]) -> None:
-    allowed = list(names)
-    for key in table:
-        if key not in allowed:
-            near = get_close_matches(key, allowed, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}"
-            raise UsageError(f"{where}: {key!r} is not known; {hint}")

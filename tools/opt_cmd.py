@@ -111,7 +111,7 @@ def pipeline_text(passes: str | None, recipe: str | None) -> str:
     texts: list[str] = []
     for step in load_recipe(recipe).steps:
         if not isinstance(step, PassesStep):
-            raise UsageError(f"recipe {recipe!r} calibrates, which needs data: use `tersor build --recipe`")
+            raise UsageError(f"recipe {recipe!r} does more than run passes: use `tersor build --recipe`")
         texts.append(str(step.pipeline))
     return ",".join(texts)
 

@@ -22,7 +22,7 @@ from ..pipeline.build.facts import bindings_in, drawn, facts_of
 from ..pipeline.build.result import Candidate, Facts, Judgement
 from ..pipeline.build.settings import BuildSettings
 from ..pipeline.instruments import Verify
-from ..pipeline.presets import FREEZE
+from ..pipeline.presets import PRUNE_READY
 from ..pipeline.prune.job import Job, Origin, Pruned, Tell, silent
 from ..pipeline.prune.report import PruneReport
 from ..pipeline.prune.rounds import prune
@@ -133,10 +133,9 @@ def prune_file(settings: Settings) -> PruneReport:
 
 
 def _prepared(model: Model, settings: Settings, folder: Path) -> _Subject:
-    """Freeze default inputs and inline functions: neither can be cut as it is."""
+    """Bring the model into the form channels are removed from: see `presets.PRUNE_READY`."""
     context = Context(seed=settings.seed)
-    text = f"{FREEZE},inline" if model.functions else FREEZE
-    manager.run(parse(text), model, context, [Verify()])
+    manager.run(parse(PRUNE_READY), model, context, [Verify()])
     path = folder / "original.onnx"
     save(model, path)
     signature = signature_of(model)

@@ -84,7 +84,7 @@ def _search(
         notes_.append("ranges and closeness were measured on random data: for trying out, not for shipping")
     search = Search(workshop, judge, settings)
     if recipe is not None:
-        made, found = follow(recipe, settings, feeds, folder)
+        made, found = follow(recipe, settings, feeds, folder, judge)
         judged[made.name] = (made, judge.judge(made))
         notes_ += found
     elif feeds is not None and workshop.int8_ready is not None:

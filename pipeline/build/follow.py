@@ -16,9 +16,11 @@ from ...passes.quantize.insert_qdq import MEANS, RANGES
 from ...passes.quantize.plan import tensors_to_observe
 from .. import manager
 from ..instruments import Verify
-from ..presets import FREEZE
-from ..recipe import CalibrateStep, PassesStep, Recipe, check_order
+from ..presets import FREEZE, PRUNE_READY
+from ..recipe import CalibrateStep, PruneStep, Recipe, check_order
 from ..spec import parse
+from .accuracy import Judge
+from .pruning import pruned
 from .result import Candidate
 from .settings import BuildSettings
 
@@ -40,7 +42,7 @@ def recipe_feeds(recipe: Recipe, given: Feeds | None, model: Model) -> Feeds | N
 
 def limits_of(recipe: Recipe, settings: BuildSettings) -> BuildSettings:
     """The settings with the tightest limits that any step of the recipe accepts."""
-    accepts = [s.accept for s in recipe.steps if isinstance(s, PassesStep) and s.accept is not None]
+    accepts = [s.accept for s in recipe.steps if not isinstance(s, CalibrateStep) and s.accept is not None]
     drops = [a.max_drop for a in accepts if a.max_drop is not None]
     levels = [a.sqnr_db for a in accepts if a.sqnr_db is not None]
     return replace(
@@ -51,7 +53,7 @@ def limits_of(recipe: Recipe, settings: BuildSettings) -> BuildSettings:
 
 
 def follow(
-    recipe: Recipe, settings: BuildSettings, feeds: Feeds | None, work: Path
+    recipe: Recipe, settings: BuildSettings, feeds: Feeds | None, work: Path, judge: Judge
 ) -> tuple[Candidate, list[str]]:
     """Run the steps over the original.
 
@@ -60,6 +62,7 @@ def follow(
         settings: of the build.
         feeds: the command line's data, for steps that name none.
         work: where the candidate is written.
+        judge: of the build; says after which round pruning has gone too far.
 
     Returns:
         The candidate, and notes of the passes.
@@ -81,6 +84,12 @@ def follow(
                 raise UsageError(f"recipe {recipe.name!r}, step {number} needs --data")
             _calibrate(model, data, step.observer, context)
             rule = step.observer
+        elif isinstance(step, PruneStep):
+            spec = step.spec
+            data = feeds if spec.data is None else recipe.data[spec.data].open(model)
+            manager.run(parse(PRUNE_READY), model, context, [Verify()])
+            model = pruned(model, spec, data, context, judge=judge, work=work, tell=settings.progress)
+            texts.append(f"{PRUNE_READY},prune")
         else:
             manager.run(step.pipeline, model, context, [Verify()])
             texts.append(str(step.pipeline))

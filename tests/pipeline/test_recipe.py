@@ -10,11 +10,16 @@ import pytest
 
 from tersor.graph_ir import UsageError, parse
 from tersor.passes import catalog
+from tersor.pipeline.prune.budget import Budget
+from tersor.pipeline.prune.job import Job
+from tersor.pipeline.prune.select import Limits
+from tersor.pipeline.prune.step import PruneSpec
 from tersor.pipeline.recipe import (
     SHIPPED,
     Accept,
     CalibrateStep,
     PassesStep,
+    PruneStep,
     check_order,
     load_recipe,
     parse_recipe,
@@ -97,7 +102,7 @@ STEP = "recipe = 1\n[[step]]\n"
         ("recipe = 1\nsteps = 3", "'steps' is not known; did you mean step?"),
         ("recipe = 1\nstep = 3", "`step` must be a list, not 3"),
         ("recipe = 1\nstep = [3]", "step 1 must be a table, not 3"),
-        (STEP, "step 1 must have one of `passes`, `preset`, `calibrate`; it has none"),
+        (STEP, "step 1 must have one of `passes`, `preset`, `calibrate`, `prune`; it has none"),
         (STEP + 'passes = "cse"\npreset = "lossless"', "it has passes, preset"),
         (
             STEP + 'passes = "cse,csee"',
@@ -179,3 +184,50 @@ def test_drops(given: object, share: float) -> None:
 def test_wrong_drops(given: object) -> None:
     with pytest.raises(UsageError, match=r"share such as 1% or 0\.01"):
         read_drop(given)
+
+
+def test_a_prune_step_is_read_with_its_limits(tmp_path: Path) -> None:
+    text = """
+    recipe = 1
+    [[step]]
+    prune = { macs = "50%", rounds = 3, criterion = "l1", align = 8, min_keep = 0.25, exclude = ["head*"] }
+    accept = { max_drop = "1%" }
+    [[step]]
+    prune = { plan = "plan.json", refit = false }
+    """
+    wanted, replayed = parse_recipe(text, folder=tmp_path).steps
+    assert isinstance(wanted, PruneStep)
+    assert wanted.accept == Accept(None, 0.01)
+    limits = Limits(align=8, min_keep=0.25)
+    assert wanted.spec == PruneSpec(Job(Budget("macs", 0.5), "l1", limits, ("head*",), 3))
+    assert isinstance(replayed, PruneStep)
+    assert replayed.spec == PruneSpec(None, tmp_path / "plan.json", None, refit=False)
+
+
+@pytest.mark.parametrize(
+    ("prune", "message"),
+    [
+        ("3", "step 1, prune must be a table, not 3"),
+        ("{}", "step 1, prune needs one of ratio, params, macs, size, latency or plan"),
+        ("{ ratio = 0.3, macs = 0.5 }", "step 1, prune needs one of ratio"),
+        ("{ ratio = 30 }", "step 1, prune: --ratio is the share of channels to remove, above 0 and below 1"),
+        ("{ ratio = 'half' }", "step 1, prune: `ratio` is a share such as 0.3 or 30%, not 'half'"),
+        ("{ ratio = 0.3, rounds = 0 }", "step 1, prune: --rounds must be at least 1, not 0"),
+        ("{ ratio = 0.3, round = 2 }", "step 1, prune: 'round' is not known; did you mean rounds?"),
+        ("{ ratio = 0.3, criterion = 'l22' }", "step 1, prune: no criterion is called 'l22'"),
+        ("{ ratio = 0.3, data = 'calib' }", "step 1, prune: no data is called 'calib'; the recipe has no"),
+        ("{ ratio = 0.3, min_keep = 2 }", "step 1, prune: `min_keep` is a share from 0 to 1, not 2"),
+        ("{ ratio = 0.3, align = 0 }", "step 1, prune: `align` must be at least 1"),
+        ("{ ratio = 0.3, exclude = [3] }", "step 1, prune: `exclude` is a list of names, not [3]"),
+    ],
+)
+def test_prune_steps_that_make_no_sense(prune: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_recipe(f"recipe = 1\n[[step]]\nprune = {prune}\n", "r")
+    assert message in str(caught.value)
+
+
+def test_pruning_comes_before_measuring() -> None:
+    text = "recipe = 1\n[[step]]\ncalibrate = {}\n[[step]]\nprune = { ratio = 0.3 }\n"
+    with pytest.raises(UsageError, match="step 2: `prune` changes what was measured; put it before `calib"):
+        parse_recipe(text, "r")

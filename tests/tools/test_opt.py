@@ -99,7 +99,7 @@ def test_a_recipe_may_give_the_passes(capsys: pytest.CaptureFixture[str], model:
     assert (done.code, done.err) == (2, "error: give --passes or --recipe, not both\n")
     recipe.write_text("recipe = 1\n[[step]]\ncalibrate = {}\n")
     done = tersor(capsys, "opt", model, model.parent / "o.onnx", "--recipe", recipe)
-    assert "calibrates, which needs data: use `tersor build --recipe`" in done.err
+    assert "does more than run passes: use `tersor build --recipe`" in done.err
 
 
 def test_inputs_with_defaults_stay_unless_frozen(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

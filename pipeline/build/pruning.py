@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `prune` step of a recipe that a build follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+from ...backends.base import Feed
+from ...calibration.data import Feeds
+from ...graph_ir import Model, UsageError, save, signature_of
+from ...passes.base import Context
+from ...passes.prune.plan import load_plan
+from ..prune.job import Origin, Pruned, Tell
+from ..prune.rounds import prune
+from ..prune.step import PruneSpec
+from ..prune.steps import replay
+from ..prune.table import Table, cache_folder
+from ..prune.timing import Clock
+from .accuracy import Judge
+from .facts import bindings_in, drawn
+from .result import Candidate, Judgement
+
+
+def pruned(
+    model: Model,
+    spec: PruneSpec,
+    feeds: Feeds | None,
+    context: Context,
+    *,
+    judge: Judge,
+    work: Path,
+    tell: Tell,
+) -> Model:
+    """Prune the model as it is at this step; budgets are shares of it.
+
+    Args:
+        model: left as it is, but for inferred shapes.
+        spec: the step.
+        feeds: data to score and refit with; None when there is none.
+        context: told what came of every round.
+        judge: of the build; a round that it does not accept is given up, and the rounds before it stay.
+        work: a folder for the models judged and measured.
+        tell: told how far it is.
+
+    Returns:
+        The pruned model; the model itself when even the first round was given up.
+
+    Raises:
+        UsageError: nothing can be pruned, the budget is out of reach, or the plan is for another model.
+    """
+    result = _prune(model, spec, feeds, _judged(judge, work), work, tell)
+    for each in result.rounds:
+        judgement = each.judgement
+        found = "" if each.left is None else f", {each.left:.1%} left of {each.wanted or 0:.1%} wanted"
+        if judgement is not None and judgement.metric is not None:
+            found += f", metric {judgement.metric:.4f}"
+        elif judgement is not None and judgement.fidelity:
+            found += f", {judgement.sqnr_db:.1f} dB"
+        context.note(f"prune, round {each.number}{found}")
+    for note in [*result.notes, result.stopped]:
+        if note:
+            context.note(f"prune: {note}")
+    return result.model if result.held else model
+
+
+def _prune(
+    model: Model,
+    spec: PruneSpec,
+    feeds: Feeds | None,
+    judge: Callable[[Model], Judgement],
+    work: Path,
+    tell: Tell,
+) -> Pruned:
+    if spec.job is None:
+        assert spec.plan is not None
+        return replay(model, load_plan(spec.plan), feeds=feeds, refit=spec.refit, judge=judge)
+    path = work / "unpruned.onnx"
+    save(model, path)
+    signature = signature_of(model)
+    shown: list[Feed] = list(islice(feeds, 1)) if feeds is not None else drawn(path, signature, spec.job.seed)
+    bindings = bindings_in(signature, shown)
+    clock: Clock | None = None
+    if spec.job.budget.kind == "latency":
+        if not shown:
+            raise UsageError("a latency budget needs inputs to run the model on; give --data")
+        clock = Clock(path, shown[0], work, table=Table(cache_folder()), bindings=bindings)
+    return prune(model, spec.job, Origin(bindings), feeds=feeds, judge=judge, clock=clock, tell=tell)
+
+
+def _judged(judge: Judge, work: Path) -> Callable[[Model], Judgement]:
+    def judged(model: Model) -> Judgement:
+        path = work / "round.onnx"
+        save(model, path)
+        return judge.judge(Candidate("round", path))
+
+    return judged

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `prune` step of a recipe.
+
+[[step]]
+prune = { macs = 0.5, rounds = 3, data = "calib", exclude = ["head*"] }
+accept = { max_drop = "1%" }
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ...graph_ir import UsageError
+from ..recipe_fields import known, placed, share_of, table_of, typed
+from .budget import KINDS, Budget
+from .job import Job
+from .select import Limits
+from .widths import ALIGN
+
+_OTHERS = (
+    "plan", "data", "criterion", "rounds", "global", "align", "min_keep", "max_keep", "exclude", "refit",
+    "seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PruneSpec:
+    """What the step says.
+
+    Attributes:
+        job: what to prune; None replays `plan`.
+        plan: a plan for the model as it is at this step.
+        data: a section of data; None takes the command line's, if any.
+        refit: whether weights are refitted on the data.
+    """
+
+    job: Job | None
+    plan: Path | None = None
+    data: str | None = None
+    refit: bool = True
+
+
+def read_prune(where: str, section: Any, data: Collection[str], folder: Path, backend: str) -> PruneSpec:
+    """Check the step's table.
+
+    Args:
+        where: how errors begin.
+        section: the step's table.
+        data: names of the sections of data.
+        folder: where relative paths start.
+        backend: the recipe's target, which widths are aligned to.
+
+    Raises:
+        UsageError: with the place and the mend.
+    """
+    table = table_of(where, section)
+    known(where, table, (*KINDS, *_OTHERS))
+    named = typed(where, table, "data", str, None)
+    if named is not None and named not in data:
+        hint = f"there is {', '.join(data)}" if data else "the recipe has no [data] section"
+        raise UsageError(f"{where}: no data is called {named!r}; {hint}")
+    refit = typed(where, table, "refit", bool, True)
+    budgets = [kind for kind in KINDS if kind in table]
+    plan = typed(where, table, "plan", str, None)
+    if len(budgets) + (plan is not None) != 1:
+        raise UsageError(f"{where} needs one of {', '.join(KINDS)} or plan")
+    if plan is not None:
+        return PruneSpec(None, folder / plan, named, refit)
+    budget = placed(where, lambda: Budget(budgets[0], share_of(where, budgets[0], table[budgets[0]])))
+    limits = Limits(
+        align=typed(where, table, "align", int, ALIGN[backend]),
+        min_keep=_bound(where, table, "min_keep", Limits.min_keep),
+        max_keep=_bound(where, table, "max_keep", Limits.max_keep),
+        whole_model=typed(where, table, "global", bool, False),
+    )
+    if limits.align < 1 or limits.min_keep > limits.max_keep:
+        raise UsageError(f"{where}: `align` must be at least 1 and `min_keep` not above `max_keep`")
+    criterion = typed(where, table, "criterion", str, None)
+    if criterion is not None:
+        from .criteria import get
+
+        placed(where, lambda: get(criterion))
+    rounds, seed = typed(where, table, "rounds", int, 1), typed(where, table, "seed", int, 0)
+    excluded = _names(where, table)
+    job = placed(where, lambda: Job(budget, criterion, limits, excluded, rounds, refit, seed))
+    return PruneSpec(job, None, named, refit)
+
+
+def _bound(where: str, table: Mapping[str, Any], key: str, default: float) -> float:
+    value = share_of(where, key, table[key]) if key in table else default
+    if not 0 <= value <= 1:
+        raise UsageError(f"{where}: `{key}` is a share from 0 to 1, not {value:g}")
+    return value
+
+
+def _names(where: str, table: Mapping[str, Any]) -> tuple[str, ...]:
+    given = typed(where, table, "exclude", list, [])
+    if not all(isinstance(item, str) for item in given):
+        raise UsageError(f"{where}: `exclude` is a list of names, not {given!r}")
+    return tuple(cast("list[str]", given))

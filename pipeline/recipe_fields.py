@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a recipe's tables: types and known names, with the place in front of every error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, cast
+
+from ..graph_ir import UsageError
+
+
+def placed(where: str, make: Callable[[], Any]) -> Any:
+    """Call, with the place put before the message of an error."""
+    try:
+        return make()
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def table_of(where: str, section: Any) -> dict[str, Any]:
+    """The section as a table."""
+    if not isinstance(section, dict):
+        raise UsageError(f"{where} must be a table, not {section!r}")
+    return cast("dict[str, Any]", section)
+
+
+def typed(where: str, table: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
+    """The value of a key, of exactly this type; the default without it."""
+    value = table.get(key, default)
+    if value is not default and type(value) is not kind:
+        raise UsageError(f"{where}: `{key}` must be a {kind.__name__}, not {value!r}")
+    return value
+
+
+def known(where: str, table: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Refuse keys that are not among the names."""
+    allowed = list(names)
+    for key in table:
+        if key not in allowed:
+            near = get_close_matches(key, allowed, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}"
+            raise UsageError(f"{where}: {key!r} is not known; {hint}")
+
+
+def share_of(where: str, key: str, given: object) -> float:
+    """A share of one: `"30%"`, `"0.3"` or 0.3."""
+    text = str(given).strip()
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise UsageError(f"{where}: `{key}` is a share such as 0.3 or 30%, not {given!r}") from error

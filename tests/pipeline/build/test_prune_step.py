@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recipe prunes before it quantizes: each round is judged, and the build says what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tersor.graph_ir import UsageError, load, save
+from tersor.pipeline.build import BuildResult
+from tersor.pipeline.presets import PRUNE_READY
+from tersor.pipeline.prune.budget import Budget
+from tersor.pipeline.prune.job import Job
+from tersor.pipeline.prune.rounds import prune
+from tests.support.building import quick, steady, work_in
+from tests.support.prune_models import chain, mlp
+
+X = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steady(monkeypatch)
+    work_in(tmp_path / "work", monkeypatch)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    here = tmp_path / "here"
+    here.mkdir()
+    save(chain(), here / "chain.onnx")
+    np.savez(here / "calib.npz", x=X)
+    return here
+
+
+def built(folder: Path, steps: str, **options: object) -> BuildResult:
+    (folder / "r.toml").write_text(f"recipe = 1\n{steps}")
+    given = {"recipe": str(folder / "r.toml"), "data": str(folder / "calib.npz"), **options}
+    return quick(folder / "chain.onnx", folder / "out", **given)
+
+
+def rounds(result: BuildResult) -> list[str]:
+    return [note for note in result.notes if note.startswith("prune")]
+
+
+def test_rounds_are_judged_and_the_rest_is_quantized(folder: Path) -> None:
+    steps = (
+        '[[step]]\nprune = { params = 0.6, rounds = 2, align = 1, criterion = "l2" }\n'
+        "[[step]]\ncalibrate = {}\n[[step]]\npasses = 'insert-qdq'\n"
+    )
+    result = built(folder, steps, min_sqnr_db=-100.0)
+    candidate, _ = result.judged["recipe"]
+    assert candidate.quantized
+    assert candidate.pipeline == f"freeze-default-inputs,{PRUNE_READY},prune,insert-qdq"
+    first, second = rounds(result)
+    assert first.startswith("prune, round 1, 77.")
+    assert second.startswith("prune, round 2, 58.7%")
+    assert "left of 60.0% wanted" in second
+    assert result.winner.name == "recipe"
+
+
+def test_a_round_that_goes_too_far_is_given_up_and_the_recipe_goes_on(folder: Path) -> None:
+    steps = "[[step]]\nprune = { params = 0.2, align = 1 }\naccept = { sqnr_db = 60 }\n"
+    result = built(folder, steps)
+    assert "allowed 60.0 dB" in rounds(result)[1]
+    assert rounds(result)[1].startswith("prune: round 1 was given up: output 'y' has")
+    assert result.judged["recipe"][1].sqnr_db == float("inf")
+
+
+def test_a_plan_is_replayed(folder: Path) -> None:
+    prune(chain(), Job(Budget("ratio", 0.5), "l2")).plan.save(folder / "plan.json")
+    result = built(folder, '[[step]]\nprune = { plan = "plan.json" }\n', min_sqnr_db=-100.0)
+    model = load(result.winner.path)
+    assert result.winner.name == "recipe"
+    shapes = [node.inputs[1].shape for node in model.graph if node.op_type == "Conv" and node.inputs[1]]
+    assert [shape[0] for shape in shapes if shape is not None] == [16, 32, 32, 8]
+
+
+def test_a_plan_for_another_model_ends_the_build(folder: Path) -> None:
+    prune(mlp(), Job(Budget("ratio", 0.5), "l2")).plan.save(folder / "plan.json")
+    with pytest.raises(UsageError, match="the plan is for model"):
+        built(folder, '[[step]]\nprune = { plan = "plan.json" }\n')
