@@ -21,8 +21,8 @@ LOSSLESS = (
 # What Q/DQ per channel and the int8 kernels start from.
 INT8_READY = "infer-shapes,raise-opset{to=13}"
 
-# What channels are removed from: weights no caller overrides, no functions, no vectors shared by chance.
-PRUNE_READY = f"{FREEZE},inline,unshare-vectors"
+# What channels are removed from: constants told apart from what is computed, and no vectors shared by chance.
+PRUNE_READY = f"{FREEZE},inline,infer-shapes,fold-constants,unshare-vectors"
 
 PRESETS: dict[str, str] = {"lossless": LOSSLESS, "int8-ready": INT8_READY, "prune-ready": PRUNE_READY}
 
