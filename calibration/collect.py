@@ -173,10 +173,10 @@ def visit(
     first = next(iter(feeds), None)
     if first is None:
         raise DataError("there are no feeds to run the model on")
-    groups = _groups(model, list(dict.fromkeys(names)), first, budget, threads)
+    parts = groups(model, list(dict.fromkeys(names)), first, budget, threads)
     number = _number(feeds)
     samples: int | None = None
-    for done, group in enumerate(groups):
+    for done, group in enumerate(parts):
         evaluator = Evaluator(model, outputs=group, threads=threads)
         index = -1
         for index, feed in enumerate(feeds):
@@ -188,7 +188,7 @@ def visit(
                     raise UnobservableError(f"sample {index}, value {name!r}: {error}") from error
             if progress is not None:
                 seen = (number or samples or 0) * done + index + 1
-                progress(seen, None if number is None else number * len(groups))
+                progress(seen, None if number is None else number * len(parts))
         if samples is not None and samples != index + 1:
             raise DataError(f"the data gave {samples} feeds in one pass and {index + 1} in the next")
         samples = index + 1
@@ -222,18 +222,18 @@ def _range(histogram: Histogram, rule: Observer, scheme: Scheme) -> TensorRange:
     return TensorRange(low, high, smallest, largest, histogram.count, rule.name, mean, deviation, unsafe)
 
 
-def _groups(model: Model, names: list[str], feed: Feed, budget: int, threads: int) -> list[list[str]]:
+def groups(model: Model, names: list[str], feed: Feed, budget: int, threads: int) -> list[list[str]]:
     """Names in order, cut where the bytes of one feed would pass the budget."""
     sizes = _sizes(model, names, feed, threads)
-    groups: list[list[str]] = []
+    parts: list[list[str]] = []
     room = 0
     for name in names:
-        if not groups or sizes[name] > room:
-            groups.append([])
+        if not parts or sizes[name] > room:
+            parts.append([])
             room = budget
-        groups[-1].append(name)
+        parts[-1].append(name)
         room -= sizes[name]
-    return groups
+    return parts
 
 
 def _sizes(model: Model, names: list[str], feed: Feed, threads: int) -> dict[str, int]:

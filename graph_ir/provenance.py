@@ -8,7 +8,7 @@ model only: there it is one JSON object, node label to list of names.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import onnx
@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from .ops import ORIGINS, label, set_origins, walk_nodes
 
+LEFT_FLOAT = "tersor.left-float"
 NODE_METADATA_IR_VERSION = 10  # nodes have metadata_props from here on
 
 
@@ -74,15 +75,30 @@ def stored_origins(proto: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def note_left_float(model: ir.Model, reasons: Mapping[str, str]) -> None:
+    """Record in the model's metadata why nodes were left float, by label; earlier records are replaced."""
+    model.metadata_props.pop(LEFT_FLOAT, None)
+    if reasons:
+        model.metadata_props[LEFT_FLOAT] = json.dumps(reasons, ensure_ascii=False, separators=(",", ":"))
+
+
+def left_float(proto: onnx.ModelProto) -> dict[str, str]:
+    """What `note_left_float` recorded."""
+    given = (_object(entry.value) for entry in proto.metadata_props if entry.key == LEFT_FLOAT)
+    return {name: str(reason) for table in given for name, reason in table.items()}
+
+
 def _table(text: str) -> dict[str, tuple[str, ...]]:
+    return {
+        name: tuple(str(item) for item in cast("list[object]", names))
+        for name, names in _object(text).items()
+        if isinstance(names, list)
+    }
+
+
+def _object(text: str) -> dict[str, object]:
     try:
         given: Any = json.loads(text)
     except ValueError:
         return {}
-    if not isinstance(given, dict):
-        return {}
-    return {
-        name: tuple(str(item) for item in cast("list[object]", names))
-        for name, names in cast("dict[str, object]", given).items()
-        if isinstance(names, list)
-    }
+    return cast("dict[str, object]", given) if isinstance(given, dict) else {}

@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "passes": ("passes_cmd", "List the passes, or explain one."),
     "bench": ("bench_cmd", "Time models against each other, turn by turn."),
     "compare": ("compare_cmd", "Compare the outputs of two models on data."),
+    "explain": (
+        "explain_cmd",
+        "Show what became of each node in onnxruntime: kernel, precision, time, error, why not int8.",
+    ),
     "sensitivity": ("sensitivity_cmd", "Rank the parts of a model by what int8 would cost each alone."),
     "serve-opt": ("serve", ""),
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,26 +19,15 @@ from .config import SessionConfig
 from .graph_view import DQ, Q, Scope, Verdict
 from .misread import misread
 from .optimized import Optimized, optimized_with_sources
+from .precision import BOUNDARY, LAYOUT, SHAPED, Precision, integer_tensors, precision_of
 from .rules import data_inputs, explain
 from .source import ModelSource
 
 if TYPE_CHECKING:
     import onnx
 
-Precision: TypeAlias = Literal["int8", "float", "dynamic", "gone"]
-"""int8: integer kernel (or data movement on integers); float; dynamic: float activations quantized at run
-time, or weight-only; gone: folded away or merged into another node's kernel."""
-
 _DEFAULT = SessionConfig()
-_DYNAMIC = frozenset({"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulNBits", "DynamicQuantizeLinear"})
-_INTEGER = frozenset({"QGemm", "MatMulIntegerToFloat", "MatMulInteger", "ConvInteger", "QAttention"})
 _COUNTED = LINEAR | {"MatMulInteger", "ConvInteger"}
-_BOUNDARY = frozenset({Q, DQ})
-_LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
-_SHAPED = frozenset(
-    {"ReorderInput", "ReorderOutput", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
-)
-_INT_TYPES = frozenset({2, 3, 4, 5, 21, 22})  # TensorProto: uint8 int8 uint16 int16 uint4 int4
 
 
 @dataclass(frozen=True)
@@ -125,15 +114,16 @@ def audit(
         BackendError: onnxruntime refuses the model.
     """
     with optimized_with_sources(model, config) as optimized:
-        return _audit(optimized, macs or {})
+        return audit_of(optimized, macs or {})
 
 
-def _audit(optimized: Optimized, macs: Mapping[str, float]) -> Audit:
+def audit_of(optimized: Optimized, macs: Mapping[str, float]) -> Audit:
+    """`audit` of a graph that is open already."""
     kernels: dict[int, list[Kernel]] = {}
     for kernel in optimized.kernels:
         for index in kernel.sources:
             kernels.setdefault(index, []).append(kernel)
-    integers = _integer_tensors(optimized.kernels)
+    integers = integer_tensors(optimized.kernels)
     rows = tuple(
         _row(item, kernels.get(item.index, []), integers) for item in optimized.sources if _concerned(item)
     )
@@ -142,7 +132,7 @@ def _audit(optimized: Optimized, macs: Mapping[str, float]) -> Audit:
     return Audit(
         rows=rows,
         leftovers=_leftovers(optimized),
-        quantizers=sum(kernel.node.op_type in _BOUNDARY for kernel in optimized.kernels),
+        quantizers=sum(kernel.node.op_type in BOUNDARY for kernel in optimized.kernels),
         linear_total=len(linear),
         linear_int8=len(narrow),
         macs_total=float(sum(macs.get(row.node, 0) for row in linear)),
@@ -152,7 +142,7 @@ def _audit(optimized: Optimized, macs: Mapping[str, float]) -> Audit:
 
 def _concerned(item: SourceNode) -> bool:
     node, scope = item.node, item.scope
-    if node.op_type in _BOUNDARY or node.op_type == "Constant":
+    if node.op_type in BOUNDARY or node.op_type == "Constant":
         return False
     if node.op_type in _COUNTED:
         return True
@@ -164,11 +154,11 @@ def _concerned(item: SourceNode) -> bool:
 
 def _row(item: SourceNode, kernels: Sequence[Kernel], integers: frozenset[tuple[int, str]]) -> AuditRow:
     node, scope = item.node, item.scope
-    own = [kernel for kernel in kernels if kernel.node.op_type not in _BOUNDARY | _LAYOUT] or list(kernels)
+    own = [kernel for kernel in kernels if kernel.node.op_type not in BOUNDARY | LAYOUT] or list(kernels)
     title = "+".join(dict.fromkeys(kernel.node.op_type for kernel in own))
     if not own:
         return AuditRow(item.label, node.op_type, "", "gone", reason="removed or merged by the optimizer")
-    precision = _precision(own, integers)
+    precision = precision_of(own, integers)
     dequantized = _reads_constant(scope, node) and any(_weight_dequantized(kernel) for kernel in own)
     if precision == "float":
         verdict = explain(scope, node)
@@ -197,74 +187,11 @@ def _quantized(scope: Scope, node: onnx.NodeProto) -> bool:
     return any(maker is not None and maker.op_type == DQ for maker in makers)
 
 
-def _precision(kernels: Sequence[Kernel], integers: frozenset[tuple[int, str]]) -> Precision:
-    core = [kernel for kernel in kernels if kernel.node.op_type not in _SHAPED] or list(kernels)
-    found = {_kernel_precision(kernel, integers) for kernel in core}
-    if "float" in found:
-        return "float"
-    return "dynamic" if "dynamic" in found else "int8"
-
-
-def _kernel_precision(kernel: Kernel, integers: frozenset[tuple[int, str]]) -> Precision:
-    node, scope = kernel.node, kernel.scope
-    if node.op_type in _DYNAMIC:
-        return "dynamic"
-    if node.op_type in _INTEGER:
-        maker = scope.producer(node.input[0])
-        return "dynamic" if maker is not None and maker.op_type == "DynamicQuantizeLinear" else "int8"
-    if node.op_type.startswith("QLinear"):
-        return "int8"
-    if node.op_type in _BOUNDARY:
-        return "int8"  # the node itself is gone: only its quantizer carries the tensor on
-    return "int8" if any(_is_integer(scope, name, integers) for name in node.input[:1]) else "float"
-
-
-def _is_integer(scope: Scope, name: str, integers: frozenset[tuple[int, str]]) -> bool:
-    owner = scope.owner(name)
-    return owner is not None and (id(owner), name) in integers
-
-
-def _integer_tensors(kernels: Sequence[Kernel]) -> frozenset[tuple[int, str]]:
-    """Tensors of 16 bits and less, as (scope, name): onnxruntime's saved graph carries no types."""
-    found: set[tuple[int, str]] = set()
-    for scope in {id(kernel.scope): kernel.scope for kernel in kernels}.values():
-        for value in scope.graph.input:
-            if value.type.tensor_type.elem_type in _INT_TYPES:
-                found.add((id(scope), value.name))
-        for tensor in scope.graph.initializer:
-            if tensor.data_type in _INT_TYPES:
-                found.add((id(scope), tensor.name))
-    for kernel in kernels:
-        node, scope = kernel.node, kernel.scope
-        source = scope.owner(node.input[0]) if node.input and node.input[0] else None
-        carried = source is not None and (id(source), node.input[0]) in found and node.op_type != DQ
-        if _makes_integers(node) or (carried and not _makes_floats(node)):
-            found.update((id(scope), name) for name in node.output if name)
-    return frozenset(found)
-
-
-def _makes_integers(node: onnx.NodeProto) -> bool:
-    if node.op_type == "QGemm":
-        return len(node.input) > 7 and bool(node.input[7])
-    return node.op_type == Q or node.op_type.startswith("QLinear")
-
-
-def _makes_floats(node: onnx.NodeProto) -> bool:
-    return node.op_type in _INTEGER or node.op_type in {
-        "Cast",
-        "Shape",
-        "Size",
-        "ArgMax",
-        "ArgMin",
-        "MatMulNBits",
-    }
-
-
 def _weight_dequantized(kernel: Kernel) -> bool:
     scope = kernel.scope
     for name in kernel.node.input:
         maker = scope.producer(name) if name else None
-        if maker is not None and maker.op_type in _SHAPED and maker.input:
+        if maker is not None and maker.op_type in SHAPED and maker.input:
             maker = scope.producer(maker.input[0])
         if maker is not None and maker.op_type == DQ and scope.tensor(maker.input[0]) is not None:
             return True

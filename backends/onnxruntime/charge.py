@@ -4,8 +4,8 @@
 The runtime keeps a node's name when it replaces the node, alone or within a longer name (`conv_token_1`,
 `fc/MatMulAddFusion`, `fused fc`), and mostly keeps the names of the tensors. So a copy of the model whose
 nodes carry unique marks as names comes back with the marks on the kernels; a kernel without one is found by
-the tensor that it makes. Two gaps remain: in the blocked layout a convolution that took an activation in is
-called after the activation's tensor, and the parts of an operator spelled as a function have no names.
+the tensor that it makes. Two gaps are filled from what lies around: a convolution that took an activation in
+is called after one of the two, and the parts of an operator spelled as a function have no names.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def charge(proto: onnx.ModelProto, sources: Sequence[SourceNode], folder: Path) 
         for node, own in zip(scope.graph.node, marks, strict=True):
             linear = node.op_type in _LINEAR_KERNELS
             inside = _swallowed(own, sources, index_of, taken) if linear else set[int]()
+            inside |= _activation(node, own, sources, index_of, taken)
             found.append(Kernel(node, scope, tuple(sorted(own | inside))))
     return found
 
@@ -112,6 +113,26 @@ def _unnamed(
                 behind |= {index for j in readers for index in marks[j]}
             marks[i] |= behind
             ahead[i] = behind
+
+
+def _activation(
+    node: onnx.NodeProto,
+    own: set[int],
+    sources: Sequence[SourceNode],
+    index_of: dict[int, int],
+    taken: set[int],
+) -> set[int]:
+    """The activation that a kernel named after its linear node took in, as its attribute says."""
+    name = next((a.s.decode("utf-8", "replace") for a in node.attribute if a.name == "activation"), "")
+    found = {
+        index_of[id(readers[0])]
+        for item in (sources[index] for index in own)
+        if name and item.node.op_type in LINEAR
+        for readers in [item.scope.readers(item.node.output[0])]
+        if len(readers) == 1 and readers[0].op_type == name
+    } - taken
+    taken |= found
+    return found
 
 
 def _swallowed(

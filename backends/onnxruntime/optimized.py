@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...graph_ir.provenance import stored_origins
+from ...graph_ir.provenance import left_float, stored_origins
 from ..base import BackendError
 from .charge import Kernel, SourceNode, charge, mark, unmarked
 from .config import SessionConfig
@@ -32,7 +32,8 @@ _SMALL = 1024  # bytes of an initializer that stays within the proto: scales, ze
 class Optimized:
     """The two graphs side by side; weights of over 1 KiB stay in files, which live within the block only.
 
-    `origins` are those that the model's metadata carry, by label of the source node.
+    `origins`, and `left_float`, why a node was not quantized, are from the model's metadata, by label of the
+    source node.
     """
 
     sources: Sequence[SourceNode]
@@ -40,6 +41,7 @@ class Optimized:
     proto: onnx.ModelProto
     path: Path
     origins: Mapping[str, tuple[str, ...]]
+    left_float: Mapping[str, str]
 
 
 def optimized_graph(
@@ -79,7 +81,7 @@ def optimized_with_sources(
 
     proto, folder = graph_proto(source)
     scopes = scopes_of(proto, folder)
-    origins = stored_origins(proto)
+    origins, reasons = stored_origins(proto), left_float(proto)
     sources = [
         SourceNode(index, label(node), node, scope)
         for index, (scope, node) in enumerate((s, n) for s in scopes for n in s.graph.node)
@@ -94,7 +96,7 @@ def optimized_with_sources(
         for item in sources:
             item.node.name = item.label
         result = onnx.load(str(path), load_external_data=False)
-        yield Optimized(sources, charge(result, sources, path.parent), result, path, origins)
+        yield Optimized(sources, charge(result, sources, path.parent), result, path, origins, reasons)
 
 
 def _write_optimized(

@@ -25,7 +25,7 @@ from .source import ModelSource, loadable
 
 _DEFAULT = SessionConfig()
 _EVENT = re.compile(r"^tersor_kernel_(\d+)_kernel_time$")
-_CONTAINERS = frozenset({"If", "Loop", "Scan"})  # their time is that of the kernels within, counted there
+CONTAINERS = frozenset({"If", "Loop", "Scan"})  # their time is that of the kernels within, counted there
 
 
 def profile(
@@ -58,14 +58,30 @@ def profile(
         DataError: no feeds.
         BackendError: onnxruntime refuses the model or a feed.
     """
+    with optimized_with_sources(source, config) as optimized:
+        measured = run_times(optimized, feeds, config, runs=runs, warmup=warmup, threads=threads)
+        return _rows(optimized, measured, origins or optimized.origins)
+
+
+def run_times(
+    optimized: Optimized,
+    feeds: Sequence[Feed],
+    config: SessionConfig = _DEFAULT,
+    *,
+    runs: int = 20,
+    warmup: int = 2,
+    threads: int = 1,
+) -> list[dict[int, list[float]]]:
+    """For each run, the times in microseconds of each kernel, by its place in `optimized.kernels`.
+
+    The kernels' names in `optimized.proto` are replaced. Other arguments and errors: see `profile`.
+    """
     if not feeds:
         raise DataError("a profile needs at least one feed")
-    with optimized_with_sources(source, config) as optimized:
-        for number, kernel in enumerate(optimized.kernels):
-            kernel.node.name = f"tersor_kernel_{number}"
-        optimized.path.write_bytes(optimized.proto.SerializeToString())
-        events = _events(optimized, feeds, config, warmup + runs, threads)
-        return _rows(optimized, events, warmup, origins or optimized.origins)
+    for number, kernel in enumerate(optimized.kernels):
+        kernel.node.name = f"tersor_kernel_{number}"
+    optimized.path.write_bytes(optimized.proto.SerializeToString())
+    return _by_run(_events(optimized, feeds, config, warmup + runs, threads), warmup)
 
 
 def _events(
@@ -82,9 +98,7 @@ def _events(
     return cast("list[dict[str, Any]]", json.loads(Path(written).read_text(encoding="utf-8")))
 
 
-def _rows(
-    optimized: Optimized, events: Iterable[dict[str, Any]], warmup: int, origins: Mapping[str, Sequence[str]]
-) -> Profile:
+def _by_run(events: Iterable[dict[str, Any]], warmup: int) -> list[dict[int, list[float]]]:
     runs: list[dict[int, list[float]]] = [{}]
     for event in events:
         if event.get("cat") == "Session" and event.get("name") == "model_run":
@@ -98,9 +112,15 @@ def _rows(
         raise BackendError(
             "onnxruntime wrote no profile; its profiler stops at a million events, ask for fewer runs"
         )
+    return runs
+
+
+def _rows(
+    optimized: Optimized, runs: Sequence[dict[int, list[float]]], origins: Mapping[str, Sequence[str]]
+) -> Profile:
     groups: dict[tuple[tuple[str, ...], str], list[int]] = {}
     for number, kernel in enumerate(optimized.kernels):
-        if kernel.node.op_type not in _CONTAINERS:
+        if kernel.node.op_type not in CONTAINERS:
             names = _names(optimized, kernel.sources, origins)
             groups.setdefault((names, kernel.node.op_type), []).append(number)
     measured: list[tuple[tuple[str, ...], str, float, int]] = []

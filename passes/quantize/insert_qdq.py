@@ -8,6 +8,7 @@ from typing import ClassVar, cast
 
 from ...graph_ir import Model, UsageError
 from ...graph_ir.ops import label
+from ...graph_ir.provenance import note_left_float
 from ..base import Context, Exactness, Pass
 from .bias_correction import Means
 from .emit import Emitter
@@ -26,7 +27,7 @@ class InsertQdq(Pass):
 
     Reads `ctx.facts["ranges"]` (value name -> lo, hi, unsafe) and, where given, `ctx.facts["channel-
     means"]` (value name -> mean per channel) for bias correction. Leaves the `QuantPlan`'s decisions in
-    `ctx.facts["quant-plan"]`.
+    `ctx.facts["quant-plan"]`, and in the model's metadata why linear nodes were left float.
 
     Options:
         scheme: `u8s8`, or `u8s8-reduced` with 7-bit weights for x86 CPUs without VNNI.
@@ -90,6 +91,7 @@ class InsertQdq(Pass):
             options = replace(options, exclude=options.exclude | barred)
         decided = plan(model, cast("RangeMap", ctx.facts[RANGES]), options)
         ctx.facts[PLAN] = tuple(decided.decisions)
+        note_left_float(model, {d.node: d.reason for d in decided.decisions if not d.int8})
         rewriter = ctx.rewriter(model)
         means = cast("Means | None", ctx.facts.get(MEANS))
         used = used_initializers(model)

@@ -139,7 +139,7 @@ def spoilt() -> Model:
     for name, value in (("w3", 1000.0), ("b4", -1e6)):
         tensor = model.graph.initializers[name].const_value
         assert tensor is not None
-        array: Array = tensor.numpy().copy()
+        array: Array = np.array(tensor.numpy())
         array[0] = value
         Rewriter(model).set_data(model.graph.initializers[name], array)
     return model

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far the values inside a rewritten model are from those of the original, node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..analysis.evaluate import Evaluator, Feed
+from ..analysis.fidelity import Closeness, Fidelity
+from ..analysis.provenance import by_origin
+from ..calibration.collect import BUDGET, groups
+from ..graph_ir import DataType, Model, Node
+from ..graph_ir.ops import label, origins
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_FLOATS = frozenset({DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16, DataType.DOUBLE})
+_ORDERS = ((0, 3, 1, 2), (0, 2, 3, 1))  # channels first from channels last, and back
+_BOUNDARY = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+def node_errors(
+    original: Model, model: Model, feeds: Sequence[Feed], threads: int = 1
+) -> dict[str, Closeness]:
+    """Closeness of the output of each original node, both models run as the graphs say (optimizer off).
+
+    Args:
+        original: with float values; shapes inferred where possible, which saves time.
+        model: what it was rewritten to; its metadata say which nodes stand for which.
+        feeds: for both.
+        threads: threads used inside operators.
+
+    Returns:
+        By label of the original node. Left out are nodes whose result the rewritten model does not hold, in
+        this shape or with the channels at the other end. Where a rewrite scales a value, as equalization
+        does, the figure says nothing of accuracy.
+    """
+    pairs = _pairs(original, model)
+    found: dict[str, Fidelity] = {}
+    first = feeds[0]
+    for group in groups(original, list(dict.fromkeys(left for _, left, _ in pairs)), first, BUDGET, threads):
+        inside = set(group)
+        here = [pair for pair in pairs if pair[1] in inside]
+        one = Evaluator(original, outputs=group, threads=threads)
+        two = Evaluator(model, outputs=[right for _, _, right in here], threads=threads)
+        for index, feed in enumerate(feeds):
+            wanted, given = one.run(feed, index=index), two.run(feed, index=index)
+            for node, left, right in here:
+                got = _aligned(wanted[left], given[right])
+                if got is not None:
+                    found.setdefault(node, Fidelity()).update(wanted[left], got)
+    return {node: total.result() for node, total in found.items()}
+
+
+def _aligned(want: NDArray[Any], got: NDArray[Any]) -> NDArray[Any] | None:
+    """The rewritten value in the layout of the original; None when it is another thing."""
+    if not isinstance(want, np.ndarray) or not isinstance(got, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance] - sequences are lists
+        return None
+    if got.shape == want.shape:
+        return got
+    if got.ndim == want.ndim == 4:
+        turned: list[NDArray[Any]] = [np.transpose(got, order) for order in _ORDERS]
+        return next((array for array in turned if array.shape == want.shape), None)
+    return None
+
+
+def _pairs(original: Model, model: Model) -> list[tuple[str, str, str]]:
+    """Original node, the value it makes, and the value that holds the same in the rewritten model."""
+    kept = {output.name for node in model.graph for output in node.outputs if output.name}
+    standing = by_origin(model)
+    place = {label(node): index for index, node in enumerate(original.graph)}
+    found: list[tuple[str, str, str]] = []
+    for node in original.graph:
+        output = node.outputs[0]
+        if not output.name or (output.dtype is not None and output.dtype not in _FLOATS):
+            continue
+        other = output.name if output.name in kept else _counterpart(node, standing, place)
+        if other is not None:
+            found.append((label(node), output.name, other))
+    return found
+
+
+def _counterpart(node: Node, standing: Mapping[str, list[Node]], place: Mapping[str, int]) -> str | None:
+    """The result of the last node that stands for this one, if it stands for none behind it."""
+    name = label(node)
+    made = [n for n in standing.get(name, []) if n.op_type not in _BOUNDARY]
+    if not made or any(place.get(other, -1) > place[name] for other in origins(made[-1])):
+        return None
+    return made[-1].outputs[0].name or None

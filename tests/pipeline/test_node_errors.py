@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors at the nodes of the original: found by name, by provenance, and across layouts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tersor.graph_ir import parse
+from tersor.graph_ir.ops import set_origins
+from tersor.pipeline.node_errors import node_errors
+
+HEADER = '<ir_version: 8, opset_import: ["": 17]> '
+FIRST = HEADER + "g (float[1,2,3,4] x) => (float[1,2,3,4] y) { a = Neg (x)  b = Abs (a)  y = Exp (b) }"
+X = np.random.default_rng(1).standard_normal((1, 2, 3, 4)).astype(np.float32)
+
+
+def errors(second: str, **origins: list[str]) -> dict[str, float]:
+    model = parse(HEADER + second)
+    for node in model.graph:
+        if node.outputs[0].name in origins:
+            set_origins(node, origins[node.outputs[0].name])
+    found = node_errors(parse(FIRST), model, [{"x": X}])
+    return {node: close.sqnr_db for node, close in found.items()}
+
+
+def test_values_that_kept_their_name_are_compared() -> None:
+    found = errors(
+        "g (float[1,2,3,4] x) => (float[1,2,3,4] y) <float t = {1.1}>"
+        " { a = Neg (x)  b = Mul (a, t)  y = Exp (b) }"
+    )
+    assert found["Neg(a)"] == np.inf
+    assert found["Abs(b)"] < 10
+
+
+def test_a_node_that_stands_for_two_has_the_result_of_the_last() -> None:
+    found = errors(
+        "g (float[1,2,3,4] x) => (float[1,2,3,4] y) { z = Abs (x)  y = Exp (z) }", z=["Neg(a)", "Abs(b)"]
+    )
+    assert found == {"Abs(b)": np.inf, "Exp(y)": np.inf}
+
+
+def test_channels_may_have_moved_to_the_other_end() -> None:
+    found = errors(
+        "g (float[1,2,3,4] x) => (float[1,2,3,4] y) {"
+        " t = Transpose <perm: ints = [0, 2, 3, 1]> (x)  a = Neg (t)"
+        " u = Transpose <perm: ints = [0, 3, 1, 2]> (a)  b = Abs (u)  y = Exp (b) }"
+    )
+    assert found["Neg(a)"] == np.inf
+
+
+def test_values_of_another_shape_are_left_out() -> None:
+    found = errors(
+        "g (float[1,2,3,4] x) => (float[1,2,3,4] y) {"
+        " a = Flatten (x)  c = Neg (x)  b = Abs (c)  y = Exp (b) }"
+    )
+    assert sorted(found) == ["Abs(b)", "Exp(y)"]
+    assert found["Exp(y)"] == pytest.approx(np.inf)
