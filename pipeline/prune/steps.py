@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ...analysis.coupling import Coupling, couple
-from ...graph_ir import Model, UsageError, fingerprint
+from ...graph_ir import Model, UsageError, fingerprint, gc_paused
 from ...passes.base import Context
 from ...passes.prune.apply import apply_plan
 from ...passes.prune.plan import Cut, PrunePlan, Widths
@@ -60,8 +60,9 @@ def plan_of(model: Model, chosen: Sequence[Chosen]) -> PrunePlan:
 
 def applied(model: Model, plan: PrunePlan) -> Model:
     """A copy of the model with a plan applied."""
-    copy = model.clone()
-    apply_plan(copy, plan, Context())
+    with gc_paused():
+        copy = model.clone()
+        apply_plan(copy, plan, Context())
     return copy
 
 

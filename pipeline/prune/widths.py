@@ -107,8 +107,10 @@ def _step(width: int, align: int, *, depthwise: bool) -> tuple[int, str]:
 
 def channels_per_atom(group: Group) -> int:
     """How many channels of its narrowest activation one atom of the group takes up."""
-    counts = [multiplicity(group, axis) for axis in group.axes if not is_constant(axis.value)]
-    return min(counts, default=min((multiplicity(group, axis) for axis in group.axes), default=1))
+    active = [axis for axis in group.axes if not is_constant(axis.value)]
+    # Axes of one space share their array.
+    counted = {id(axis.atom_of): axis for axis in active or group.axes}
+    return min((multiplicity(group, axis) for axis in counted.values()), default=1)
 
 
 def multiplicity(group: Group, axis: GroupAxis) -> int:
