@@ -142,11 +142,21 @@ def shape_of(cuts: Cuts, node: Node) -> None:
 
 
 def size_of(cuts: Cuts, node: Node) -> None:
-    """Size of a cut tensor: it goes on saying the old number of elements."""
-    sizes = cuts.old(node.inputs[0])
-    if None in sizes:
-        cuts.refuse(node, "its result is not a known number")
-    count = np.asarray(prod(s for s in sizes if s is not None), dtype=np.int64)
+    """Size of a cut tensor: it goes on saying the old number of elements.
+
+    Where that is not known, it is what there is now, times the old number of channels, over the new one.
+    """
+    data, out = node.inputs[0], node.outputs[0]
+    sizes = cuts.old(data)
+    known = [size for size in sizes if size is not None]
+    after = [cuts.size(node, data, i) for i, size in enumerate(sizes) if size is not None]
+    name = out.name or "size"
     with cuts.rw.standing_for([node]):
-        cuts.rw.replace(node.outputs[0], cuts.rw.constant(count, node.outputs[0].name or "size", near=node))
+        made = cuts.rw.constant(np.asarray(prod(known), dtype=np.int64), name, near=node)
+        if len(known) < len(sizes):
+            count = cuts.rw.node("Size", [data], before=node, name=name)
+            whole = cuts.rw.node("Mul", [count.outputs[0], made], before=node, name=name)
+            left = cuts.rw.constant(np.asarray(prod(after), dtype=np.int64), name, near=node)
+            made = cuts.rw.node("Div", [whole.outputs[0], left], before=node, name=name).outputs[0]
+        cuts.rw.replace(out, made)
     cuts.rw.erase(node)

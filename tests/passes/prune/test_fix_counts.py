@@ -74,6 +74,21 @@ def test_groups_cut_in_no_known_way_are_refused(masks: dict[str, str], reason: s
         cut(grouped(4, 8, 12), masks, compare=False)
 
 
+def test_groups_of_a_quantized_conv() -> None:
+    model = build(
+        """xs, s0, z0 = DynamicQuantizeLinear(x)  q = QLinearConv(xs, s0, z0, w1, s1, z1, s2, z2)
+        r = QLinearConv<group = 4>(q, s2, z2, w2, s1, z1, s2, z2)
+        t = QLinearConv(r, s2, z2, w3, s1, z1, s2, z2)  y = DequantizeLinear(t, s2, z2)""",
+        "",
+        constants="uint8[8,3,1,1] w1 = {seed}, uint8[8,2,1,1] w2 = {seed}, uint8[4,8,1,1] w3 = {seed},"
+        " float s1 = {0.1}, float s2 = {0.1}, uint8 z1 = {2}, uint8 z2 = {0}",
+    )
+    # The zero points of what is removed are zero, so the original with those weights gone is the same.
+    text = cut(model, {"w1:0 q:1 w2:0 r:1 w3:1": "11001111"}, compare=False)
+    assert "QLinearConv<group=3>" in text
+    assert "uint8[6,2,1,1] w2" in text
+
+
 def norm(opset: int, size: int) -> Model:
     return build(
         "a = Conv(x, w1)  n = GroupNormalization<num_groups = 3>(a, gain, beta)  y = Conv(n, w2)",

@@ -120,6 +120,18 @@ def test_shape_with_bounds_and_size() -> None:
     assert "{64}" in text
 
 
+def test_size_where_the_batch_is_not_known() -> None:
+    model = build(
+        "a = Conv(x, w1)  n = Size(a)  f = Cast<to = 1>(n)  s = Div(a, f)  y = Conv(s, w2)",
+        "w1 8,3,1,1; w2 4,8,1,1",
+        x=FREE,
+        y="float[N,4,2,2] y",
+    )
+    text = cut(model, {"w1:0 a:1 s:1 w2:1": HALF})
+    assert "n_2 = Size(a)" in text
+    assert "n = Div(n_3, n_5)" in text
+
+
 def test_shape_of_what_is_not_cut_is_left_alone() -> None:
     model = build(
         "a = Conv(x, w1)  d = Shape<start = 2>(a)  f = Cast<to = 1>(d)  s = Mul(a, f)  y = Conv(s, w2)",
