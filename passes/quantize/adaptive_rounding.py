@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...graph_ir import Model, UsageError
 from ..base import Context, Exactness, Pass
 from .facts import MOMENTS
-from .layer_error import descend
+from .layer_error import Layer, descend
 from .learned import Rounding, round_weights
-from .row_grid import RowGrid
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +47,7 @@ class AdaptiveRounding(Pass):
     group: int = 0
     symmetric: bool = True
     mse: bool = False
-    sweeps: int = 16
+    sweeps: int = 6
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -63,8 +62,7 @@ class AdaptiveRounding(Pass):
     def run(self, model: Model, ctx: Context) -> bool:
         """Round the weights of the main graph. Raises UsageError without second moments."""
 
-        def solve(rows: NDArray[Any], hessian: NDArray[np.float64], grid: RowGrid) -> NDArray[np.int64]:
-            nearest = grid.quantize(rows)
-            return descend(rows, hessian, nearest, grid, sweeps=self.sweeps, floor_or_ceil=True)
+        def solve(layer: Layer) -> NDArray[np.int64]:
+            return descend(layer, layer.nearest(), sweeps=self.sweeps, floor_or_ceil=True)
 
         return round_weights(model, ctx, self.name, self._rounding, solve)

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...graph_ir import Model, UsageError
 from ..base import Context, Exactness, Pass
 from .facts import MOMENTS
-from .layer_error import descend, feedback
+from .layer_error import Layer, descend, feedback
 from .learned import Rounding, round_weights
-from .row_grid import RowGrid
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +51,7 @@ class Gptq(Pass):
     group: int = 0
     symmetric: bool = True
     mse: bool = False
-    sweeps: int = 4
+    sweeps: int = 2
     damp: float = 0.01
     exclude: tuple[str, ...] = ()
 
@@ -70,8 +69,8 @@ class Gptq(Pass):
     def run(self, model: Model, ctx: Context) -> bool:
         """Round the weights of the main graph. Raises UsageError without second moments."""
 
-        def solve(rows: NDArray[Any], hessian: NDArray[np.float64], grid: RowGrid) -> NDArray[np.int64]:
-            codes = feedback(rows, hessian, grid, damp=self.damp)
-            return descend(rows, hessian, codes, grid, sweeps=self.sweeps, floor_or_ceil=False)
+        def solve(layer: Layer) -> NDArray[np.int64]:
+            codes = feedback(layer, self.damp)
+            return descend(layer, codes, sweeps=self.sweeps, floor_or_ceil=False)
 
         return round_weights(model, ctx, self.name, self._rounding, solve)

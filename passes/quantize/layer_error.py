@@ -2,11 +2,13 @@
 """Codes of weights that keep a layer's output close, by its second moments.
 
 What rounding W to Q does to the output of a layer is, over the data, E[((Q - W) x)^2] = sum over rows e of
-Q - W of e H e', with H = E[x x'], the layer's Hessian up to a factor. All here minimise that.
+Q - W of e H e', with H = E[x x'], the layer's Hessian up to a factor. All here minimise that. The groups of a
+convolution have a Hessian each and go side by side.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,113 +25,146 @@ _BLOCK = 128  # columns between two updates of all columns behind
 _TRIES = 6
 
 
-def error(rows: NDArray[Any], hessian: Wide, codes: Codes, grid: RowGrid) -> float:
-    """The sum over rows e of the rounding error of e H e'."""
-    e = grid.dequantize(codes).astype(np.float64) - rows
-    return float(np.einsum("ij,ij->", e @ hessian, e))
+@dataclass(frozen=True)
+class Layer:
+    """The weights of a layer, by group.
+
+    Attributes:
+        rows: float64 [groups, rows of a group, columns].
+        hessian: float64 [groups, columns, columns].
+        grid: of all rows.
+    """
+
+    rows: Wide
+    hessian: Wide
+    grid: RowGrid
+
+    def nearest(self) -> Codes:
+        """The nearest code of each weight: [groups, rows of a group, columns]."""
+        flat = self.rows.reshape(-1, self.rows.shape[2])
+        return self.grid.quantize(flat).reshape(self.rows.shape)
+
+    def pinned(self) -> NDArray[np.bool_]:
+        """The weights that fix the grid: [groups, rows of a group, columns]."""
+        return pinned(self.rows.reshape(-1, self.rows.shape[2]), self.grid).reshape(self.rows.shape)
+
+    def steps(self) -> tuple[Wide, Codes]:
+        """Scale and zero point of each weight: [groups, rows of a group, columns]."""
+        scale, zero = self.grid.spread(self.rows.shape[2])
+        return scale.astype(np.float64).reshape(self.rows.shape), zero.reshape(self.rows.shape)
+
+    def error(self, codes: Codes) -> float:
+        """The sum over rows e of the rounding error of e H e'."""
+        scale, zero = self.steps()
+        e = (codes - zero) * scale - self.rows
+        return float(np.einsum("gij,gij->", e @ self.hessian, e))
 
 
-def feedback(rows: NDArray[Any], hessian: Wide, grid: RowGrid, *, damp: float) -> Codes:
+def feedback(layer: Layer, damp: float) -> Codes:
     """Round column by column; the columns not yet rounded make up for the error of each (GPTQ).
 
     Frantar, Ashkboos, Hoefler, Alistarh 2022, "GPTQ: Accurate Post-Training Quantization for Generative
-    Pre-trained Transformers" (arXiv:2210.17323), algorithm 1, in float64. Weights that fix the grid keep
-    their nearest codes (`row_grid.pinned`).
+    Pre-trained Transformers" (arXiv:2210.17323), algorithm 1, in float64, columns in the order of the power
+    of their inputs. Weights that fix the grid keep their nearest codes (`row_grid.pinned`).
 
     Args:
-        rows: weights [rows, columns].
-        hessian: [columns, columns].
-        grid: of the rows.
-        damp: what is added to the diagonal, as a share of its mean.
+        layer: see there.
+        damp: what is added to the Hessian's diagonal, as a share of its mean.
     """
-    columns = rows.shape[1]
-    order = [int(j) for j in np.argsort(-_diagonal(hessian), kind="stable")]  # by the power of the inputs
-    factor = _inverse_factor(hessian[order][:, order], damp)
-    work = np.asarray(rows, np.float64)[:, order]
+    order = np.argsort(-_diagonal(layer.hessian), axis=1, kind="stable")
+    turned = np.take_along_axis(layer.hessian, order[:, :, None], axis=1)
+    factor = _inverse_factor(np.take_along_axis(turned, order[:, None, :], axis=2), damp)
+    nearest = layer.nearest()
     if factor is None:
-        return grid.quantize(rows)
-    nearest, kept = grid.quantize(rows)[:, order], pinned(rows, grid)[:, order]
+        return nearest
+    by_row = order[:, None, :]
+    kept = np.take_along_axis(layer.pinned(), by_row, axis=2)
+    fixed = np.take_along_axis(nearest, by_row, axis=2)
+    work = np.take_along_axis(layer.rows, by_row, axis=2)
+    scales, zeros = (np.take_along_axis(a, by_row, axis=2) for a in layer.steps())
     codes = np.empty(work.shape, np.int64)
-    for start in range(0, columns, _BLOCK):
-        stop = min(start + _BLOCK, columns)
-        errors = np.zeros((len(work), stop - start))
+    for start in range(0, work.shape[2], _BLOCK):
+        stop = min(start + _BLOCK, work.shape[2])
+        errors = np.zeros((*work.shape[:2], stop - start))
         for j in range(start, stop):
-            scale, zero = grid.column(order[j])
-            rounded = np.clip(np.rint(work[:, j] / scale).astype(np.int64) + zero, grid.low, grid.high)
-            codes[:, j] = np.where(kept[:, j], nearest[:, j], rounded)
-            lost = (work[:, j] - (codes[:, j] - zero) * scale) / factor[j, j]
-            work[:, j + 1 : stop] -= lost[:, None] * factor[j, j + 1 : stop]
-            errors[:, j - start] = lost
-        work[:, stop:] -= errors @ factor[start:stop, stop:]
-    back = np.empty(columns, np.int64)
-    back[order] = np.arange(columns)
-    return codes[:, back]
+            steps = np.rint(work[:, :, j] / scales[:, :, j]).astype(np.int64)
+            rounded = np.clip(steps + zeros[:, :, j], layer.grid.low, layer.grid.high)
+            codes[:, :, j] = np.where(kept[:, :, j], fixed[:, :, j], rounded)
+            lost = work[:, :, j] - (codes[:, :, j] - zeros[:, :, j]) * scales[:, :, j]
+            lost /= factor[:, None, j, j]
+            work[:, :, j + 1 : stop] -= lost[:, :, None] * factor[:, None, j, j + 1 : stop]
+            errors[:, :, j - start] = lost
+        work[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
+    back = np.argsort(order, axis=1)
+    return np.take_along_axis(codes, back[:, None, :], axis=2)
 
 
-def descend(
-    rows: NDArray[Any], hessian: Wide, codes: Codes, grid: RowGrid, *, sweeps: int, floor_or_ceil: bool
-) -> Codes:
+def descend(layer: Layer, codes: Codes, *, sweeps: int, floor_or_ceil: bool) -> Codes:
     """Move single codes by one step while that lessens the error: Gauss-Seidel over the columns.
 
     The error of a row never grows. Weights that fix the grid keep their codes.
 
     Args:
-        rows: weights [rows, columns].
-        hessian: [columns, columns].
+        layer: see there.
         codes: to start from.
-        grid: of the rows.
         sweeps: how often all columns are gone through at most.
         floor_or_ceil: allow each weight the two codes around it only, as AdaRound does.
     """
-    wide = np.asarray(rows, np.float64)
-    scales, zeros = (np.asarray(a, np.float64) for a in grid.spread(wide.shape[1]))
-    low = np.full(wide.shape, grid.low)
-    high = np.full(wide.shape, grid.high)
+    grid, hessian = layer.grid, layer.hessian
+    scales, zeros = layer.steps()
+    low, high = np.full(codes.shape, grid.low), np.full(codes.shape, grid.high)
     if floor_or_ceil:
-        below = np.floor(wide / scales) + zeros
-        low = np.clip(below, grid.low, grid.high).astype(np.int64)
-        high = np.clip(below + 1, grid.low, grid.high).astype(np.int64)
-    kept = pinned(rows, grid)
-    found = np.where(kept, grid.quantize(rows), np.clip(codes, low, high))
-    slope = ((found - zeros) * scales - wide) @ hessian
+        below = np.floor(layer.rows / scales).astype(np.int64) + zeros
+        low, high = np.clip(below, grid.low, grid.high), np.clip(below + 1, grid.low, grid.high)
+    kept = layer.pinned()
+    found = np.where(kept, layer.nearest(), np.clip(codes, low, high))
+    slope = ((found - zeros) * scales - layer.rows) @ hessian
+    curves = _diagonal(hessian)
     for _ in range(sweeps):
         moved = False
-        for j in range(wide.shape[1]):
-            curve = hessian[j, j]
-            if curve <= 0:
-                continue
-            step = np.clip(np.rint(-slope[:, j] / (curve * scales[:, j])), -1, 1).astype(np.int64)
-            new = np.clip(found[:, j] + step, low[:, j], high[:, j])
-            step = np.where(kept[:, j], 0, new - found[:, j])
-            at = np.flatnonzero(step)
-            if at.size:
+        for j in range(codes.shape[2]):
+            scale, curve = scales[:, :, j], curves[:, None, j]
+            wanted = np.divide(-slope[:, :, j], curve * scale, out=np.zeros_like(scale), where=curve > 0)
+            step = np.clip(np.rint(wanted), -1, 1).astype(np.int64)
+            step = np.clip(found[:, :, j] + step, low[:, :, j], high[:, :, j]) - found[:, :, j]
+            step[kept[:, :, j]] = 0
+            group, row = np.nonzero(step)
+            if group.size:
                 moved = True
-                found[at, j] += step[at]
-                slope[at] += (step[at] * scales[at, j])[:, None] * hessian[j]
+                by = step[group, row]
+                found[group, row, j] += by
+                slope[group, row] += (by * scale[group, row])[:, None] * hessian[group, j]
         if not moved:
             break
     return found
 
 
 def _inverse_factor(hessian: Wide, damp: float) -> Wide | None:
-    """The upper Cholesky factor of the damped inverse; None when it has none (no data, not finite)."""
-    mean = float(_diagonal(hessian).mean())
-    if not np.isfinite(hessian).all() or mean <= 0:
+    """The upper Cholesky factors of the damped inverses; None when there are none (not finite).
+
+    A group whose inputs have no power gets the identity: nothing is fed back.
+    """
+    if not np.isfinite(hessian).all():
         return None
+    mean = _diagonal(hessian).mean(axis=1)
+    unit = np.eye(hessian.shape[1])
+    dead = (mean <= 0)[:, None, None]
     for attempt in range(_TRIES):
-        damped = hessian + np.eye(len(hessian)) * (mean * damp * 10**attempt)
+        damped = np.where(dead, unit, hessian + unit * (mean * damp * 10**attempt)[:, None, None])
         try:
             root = _cholesky(damped)
-            inverse = np.linalg.solve(np.transpose(root), np.linalg.solve(root, np.eye(len(root))))
-            return np.ascontiguousarray(np.transpose(_cholesky(np.asarray(inverse, np.float64))))
+            half = np.linalg.solve(root, np.broadcast_to(unit, root.shape))
+            inverse = np.linalg.solve(np.transpose(root, (0, 2, 1)), half)
+            return np.ascontiguousarray(np.transpose(_cholesky(np.asarray(inverse, np.float64)), (0, 2, 1)))
         except np.linalg.LinAlgError:
             continue
     return None
 
 
-def _diagonal(matrix: Wide) -> Wide:
-    return np.asarray(matrix[np.arange(len(matrix)), np.arange(len(matrix))])
+def _diagonal(matrices: Wide) -> Wide:
+    index: NDArray[np.intp] = np.arange(matrices.shape[1])
+    return np.asarray(matrices[:, index, index])
 
 
-def _cholesky(matrix: Wide) -> Wide:
-    return np.asarray(np.linalg.cholesky(matrix), np.float64)
+def _cholesky(matrices: NDArray[Any]) -> Wide:
+    return np.asarray(np.linalg.cholesky(matrices), np.float64)

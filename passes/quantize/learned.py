@@ -18,6 +18,7 @@ from ...graph_ir.ops import float_attr, input_at, int_attr, is_op, label, origin
 from ..base import Context
 from .facts import MOMENTS
 from .kinds import LINEAR, refuse_linear
+from .layer_error import Layer
 from .patches import Moments, Patches, patches_of
 from .places import bias_add
 from .row_grid import RowGrid, block_grid, channel_grid
@@ -26,8 +27,8 @@ from .values import drop_orphans, used_initializers
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Solver = Callable[[NDArray[Any], NDArray[np.float64], RowGrid], NDArray[np.int64]]
-    """Codes from the rows [rows, columns], the layer's second moments [columns, columns] and the grid."""
+    Solver = Callable[[Layer], NDArray[np.int64]]
+    """Codes of a layer: [groups, rows of a group, columns]."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,9 @@ def _rewrite(node: Node, moments: Moments, rounding: Rounding, solver: Solver, r
     split = rows.reshape(moments.total.shape[0], -1, rows.shape[1])  # by group of a convolution
     slot = _bias_slot(node, len(rows))
     hessian = moments.hessian(centered=slot is not None)
-    done = np.empty(split.shape, np.float32)
-    for index, part in enumerate(split):
-        grid = rounding.grid(part)
-        done[index] = grid.dequantize(solver(part, hessian[index], grid))
+    grid = rounding.grid(rows)
+    codes = solver(Layer(split.astype(np.float64), hessian, grid))
+    done = grid.dequantize(codes.reshape(rows.shape)).reshape(split.shape)
     flat = done.reshape(rows.shape)
     ready = np.ascontiguousarray(np.transpose(flat)) if transposed else flat.reshape(weights.shape)
     if np.array_equal(ready, weights):

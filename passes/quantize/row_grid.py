@@ -34,10 +34,6 @@ class RowGrid:
     high: int
     block: int
 
-    def column(self, j: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Scale and zero point [rows] of a column."""
-        return self.scale[:, j // self.block].astype(np.float64), self.zero[:, j // self.block]
-
     def spread(self, columns: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Scale and zero point of each weight: [rows, columns]."""
         index = np.arange(columns) // self.block
