@@ -159,3 +159,13 @@ def lists() -> list[Any]:
 
 
 not_callable = 3
+
+
+def squares(outputs: list[Any], feed: Feed) -> Any:
+    """A loss over the outputs, which are tensors of torch."""
+    assert sorted(feed) == ["x"]
+    return (outputs[0] ** 2).sum()
+
+
+def broken_loss(outputs: list[Any], feed: Feed) -> Any:
+    return outputs[len(feed) + 10]

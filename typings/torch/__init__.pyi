@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
+from . import autograd as autograd
 from . import nn as nn
 
 inf: float

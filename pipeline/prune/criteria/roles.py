@@ -37,6 +37,7 @@ class WeightSlice:
 
     Attributes:
         node: the reader.
+        value: what it reads.
         array: the weight in the layout and type the node sees (behind Transpose, Cast, DequantizeLinear...).
         axis: the axis that lives in the group.
         atom_of: ``[array.shape[axis]]``, the atom at each position, -1 for none of this group.
@@ -46,6 +47,7 @@ class WeightSlice:
     """
 
     node: Node
+    value: Value
     array: NDArray[Any]
     axis: int
     atom_of: NDArray[np.int32]
@@ -88,7 +90,7 @@ def slices(group: Group) -> list[WeightSlice]:
             continue
         for node, index in readers:
             role = _role(group, node, index, axis.axis, array.ndim, values)
-            found.append(WeightSlice(node, array, axis.axis, axis.atom_of, group.atoms, role))
+            found.append(WeightSlice(node, axis.value, array, axis.axis, axis.atom_of, group.atoms, role))
     return found
 
 
