@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +13,10 @@ from ...analysis.coupling import couple
 from ...graph_ir import Model, UsageError, fingerprint
 from ...passes.prune.plan import PrunePlan, compose
 from .budget import UNITS
-from .criteria import DEFAULT_WITH_DATA, DEFAULT_WITHOUT_DATA, Samples, Scores, get
+from .criteria import DEFAULT_WITH_DATA, DEFAULT_WITHOUT_DATA, Samples, Scores, get, predicts_loss
 from .exclude import excluded
 from .job import Job, Origin, Pruned, Round, Tell, silent
-from .select import Chosen, Left, select, share_of_each, to_reach
+from .select import Chosen, Left, Limits, OutOfReachError, select, share_of_each, to_reach
 from .spend import Spend
 from .steps import NothingToPruneError, applied, joined, plan_of, refitted, replayed, whole
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .timing import Clock
 
 _CORRECTIONS = 3  # measurements of the whole model for a latency budget
+_HALVED = "groups of one aligned step were cut to half of it, as the budget was out of reach; that saves less"
 _NEAR = 0.03  # a latency this close to what is wanted is on it
 
 
@@ -189,7 +191,7 @@ class _Work:
         groups = [self._groups.get(g.name) or whole(g, self.stopped) for g in self._first.groups]
         return Pruned(
             self.model, self.plan, self._criterion.name, self.rounds, groups, self._first.pinned,
-            self.stopped, self.notes, held=bool(self.plan.cuts),
+            self.stopped, list(dict.fromkeys(self.notes)), held=bool(self.plan.cuts),
         )  # fmt: skip
 
     # -- steps --------------------------------------------------------------------------------------------
@@ -208,15 +210,27 @@ class _Work:
     ) -> list[Chosen]:
         limits = self._job.limits
         each = self._kind == "ratio" and not limits.whole_model
-        return select(
-            self._coupling,
-            scores,
-            share_of_each(target) if each else to_reach(left, target),
-            limits,
-            criterion=self._criterion.name,
-            excluded=left_alone,
-            shares={name: len(c.kept) / c.atoms for name, c in self._groups.items()},
-        )
+        losses = predicts_loss(self._criterion.name) and not each
+        costs = self._spend(left_alone).costs(self._kind) if losses else None
+
+        def chosen(limits: Limits) -> list[Chosen]:
+            return select(
+                self._coupling,
+                scores,
+                share_of_each(target) if each else to_reach(left, target),
+                limits,
+                criterion=self._criterion.name,
+                excluded=left_alone,
+                shares={name: len(c.kept) / c.atoms for name, c in self._groups.items()},
+                costs=costs,
+            )
+
+        try:
+            return chosen(limits)
+        except OutOfReachError:
+            found = chosen(replace(limits, halve=True))
+            self.notes.append(_HALVED)
+            return found
 
     def _make(self, chosen: list[Chosen], left: float) -> _Made | None:
         plan = plan_of(self.model, chosen)

@@ -33,6 +33,10 @@ Left: TypeAlias = "Callable[[Kept], float]"
 _SLACK = 1e-9
 
 
+class OutOfReachError(UsageError):
+    """No choice of widths within the limits meets the budget."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a plan must respect.
@@ -41,7 +45,9 @@ class Limits:
         align: widths are multiples of this where they were before; 1 allows any.
         min_keep, max_keep: least and largest share of its channels each group keeps.
         keep: (glob over group names, least, largest) for single groups; the last that fits counts.
-        whole_model: compare atoms across groups; otherwise each group loses about the same share.
+        whole_model: compare atoms across groups; otherwise each group loses about the same share, unless the
+            scores are losses and the budget is no ratio (`criteria.predicts_loss`).
+        halve: let groups that are a single step wide go down to half of it.
     """
 
     align: int = ALIGN["onnxruntime-cpu"]
@@ -49,6 +55,7 @@ class Limits:
     max_keep: float = 1.0
     keep: tuple[tuple[str, float, float], ...] = ()
     whole_model: bool = False
+    halve: bool = False
 
     def of(self, group: Group, share: float = 1.0) -> tuple[float, float]:
         """Least and largest share of the group to keep.
@@ -101,6 +108,7 @@ def select(
     criterion: str = "score",
     excluded: Mapping[str, str] | None = None,
     shares: Mapping[str, float] | None = None,
+    costs: NDArray[np.float64] | None = None,
 ) -> list[Chosen]:
     """Choose the atoms that stay.
 
@@ -113,14 +121,17 @@ def select(
         criterion: name of the scores, for the reasons.
         excluded: group name -> why it stays whole.
         shares: group name -> how much of the original model's group it is, 1 when left out.
+        costs: what an atom of each group takes of what the budget counts, for scores that are losses: atoms
+            of all groups then go by loss per cost.
 
     Returns:
         One entry for each group, in the order of the coupling.
 
     Raises:
-        UsageError: the budget cannot be reached, a limit is impossible, or a score is not finite.
+        OutOfReachError: the budget cannot be reached.
+        UsageError: a limit is impossible, or a score is not finite.
     """
-    line = Line(coupling, scores, limits, excluded or {}, shares or {})
+    line = Line(coupling, scores, limits, excluded or {}, shares or {}, costs)
     ideal = rule(line)
     kept = line.snapped(ideal)
     return [line.chosen(i, int(ideal[i]), int(kept[i]), criterion) for i in range(len(coupling.groups))]
@@ -146,6 +157,7 @@ class Line:
         limits: Limits,
         excluded: Mapping[str, str],
         shares: Mapping[str, float],
+        costs: NDArray[np.float64] | None = None,
     ) -> None:
         self._groups = coupling.groups
         self._atoms = np.array([group.atoms for group in self._groups], np.int64)
@@ -166,11 +178,12 @@ class Line:
                 snaps.append(np.full(group.atoms + 1, group.atoms, np.int64))
                 continue
             _check(group, given)
-            self._steps[i] = steps(group, limits.align, *limits.of(group, shares.get(group.name, 1.0)))
+            bounds = limits.of(group, shares.get(group.name, 1.0))
+            self._steps[i] = steps(group, limits.align, *bounds, halve=limits.halve)
             snaps.append(self._steps[i].nearest(np.arange(group.atoms + 1)))
             order = np.argsort(given, kind="stable")
             self._ordered[i] = order
-            relative = normalised[group.name][order]
+            relative = normalised[group.name][order] if costs is None else _per_cost(given[order], costs[i])
             columns.append(
                 ((np.arange(group.atoms) + 0.5) / group.atoms, relative, np.full(group.atoms, i, np.int64))
             )
@@ -179,7 +192,8 @@ class Line:
         relative = np.concatenate([c[1] for c in columns]) if columns else np.zeros(0)
         owner = np.concatenate([c[2] for c in columns]) if columns else np.zeros(0, np.int64)
         # Equal shares are settled by the score and equal scores by the share, then by the group's place.
-        keys = (owner, ranks, relative) if limits.whole_model else (owner, relative, ranks)
+        by_score = limits.whole_model or costs is not None
+        keys = (owner, ranks, relative) if by_score else (owner, relative, ranks)
         line = np.lexsort(keys)
         self._owner = owner[line]
         self._shares = np.array([shares.get(group.name, 1.0) for group in self._groups])
@@ -203,7 +217,7 @@ class Line:
         low, high = 0, self._owner.size
         least = left(self.snapped(self.ideal(high)))
         if least > target + _SLACK:
-            raise UsageError(
+            raise OutOfReachError(
                 f"{target:.1%} of the original cannot be reached: with every group at its least width "
                 f"{least:.1%} is left; lower --min-keep or --align, exclude less, or ask for less"
             )
@@ -245,6 +259,11 @@ class Line:
         if ideal > rule.most:
             return f"{text}; at most {rule.most} of {group.atoms} are kept"
         return f"{text}; {rule.why}"
+
+
+def _per_cost(losses: NDArray[np.float64], cost: float) -> NDArray[np.float64]:
+    """What is lost per unit of the budget; what saves nothing goes last."""
+    return losses / cost if cost > 0.0 else np.full_like(losses, np.inf)
 
 
 def _check(group: Group, scores: NDArray[np.float64]) -> None:

@@ -78,6 +78,15 @@ class Axes:
         grown = np.bincount(self._rows, self._counts * kept[self._groups], minlength=self.original.size)
         return self._fixed + grown
 
+    def by_group(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum of the weights of the channels one atom of each group has; [groups].
+
+        Args:
+            weights: of a channel of each axis, [axes].
+        """
+        found = self._counts * weights[self._rows]
+        return np.bincount(self._groups, found, minlength=len(self.coupling.groups))
+
 
 class Products:
     """A sum of products of axis sizes, each with a coefficient.
@@ -113,6 +122,13 @@ class Products:
         shares = self._axes.sizes(kept) / np.maximum(self._axes.original, 1)
         products = np.multiply.reduceat(shares[self._factors], self._starts)
         return self.constant + float(products @ self._values)
+
+    def slopes(self) -> NDArray[np.float64]:
+        """By how much the sum falls with the first atom of each group; [groups]."""
+        lengths = np.diff(np.append(self._starts, self._factors.size))
+        values = np.repeat(self._values, lengths)
+        through = np.bincount(self._factors, values, minlength=self._axes.original.size)
+        return self._axes.by_group(through / np.maximum(self._axes.original, 1))
 
 
 class Spend:
@@ -161,6 +177,13 @@ class Spend:
             counted = {"params": self._params, "size": self._bytes, "macs": self._macs}[kind]
             whole, now = counted.total(self.full), counted.total(kept)
         return now / whole if whole else 1.0
+
+    def costs(self, kind: str) -> NDArray[np.float64]:
+        """What an atom of each group takes of what a budget counts, up to a factor; MACs stand for time."""
+        if kind == "ratio":
+            return self._channels
+        counted = {"params": self._params, "size": self._bytes}.get(kind, self._macs)
+        return counted.slopes()
 
 
 def _weights(model: Model) -> Iterable[tuple[TensorProtocol, Product]]:

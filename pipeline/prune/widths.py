@@ -64,7 +64,9 @@ class Steps:
         return np.where(up, allowed[above], allowed[below])
 
 
-def steps(group: Group, align: int, min_keep: float = 0.0, max_keep: float = 1.0) -> Steps:
+def steps(
+    group: Group, align: int, min_keep: float = 0.0, max_keep: float = 1.0, *, halve: bool = False
+) -> Steps:
     """What a group may keep.
 
     A width that is a multiple of `align` stays one. Others go in steps of the largest power of two that
@@ -76,6 +78,7 @@ def steps(group: Group, align: int, min_keep: float = 0.0, max_keep: float = 1.0
         align: channels; 1 allows any width.
         min_keep: least share of the atoms to keep; one atom always stays.
         max_keep: largest share of the atoms to keep.
+        halve: let a group that is a single step wide go down to half of it.
 
     Raises:
         UsageError: `align` is below 1, or the shares are out of order.
@@ -87,6 +90,8 @@ def steps(group: Group, align: int, min_keep: float = 0.0, max_keep: float = 1.0
     per_atom = channels_per_atom(group)
     width = group.atoms * per_atom
     channels, why = _step(width, align, depthwise=any(is_depthwise(n) for n in _carriers(group)))
+    if halve and channels == width and width % 2 == 0 and width > LEAST:
+        channels, why = width // 2, f"half of its one step of {width}"
     step = channels // gcd(channels, per_atom)
     least = max(1, int(np.ceil(min_keep * group.atoms - 1e-9)))
     most = max(least, int(np.floor(max_keep * group.atoms + 1e-9)))

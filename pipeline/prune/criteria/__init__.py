@@ -22,6 +22,8 @@ TABLE: dict[str, str] = {
     "hessian": "hessian:Hessian",
 }
 
+_LOSSES = frozenset({"reconstruction", "taylor", "hessian"})
+
 DEFAULT_WITHOUT_DATA = "l2"
 DEFAULT_WITH_DATA = "reconstruction"
 
@@ -29,6 +31,11 @@ DEFAULT_WITH_DATA = "reconstruction"
 def names() -> list[str]:
     """Names of all criteria, sorted."""
     return sorted(TABLE)
+
+
+def predicts_loss(name: str) -> bool:
+    """Whether the scores are shares of a loss, so that atoms of different groups compare as they are."""
+    return name in _LOSSES
 
 
 def get(name: str) -> Criterion:
@@ -58,4 +65,5 @@ __all__ = [
     "get",
     "names",
     "normalise",
+    "predicts_loss",
 ]

@@ -186,6 +186,14 @@ def test_a_width_that_misses_the_budget_is_noted() -> None:
     assert result.notes == ["77.8% of the channels are left; 50.0% were wanted"]
 
 
+def test_narrow_groups_are_halved_only_where_the_budget_needs_it() -> None:
+    limits = Limits(align=32)
+    assert prune(chain(), Job(Budget("params", 0.6), "l2", limits)).notes == []
+    result = prune(chain(), Job(Budget("params", 0.25), "l2", limits))
+    assert [g.after for g in result.groups] == [16, 32, 16]
+    assert result.notes[0].startswith("groups of one aligned step were cut to half of it")
+
+
 def test_data_is_used_to_refit_what_is_left() -> None:
     rng = np.random.default_rng(0)
     feeds = [{"x": rng.standard_normal((4, 8, 16)).astype(np.float32)} for _ in range(8)]

@@ -43,6 +43,11 @@ def test_what_is_narrower_than_one_step_stays() -> None:
     assert allowed(3) == [3]
 
 
+def test_a_group_of_one_step_may_be_halved_when_asked() -> None:
+    for width, least in ((16, [8, 16]), (8, [4, 8]), (4, [4]), (64, [16, 32, 48, 64])):
+        assert steps(group("g", width), 16, halve=True).allowed().tolist() == least
+
+
 def test_without_alignment_any_width_but_none_is_allowed() -> None:
     assert allowed(6, align=1) == [1, 2, 3, 4, 5, 6]
 
