@@ -16,15 +16,36 @@ from .spec import Pipeline
 When: TypeAlias = Literal["before", "after", "after-change"]
 
 
-class Verify(Instrument):
-    """Verify the IR and the signature after each change; a pass that may change the signature renews it."""
+class RoundError(VerifyError):
+    """Some pass of a round is at fault; a run that is verified after each change names it."""
 
-    def __init__(self) -> None:
+
+class Verify(Instrument):
+    """Verify the IR and the signature after each change; a pass that may change the signature renews it.
+
+    Args:
+        by_round: verify all that a round of a loop changed at once, in a fraction of the time. What is wrong
+            then is a `RoundError`: to name the pass, run again without this.
+    """
+
+    def __init__(self, *, by_round: bool = False) -> None:
         self._signature: Signature | None = None
+        self._by_round = by_round
+        self._waiting: tuple[int, ...] | None = None  # the round whose changes are not verified yet
 
     def begin(self, pipeline: Pipeline, model: Model, ctx: Context) -> None:
         """Take the signature."""
         self._signature = signature_of(model)
+        self._waiting = None
+
+    def before(self, step: Step, model: Model) -> None:
+        """Verify a round that has ended, and whatever precedes a pass that may change the signature.
+
+        Raises:
+            RoundError: a pass of the round broke the graph.
+        """
+        if step.rounds != self._waiting or step.pass_.changes_signature:
+            self._verify_waiting(model)
 
     def after(self, step: Step, model: Model, outcome: Outcome) -> None:
         """Verify.
@@ -35,12 +56,42 @@ class Verify(Instrument):
         if not outcome.changed:
             return
         free = step.pass_.changes_signature
+        if self._by_round and not free:
+            self._waiting = step.rounds
+            return
         try:
             verify(model, None if free else self._signature)
         except VerifyError as error:
             raise VerifyError(f"after pass {step.spec} (number {step.number}): {error}") from error
         if free:
             self._signature = signature_of(model)
+
+    def failed(self, step: Step, model: Model, error: BaseException) -> None:
+        """Say that an error may come of an earlier pass, when what that one did was not verified yet.
+
+        Raises:
+            RoundError: in place of the error.
+        """
+        if self._waiting is not None and isinstance(error, Exception):
+            self._waiting = None
+            raise RoundError(f"pass {step.spec} (number {step.number}) failed: {error}") from error
+
+    def end(self, model: Model) -> None:
+        """Verify what is left.
+
+        Raises:
+            RoundError: a pass broke the graph.
+        """
+        self._verify_waiting(model)
+
+    def _verify_waiting(self, model: Model) -> None:
+        if self._waiting is None:
+            return
+        self._waiting = None
+        try:
+            verify(model, self._signature)
+        except VerifyError as error:
+            raise RoundError(str(error)) from error
 
 
 class PrintIr(Instrument):

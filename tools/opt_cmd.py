@@ -42,7 +42,7 @@ def command(
     freeze_default_inputs: bool = typer.Option(
         False, "--freeze-default-inputs", help="Make inputs that have a default constant: often far faster."
     ),
-    verify: bool = typer.Option(True, help="Verify the graph after each change."),
+    verify: bool = typer.Option(True, help="Verify the graph, and name a pass that breaks it."),
     validate: Validation = typer.Option(Validation.OFF, help="Check numbers after each pass or at the end."),
     data: str | None = typer.Option(
         None, metavar="DATA", help="Real inputs for --validate, besides seeded ones."

@@ -28,7 +28,7 @@ from ..graph_ir.verify import operator_bounds
 from ..passes.base import Context
 from ..pipeline import manager
 from ..pipeline.instrument import Instrument, Step
-from ..pipeline.instruments import Dump, PrintIr, Verify, When
+from ..pipeline.instruments import Dump, PrintIr, RoundError, Verify, When
 from ..pipeline.measure import Statistics, Timing
 from ..pipeline.presets import LOSSLESS
 from ..pipeline.spec import Pipeline, parse
@@ -46,7 +46,7 @@ class Settings:
     Attributes:
         passes: pipeline text.
         freeze_default_inputs: first make initializers that are also inputs plain constants.
-        verify: verify the IR after each change.
+        verify: verify the IR, and name the pass that broke it.
         print_ir: print the model's text before or after passes, through `write`.
         write: where that text goes.
         dump: a folder for numbered models.
@@ -133,7 +133,14 @@ def _optimize(source: Path, target: Path, chosen: Settings, pipeline: Pipeline) 
     report.bytes_before = sum(file.stat().st_size for file in (source, *files))
     report.before = count_ops(model)
     loaded = time.perf_counter()
-    _run(pipeline, model, chosen, report)
+    # Instruments that look at each pass are given what is verified.
+    by_round = chosen.print_ir is None and chosen.dump is None and chosen.validate is None
+    try:
+        _run(pipeline, model, chosen, report, by_round)
+    except RoundError:
+        # Passes do the same to the same model: verified after each change, this run names the one at fault.
+        _run(pipeline, load(source), chosen, Report(report.pipeline), False)
+        raise
     report.after = count_ops(model)
     passed = time.perf_counter()
     older = _identity(data_file(target))
@@ -145,7 +152,7 @@ def _optimize(source: Path, target: Path, chosen: Settings, pipeline: Pipeline) 
     return report
 
 
-def _run(pipeline: Pipeline, model: Model, settings: Settings, report: Report) -> None:
+def _run(pipeline: Pipeline, model: Model, settings: Settings, report: Report, by_round: bool) -> None:
     ctx = Context()
     timing, statistics = Timing(), Statistics()
     instruments: list[Instrument] = []
@@ -158,7 +165,7 @@ def _run(pipeline: Pipeline, model: Model, settings: Settings, report: Report) -
     if settings.validate is not None:
         instruments.append(settings.validate)
     if settings.verify:
-        instruments.append(Verify())
+        instruments.append(Verify(by_round=by_round))
     manager.run(pipeline, model, ctx, [*instruments, statistics, timing])
     report.notes = [*notes(model), *opaque_notes(model), *ctx.notes]
     if settings.validate is not None:

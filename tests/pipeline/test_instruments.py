@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tersor.graph_ir import UsageError, VerifyError, load, parse, to_text
+from tersor.graph_ir import Model, Signature, UsageError, VerifyError, load, parse, to_text
 from tersor.passes.base import Context
-from tersor.pipeline import manager, spec
+from tersor.pipeline import instruments, manager, spec
 from tersor.pipeline.instrument import Instrument
-from tersor.pipeline.instruments import Dump, PrintIr, Verify, When
+from tersor.pipeline.instruments import Dump, PrintIr, RoundError, Verify, When
 from tersor.pipeline.measure import PassStatistics, Statistics, TimeNode, Timing
 from tests.support.passes import find
 
@@ -30,6 +30,40 @@ def test_verify_names_the_pass_that_broke_the_signature() -> None:
     with pytest.raises(VerifyError) as caught:
         run("options,renames-output", Verify())
     assert "after pass renames-output (number 2): model signature changed: outputs" in str(caught.value)
+
+
+def test_verify_by_round_sees_the_fault_without_naming_the_pass() -> None:
+    with pytest.raises(RoundError, match=r"^model signature changed: outputs"):
+        run("renames-output,options", Verify(by_round=True))
+    with pytest.raises(RoundError, match=r"^model signature changed: outputs"):
+        run("(renames-output,eliminate-identity)!3,options", Verify(by_round=True))
+    with pytest.raises(RoundError, match=r"pass crashes .number 2. failed: "):
+        run("eliminate-identity,crashes", Verify(by_round=True))
+    with pytest.raises(KeyboardInterrupt):
+        run("eliminate-identity,interrupts", Verify(by_round=True))
+
+
+def test_verify_by_round_verifies_before_a_pass_that_may_change_the_signature() -> None:
+    freeze = "freeze-default-inputs,eliminate-dead-code"
+    bad = spec.parse(f"renames-output,{freeze}", find)
+    with pytest.raises(RoundError, match="outputs"):
+        manager.run(bad, parse(WITH_DEFAULT), None, [Verify(by_round=True)])
+    model = parse(WITH_DEFAULT)
+    manager.run(spec.parse(freeze), model, None, [Verify(by_round=True)])
+    assert [value.name for value in model.graph.inputs] == ["x"]
+
+
+def test_verify_by_round_asks_once_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Model] = []
+
+    def count(model: Model, signature: Signature | None) -> None:
+        asked.append(model)
+
+    monkeypatch.setattr(instruments, "verify", count)
+    run("(count-down{start=3},eliminate-identity)!,eliminate-dead-code", Verify(by_round=True))
+    assert len(asked) == 4
+    run("(count-down{start=3},eliminate-identity)!,eliminate-dead-code", Verify())
+    assert len(asked) == 4 + 5
 
 
 def test_without_verify_nothing_is_checked() -> None:
