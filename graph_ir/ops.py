@@ -136,9 +136,10 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
     String tensors are not given: no rewrite computes with them.
     """
     tensor = constant_tensor(value)
-    if tensor is None or tensor.dtype == ir.DataType.STRING:
+    if tensor is None:
         return None
-    return tensor.numpy()
+    array = tensor.numpy()
+    return None if array.dtype.kind == "O" else array  # cheaper than to ask the tensor for its type
 
 
 def int_attr(node: ir.Node, name: str, default: int) -> int:

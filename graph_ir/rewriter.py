@@ -99,7 +99,7 @@ class Rewriter:
     def standing_for(self, nodes: Sequence[ir.Node]) -> Generator[None]:
         """Nodes made inside this block carry the origins of the given ones."""
         before = self._origins
-        self._origins = tuple(name for node in nodes for name in origins(node))
+        self._origins = tuple([name for node in nodes for name in origins(node)])
         try:
             yield
         finally:
@@ -123,11 +123,11 @@ class Rewriter:
         if self._names.function(graph) is not None:
             attribute = ir.AttrTensor("value", tensor)
             made = self.node("Constant", [], [attribute], before=near, name=name).outputs[0]
-            made.type, made.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+            made.type, made.shape = ir.TensorType(tensor.dtype), _shape_of(tensor)
             return made
         value = ir.Value(
             name=self.fresh_name(name),
-            shape=ir.Shape(tensor.shape.numpy()),
+            shape=_shape_of(tensor),
             type=ir.TensorType(tensor.dtype),
             const_value=tensor,
         )
@@ -355,6 +355,12 @@ def _as_tensor(array: np.ndarray[Any, Any] | ir.TensorProtocol) -> ir.TensorProt
         return array
     # The general constructor asks for protocols at run time, which is slow.
     return ir.tensor(array) if array.dtype.kind in "OUST" else ir.Tensor(array)
+
+
+def _shape_of(tensor: ir.TensorProtocol) -> ir.Shape:
+    """The tensor's own shape object, which is frozen."""
+    shape = tensor.shape
+    return shape if isinstance(shape, ir.Shape) else ir.Shape(shape.numpy())
 
 
 def _graph_of(node: ir.Node) -> ir.Graph:

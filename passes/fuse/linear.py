@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...graph_ir import Node, Rewriter, Value
+from ...graph_ir import DataType, Node, Rewriter, Value
 from ...graph_ir.ops import constant_tensor, dims, float_attr, int_attr, ints_attr, rank, string_attr
 from ..pattern import Match, Miss, commute, const, either, maybe, op, var
 from .weights import FLOATS, Array, Wide, rounded, typed, wide
@@ -30,6 +30,7 @@ class Linear:
     Attributes:
         node: Conv, ConvTranspose, Gemm or MatMul.
         weight: its constant.
+        dtype: the weight's type.
         bias: the constant added per output channel, if any.
         x: the other operand.
         w: the weight's data.
@@ -44,6 +45,7 @@ class Linear:
 
     node: Node
     weight: Value
+    dtype: DataType
     bias: Value | None
     x: Value
     w: Array
@@ -141,13 +143,10 @@ class Linear:
         return auto == "VALID" or all(d == 1 for d in self.w.shape[2:])
 
     def _folded(self, rows: Wide, bias: Wide) -> Folded | Miss:
-        tensor = constant_tensor(self.weight)
-        if tensor is None:
-            return Miss("weight is not constant")
         if not np.isfinite(rows).all() or not np.isfinite(bias).all():
             return Miss("folded weights are not finite")
-        weight = rounded(rows, self.w, tensor.dtype, bias)
-        small = rounded(bias.reshape(1, -1), self.w, tensor.dtype, np.zeros(1))
+        weight = rounded(rows, self.w, self.dtype, bias)
+        small = rounded(bias.reshape(1, -1), self.w, self.dtype, np.zeros(1))
         if weight is None or small is None:
             return Miss("folded weights overflow or underflow")
         keeps_bias = self.bias is not None or bool(bias.any())
@@ -198,11 +197,11 @@ def linear_of(m: Match, rw: Rewriter) -> Linear | Miss:
 def view(node: Node, x: Value, weight: Value, bias: Value | None, opset: int) -> Linear | Miss:
     """See `linear_of`; a MatMul's bias is added by an Add behind it."""
     tensor = constant_tensor(weight)
-    if tensor is None or tensor.dtype not in FLOATS:
+    if tensor is None or (dtype := tensor.dtype) not in FLOATS:
         return Miss("weight is not a float constant")
-    if tensor.size == 0:
-        return Miss("weight is empty")
     w = tensor.numpy()
+    if w.size == 0:
+        return Miss("weight is empty")
     kind = node.op_type
     if opset < 7 and kind in ("Gemm", "MatMul"):
         return Miss("opset below 7")
@@ -232,7 +231,7 @@ def view(node: Node, x: Value, weight: Value, bias: Value | None, opset: int) ->
         if vector is None:
             return Miss("bias is not one value a channel")
         b = vector * float_attr(node, "beta", 1.0)
-    return Linear(node, weight, bias, x, w, b, *sizes)
+    return Linear(node, weight, dtype, bias, x, w, b, *sizes)
 
 
 def _product_sizes(
