@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def to_proto(model: ir.Model, *, provenance: bool = False) -> onnx.ModelProto:
 
 def _redundantly_typed(model: ir.Model) -> Iterator[ir.Value]:
     for graph in walk_graphs(model):
-        for value in graph.initializers.values():
+        for value in graph.initializers.data.values():
             if not (value.is_graph_input() or value.is_graph_output() or value.metadata_props):
                 yield value
         for node in graph:
@@ -81,14 +81,12 @@ def _redundantly_typed(model: ir.Model) -> Iterator[ir.Value]:
 
 def weight_bytes(model: ir.Model) -> int:
     """Bytes of all initializers, wherever they are stored."""
-    return sum(tensor.nbytes for _, tensor in _weights(model))
+    return sum(tensor.nbytes for tensor in _weights(model).values())
 
 
-def _weights(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
-    for graph in walk_graphs(model):
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                yield value, value.const_value
+def _weights(model: ir.Model) -> dict[ir.Value, ir.TensorProtocol]:
+    values = [value for graph in walk_graphs(model) for value in graph.initializers.data.values()]
+    return {value: value.const_value for value in values if value.const_value is not None}
 
 
 def save(
@@ -114,14 +112,15 @@ def save(
     kind = TEXT_FORMATS.get(target.suffix, "protobuf")
     if external_data and kind != "protobuf":
         raise ModelError(f"{str(target)!r} is a text format, which holds all weights itself; save as .onnx")
-    is_external = any(isinstance(tensor, ir.ExternalTensor) for _, tensor in _weights(model))
+    weights = _weights(model)
+    outside = {value: tensor for value, tensor in weights.items() if isinstance(tensor, ir.ExternalTensor)}
     if external_data is None:
-        external_data = kind == "protobuf" and (is_external or weight_bytes(model) > MAX_PROTO_BYTES)
+        external_data = kind == "protobuf" and (bool(outside) or _too_large(weights.values()))
     if external_data:
         _save_external(model, target, provenance)
         return
     with atomic_write(target) as beside:
-        with _stored_as(_in_memory(model, ())):
+        with _stored_as(_in_memory(outside)):
             proto = to_proto(model, provenance=provenance)
         if kind == "onnxtxt":
             beside.write_text(_onnx_text(proto, str(target)), encoding="utf-8")
@@ -131,12 +130,18 @@ def save(
             onnx.save_model(proto, str(beside), format=kind)
 
 
-def _in_memory(model: ir.Model, but: Container[ir.Value]) -> dict[ir.Value, ir.TensorProtocol]:
-    """External weights, except some, as tensors that the model file itself holds."""
+def _too_large(tensors: Iterable[ir.TensorProtocol]) -> bool:
+    """Whether one protobuf cannot hold the weights."""
+    stored = [t.raw.ByteSize() if isinstance(t, ir.TensorProtoTensor) else t.nbytes for t in tensors]
+    return sum(stored) > MAX_PROTO_BYTES
+
+
+def _in_memory(weights: Mapping[ir.Value, ir.TensorProtocol]) -> dict[ir.Value, ir.TensorProtocol]:
+    """External weights as tensors that the model file itself holds."""
     return {
         value: ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
-        for value, tensor in _weights(model)
-        if isinstance(tensor, ir.ExternalTensor) and value not in but
+        for value, tensor in weights.items()
+        if isinstance(tensor, ir.ExternalTensor)
     }
 
 
@@ -175,9 +180,10 @@ def _stored_as(tensors: Mapping[ir.Value, ir.TensorProtocol]) -> Generator[None]
 
 def _save_external(model: ir.Model, target: Path, provenance: bool) -> None:
     data = target.with_name(target.name + ".data")
+    weights = _weights(model)
     large = {
         value: tensor
-        for value, tensor in _weights(model)
+        for value, tensor in weights.items()
         if tensor.nbytes >= EXTERNAL_FROM and tensor.dtype != ir.DataType.STRING
     }
     with atomic_files([data, target]) as (data_beside, beside):
@@ -189,7 +195,8 @@ def _save_external(model: ir.Model, target: Path, provenance: bool) -> None:
             list(once.values()), str(target.parent), data_beside.name
         )
         by_id = dict(zip(once, moved, strict=True))
-        stored = _in_memory(model, large)  # small ones would go on naming the file they came from
+        # Small ones would go on naming the file they came from.
+        stored = _in_memory({v: t for v, t in weights.items() if v not in large})
         stored |= {v: _at(by_id[id(t)], v, t, data) for v, t in large.items()}
         with _stored_as(stored):
             proto = to_proto(model, provenance=provenance)
