@@ -76,7 +76,7 @@ class SparsityReport:
         return self.zeros / self.weights if self.weights else 0.0
 
     def lines(self) -> list[str]:
-        """For people: the total, the file, the target, then each weight left dense."""
+        """For people: the total, the file, the target, then what was left dense, by reason."""
         total = (
             f"{self.criterion}, {self.asked}: {self.zeros:,} of {self.weights:,} weights in "
             f"{len(self.layers)} layers are zero ({self.sparsity:.1%})"
@@ -88,7 +88,15 @@ class SparsityReport:
                 f"the file keeps its size; compressed by gzip it takes {self.gzip_after:,} bytes instead of "
                 f"{self.gzip_before:,} ({share:.0%})"
             )
-        return [*found, self.note, *map(str, self.left)]
+        found.append(self.note)
+        by_reason: dict[str, list[Left]] = {}
+        for one in self.left:
+            by_reason.setdefault(one.reason, []).append(one)
+        for reason, those in by_reason.items():
+            more = f" and {len(those) - 1} more" if len(those) > 1 else ""
+            stay = "stay" if more else "stays"
+            found.append(f"{those[0].weight!r} of {those[0].node!r}{more} {stay} dense: {reason}")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a report file."""

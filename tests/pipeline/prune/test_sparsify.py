@@ -158,6 +158,16 @@ def test_the_report_says_what_the_zeros_are_good_for() -> None:
     assert notes["elsewhere", "2:4"] == "nothing is known of elsewhere gaining from zeros"
 
 
+def test_what_stays_dense_is_told_once_for_each_reason() -> None:
+    body = "a = Conv<group=6>(x, d) b = Conv<group=6>(a, e) c = Conv(b, w) y = Conv(c, v)"
+    depthwise = "float[6,1,1,1] d = {seed}, float[6,1,1,1] e = {seed}"
+    model = graph(body, f"{depthwise}, float[8,6,1,1] w = {{seed}}, float[8,8,1,1] v = {{seed}}", x="1,6,4,4")
+    assert apply(model, pattern="2:4", compress=False).lines()[2:] == [
+        "'d' of 'Conv(a)' and 1 more stay dense: its 1 input channels are no multiple of 4",
+        "'w' of 'Conv(c)' stays dense: its 6 input channels are no multiple of 4",
+    ]
+
+
 def test_the_error_in_the_report_is_that_of_the_layer() -> None:
     model = graph("y = MatMul(x, w)", "float[16,6] w = {seed}", x="9,16")
     feeds, before = feeds_of(model, 6), weights(model, "w")
