@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ...analysis.coupling import Coupling
 from ...graph_ir import Model, UsageError, Value, atomic_write, fingerprint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ...analysis.coupling import Coupling
+    from ...analysis.coupling import Group
 
 _FORMAT = 1
 
@@ -184,7 +185,8 @@ def compose(first: PrunePlan, second: PrunePlan) -> PrunePlan:
 
     Args:
         first: for the original.
-        second: for what `first` makes of it; groups keep their names, atoms are counted anew.
+        second: for what `first` makes of it, of groups that are the same but for their atoms (`continued`),
+            which are counted anew.
 
     Raises:
         UsageError: `second` does not count the atoms that `first` leaves.
@@ -207,6 +209,36 @@ def compose(first: PrunePlan, second: PrunePlan) -> PrunePlan:
         why = cut.why if cut.why == after.why else "; ".join(w for w in (cut.why, after.why) if w)
         cuts.append(Cut(cut.group, cut.atoms, tuple(cut.kept[i] for i in after.kept), why, widths))
     return PrunePlan(first.fingerprint, (*cuts, *later.values()), first.rounds + second.rounds)
+
+
+def continued(before: Coupling, plan: PrunePlan, after: Coupling) -> Coupling:
+    """Those groups of a cut model that are groups of the original, less what the plan removed.
+
+    Only plans for these compose with the first one. Others appear when a cut frees what could not go before
+    (an attention with one head left may get narrower) or settles a choice in another way.
+
+    Args:
+        before: of the original.
+        plan: what was cut.
+        after: of the result.
+    """
+    kept, masks = plan.kept(), plan.masks(before)
+    known = {group.name: group for group in before.groups}
+    found: list[Group] = []
+    for group in after.groups:
+        old = known.get(group.name)
+        if old is None:
+            continue
+        stays = kept.get(group.name, np.ones(old.atoms, dtype=np.bool_))
+        number = np.append(np.where(stays, np.cumsum(stays) - 1, -1), -1)  # the last one is for atom -1
+        expected = {
+            (a.value.name, a.axis): number[a.atom_of][masks.get((a.value, a.axis), slice(None))]
+            for a in old.axes
+        }
+        held = {(a.value.name, a.axis): a.atom_of for a in group.axes}
+        if held.keys() == expected.keys() and all(np.array_equal(held[k], expected[k]) for k in held):
+            found.append(group)
+    return Coupling(tuple(found), after.pinned)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...analysis.coupling import couple
 from ...graph_ir import Model, UsageError, fingerprint
-from ...passes.prune.plan import PrunePlan, compose
+from ...passes.prune.plan import PrunePlan, compose, continued
 from .budget import UNITS
 from .criteria import DEFAULT_WITH_DATA, DEFAULT_WITHOUT_DATA, Samples, Scores, get, predicts_loss
 from .exclude import excluded
@@ -172,7 +172,7 @@ class _Work:
         """Go on from a round's result."""
         self.plan = compose(self.plan, made.plan)
         self.model, self._left = made.model, made.left
-        self._coupling = couple(self.model)
+        self._coupling = continued(self._coupling, made.plan, couple(self.model))
         for now in made.chosen:
             before = self._groups.get(now.group)
             self._groups[now.group] = now if before is None else joined(before, now)

@@ -14,7 +14,7 @@ from tersor.graph_ir import Model, UsageError, fingerprint
 from tersor.passes import catalog
 from tersor.passes.base import Context
 from tersor.passes.prune.apply import ApplyPlan, apply_plan
-from tersor.passes.prune.plan import Cut, PrunePlan, Widths, compose, load_plan
+from tersor.passes.prune.plan import Cut, PrunePlan, Widths, compose, continued, load_plan
 from tests.support.prune_blocks import BLOCKS
 from tests.support.prune_cuts import assert_equal, half, parameters
 from tests.support.rewriting import snapshot
@@ -121,6 +121,29 @@ def test_rounds_compose() -> None:
     assert both.fingerprint == first.fingerprint
     apply_plan(original, both, Context())
     assert fingerprint(original) == fingerprint(once)
+
+
+def test_groups_that_a_cut_makes_anew_do_not_continue() -> None:
+    """Whole heads go first; the last one could get narrower, which no plan for the original can say."""
+    once = BLOCKS["attention"]()
+    before = couple(once)
+    (group,) = before.groups
+    plan = PrunePlan(fingerprint(once), (Cut(group.name, 4, (2,)),))
+    apply_plan(once, plan, Context())
+    after = couple(once)
+    assert [g.atoms for g in after.groups if g.name == group.name] == [3], (
+        "the width of the head that is left"
+    )
+    assert not continued(before, plan, after).groups
+
+
+def test_groups_that_lost_atoms_and_those_that_did_not_continue() -> None:
+    once = model()
+    before = couple(once)
+    plan = PrunePlan(fingerprint(once), half(once, before).cuts[:1])
+    apply_plan(once, plan, Context())
+    after = continued(before, plan, couple(once))
+    assert [(g.name, g.atoms) for g in after.groups] == [("a:1", 4), ("b:1", 6)]
 
 
 def test_what_composing_keeps() -> None:
