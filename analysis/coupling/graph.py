@@ -178,7 +178,7 @@ def _facts(model: Model) -> Facts:
 
 
 def _pin_value(facts: Facts, value: Value, reason: str) -> None:
-    for axis in range(len(value.shape or ())):
+    for axis in range(len(facts.sizes(value) or ())):
         if (value, axis) in facts.axes:
             facts.pins[value, axis] = reason
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...graph_ir import Node, Value
+from ..shapes import refined_shape
 
 AxisKey: TypeAlias = tuple[Value | Node, int]
 Positions: TypeAlias = NDArray[np.int64]
@@ -89,7 +90,7 @@ class Facts:
     def sizes(self, value: Value) -> tuple[int | None, ...] | None:
         """Sizes of a value's axes, None for one that is not a known number; None when the rank is unknown."""
         if value not in self._sizes:
-            shape = value.shape
+            shape = refined_shape(value)
             # Asked for often: read once.
             self._sizes[value] = (
                 None if shape is None else tuple(d if isinstance(d, int) else None for d in shape)

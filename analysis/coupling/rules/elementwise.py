@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ....graph_ir.ops import int_attr, is_standard
 from ..ties import Rule, Ties
-from .common import broadcast, operand, pin_operands, result, table, tie_all, tie_same
+from .common import broadcast, numbers, operand, pin_operands, result, table, tie_all, tie_same
 
 _UNARY = (
     *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Ceil", "Celu", "Cos", "Cosh"),
@@ -13,8 +13,6 @@ _UNARY = (
     *("LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid"),
     *("Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"),
     *("Cast", "Clip"),
-    # The results are fresh draws, one for each position of the input, or a mask of its shape.
-    *("Bernoulli", "RandomNormalLike", "RandomUniformLike"),
 )
 _BROADCASTING = (
     *("Add", "And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift", "Div", "Equal", "Greater", "Less"),
@@ -56,7 +54,11 @@ def cast_like(ties: Ties) -> None:
 
 
 def dropout(ties: Ties) -> None:
-    """Dropout: input, result and mask tied. Pinned: ratio and mode, which are scalars."""
+    """Dropout: input, result and mask tied. Pinned: ratio and mode, both scalars; everything in training."""
+    training = operand(ties, 2)
+    if training is not None and numbers(training) != [0]:
+        ties.pin_node("it draws at random, by position")
+        return
     tie_all(ties, operand(ties, 0), result(ties, 0), result(ties, 1))
     pin_operands(ties, 1)
 

@@ -91,7 +91,8 @@ def gather_elements(ties: Ties) -> None:
 def scatter_elements(ties: Ties) -> None:
     """ScatterElements: data and result tied, indices and updates tied; the axis written to is pinned.
 
-    The other axes tie the two where they are equally long, else all are pinned.
+    The other axes tie the two where they are equally long, else all are pinned. Along the axis written to,
+    indices and updates are pinned, too: each of their positions is written somewhere.
     """
     x, indices, updates, y = (*(operand(ties, i) for i in range(3)), result(ties, 0))
     if x is None or indices is None or updates is None or y is None or not equal_rank(ties, x, indices, y):
@@ -100,6 +101,8 @@ def scatter_elements(ties: Ties) -> None:
     tie_except(ties, (), x, y)
     tie_except(ties, (), indices, updates)
     _by_element(ties, x, [indices])
+    at = places([int_attr(ties.node, "axis", 0)], ties.rank(x) or 0)
+    pin_axes(ties, at or (), "each of its positions is written somewhere", indices, updates)
 
 
 def _by_element(ties: Ties, x: Value, others: list[Value]) -> None:
@@ -138,7 +141,10 @@ def gather_nd(ties: Ties) -> None:
 
 
 def scatter_nd(ties: Ties) -> None:
-    """ScatterND: data and result tied; axes written to by index pinned, the others tied with updates'."""
+    """ScatterND: data and result tied; axes written to by index pinned, others tied with those of updates.
+
+    Pinned too: the axes of indices and updates that count what is written.
+    """
     x, indices, updates, y = (*(operand(ties, i) for i in range(3)), result(ties, 0))
     if x is None or indices is None or updates is None or y is None:
         return
@@ -150,8 +156,7 @@ def scatter_nd(ties: Ties) -> None:
     tie_except(ties, (), x, y)
     pin_axes(ties, range(depth), _LOOKED_UP, x)
     ties.pin((indices, extent - 1), "it holds indices")
-    for axis in range(extent - 1):
-        tie_same(ties, (indices, axis), (updates, axis))
+    pin_axes(ties, range(extent - 1), "each of its positions is written somewhere", indices, updates)
     for axis in range(depth, ties.rank(x) or 0):
         tie_same(ties, (x, axis), (updates, axis + extent - 1 - depth))
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ....graph_ir.ops import RANDOM_OPS
 from ..ties import Rule, Ties
 from .common import pin_operands, result, table
 
@@ -23,9 +24,9 @@ def constant_of_shape(ties: Ties) -> None:
 
 
 def counted(ties: Ties) -> None:
-    """Range, EyeLike, NonZero, RandomNormal...: pinned.
+    """Range, EyeLike, NonZero and what draws at random: pinned.
 
-    What stands at a position depends on its number, or the sizes are fixed by attributes.
+    What stands at a position depends on its number; with a seed, so do draws.
     """
     ties.pin_node(f"{ties.node.op_type} makes its positions by number")
 
@@ -33,5 +34,5 @@ def counted(ties: Ties) -> None:
 RULES: dict[tuple[str, str], Rule] = {
     **table(constant, "Constant"),
     **table(constant_of_shape, "ConstantOfShape"),
-    **table(counted, "Range", "EyeLike", "NonZero", "RandomNormal", "RandomUniform", "Multinomial"),
+    **table(counted, "Range", "EyeLike", "NonZero", *RANDOM_OPS),
 }

@@ -101,7 +101,8 @@ def attention(cuts: Cuts, node: Node) -> None:
     _agree(cuts, node, heads, left, node.outputs[0])
     _agree(cuts, node, shared, of_keys, node.inputs[2])
     share = heads // shared if shared and not heads % shared else 0
-    if not share or left != [stays for stays in of_keys for _ in range(share)]:
+    # A single head of keys and values serves whatever heads of queries there are.
+    if not share or (shared > 1 and left != [stays for stays in of_keys for _ in range(share)]):
         cuts.refuse(node, "its heads of queries and keys are not cut alike")
     cuts.set_attribute(node, "q_num_heads", sum(left))
     cuts.set_attribute(node, "kv_num_heads", sum(of_keys))

@@ -21,6 +21,7 @@ from tests.support.prune_build import build
         ("r = Sub(a, e)", "e 1,1,8"),  # the width, not the channels
         ("b = Greater(a, e)  r = Where(b, a, f)", "e 8,1,1; f 1"),
         ("r = Max(a, e, f)", "e 8,1,1; f 2,1,1,1"),
+        ("b, m = Dropout(a, half, no)  r = Neg(b)", ""),
         ("b, m = Dropout(a)  c = Cast<to = 1>(m)  r = Mul(b, c)", ""),
         ("r = PRelu(a, e)", "e 8,1,1"),
         ("b = ReduceMean<axes = [2, 3]>(a)  c = Softplus(b)  r = Mul(a, c)", ""),
@@ -37,7 +38,8 @@ from tests.support.prune_build import build
     ],
 )
 def test_channels_are_carried(body: str, weights: str) -> None:
-    constants = "float lo = {-1}, float hi = {1}, int64 two = {2}, int64[1] all = {8}"
+    constants = "float lo = {-1}, float hi = {1}, int64 two = {2}, int64[1] all = {8},"
+    constants += " float half = {0.5}, bool no = {0}"
     assert cut(between(body, weights, constants=constants)) == {"a:1": 8}
 
 
@@ -80,11 +82,15 @@ def test_a_product_of_two_branches_is_one_group() -> None:
         ("r = LRN<size = 3>(a)", "LRN divides each channel by its neighbours"),
         ("b, i = MaxPool<kernel_shape = [1, 1]>(a)  c = Cast<to = 1>(i)  r = Mul(b, c)", "count through all"),
         ("r, m, v = BatchNormalization<training_mode = 1>(a, e, e, e, e)", "statistics of the batch"),
+        ("b = RandomNormalLike<seed = 1.0>(a)  r = Add(a, b)", "by number"),
+        ("b, m = Dropout(a, half, yes)  r = Neg(b)", "draws at random"),
         ("b = Shape(a)  n = NonZero(a)  c = Cast<to = 1>(n)  s = ReduceSum(c)  r = Mul(a, s)", "by number"),
     ],
 )
 def test_channels_that_are_told_apart_stay(body: str, why: str) -> None:
-    model = between(body, "e 8", constants="int64 one = {1}, int64[1] all = {8}")
+    model = between(
+        body, "e 8", constants="int64 one = {1}, int64[1] all = {8}, float half = {0.5}, bool yes = {1}"
+    )
     assert why in reason(model, "a")
 
 

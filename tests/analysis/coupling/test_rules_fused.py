@@ -111,6 +111,14 @@ def test_standard_attention_loses_whole_heads() -> None:
     assert sizes(couple(apart)) == {"q:2": 4}
 
 
+def test_a_single_head_of_keys_serves_what_heads_of_queries_stay() -> None:
+    model = attend(
+        f"a = Attention<{ROWS.format(1)}>(q, k, v)", "wq 12,12; wk 12,3; wv 12,3; wo 12,6", opset=23
+    )
+    assert sizes(couple(model)) == {"q:2": 4}
+    assert places(model, "q:2") == ["a:2*3", "q:2*3", "wo:0*3", "wq:1*3"]
+
+
 def test_a_head_of_keys_goes_with_all_heads_of_queries_that_share_it() -> None:
     weights = "wq 12,12; wk 12,6; wv 12,6; wo 12,6"
     model = attend(f"a = Attention<{ROWS.format(2)}>(q, k, v)", weights, opset=23)

@@ -180,3 +180,8 @@ def test_einsum_without_an_arrow() -> None:
         y="float[5,4] y",
     )
     assert sizes(couple(model)) == {"a:1": 8}
+
+
+def test_an_output_without_a_declared_shape_hides_nothing() -> None:
+    model = build("a = Conv(x, w1)  y = Conv(a, w2)", "w1 8,3,1,1; w2 4,8,1,1", y="float y")
+    assert sizes(couple(model)) == {"a:1": 8}
