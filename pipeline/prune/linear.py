@@ -131,7 +131,7 @@ class Linear:
         before = constant(self.held)
         assert before is not None
         scaled = bias / beta if self.node.op_type == "Gemm" else bias
-        rewriter.set_data(self.held, scaled.reshape(_bias_shape(before, len(bias))).astype(before.dtype))
+        rewriter.set_data(self.held, np.reshape(scaled, before.shape).astype(before.dtype))
 
 
 def view(node: Node) -> Linear | str:
@@ -156,7 +156,10 @@ def view(node: Node) -> Linear | str:
     elif node.op_type == "Gemm":
         if int_attr(node, "transA", 0) or float_attr(node, "alpha", 1.0) == 0.0:
             return "its operand is transposed, or its factor is zero"
-        matrix = (array if int_attr(node, "transB", 0) else np.transpose(array))[None]
+        alpha = float_attr(node, "alpha", 1.0)
+        matrix = alpha * (array if int_attr(node, "transB", 0) else np.transpose(array))[None].astype(
+            np.float64
+        )
     else:
         matrix = np.transpose(array)[None]
     return _with_bias(node, x, matrix.astype(np.float64), weight, array.shape)
@@ -174,7 +177,7 @@ def _with_bias(node: Node, x: Value, matrix: Wide, weight: Value, shape: tuple[i
     factor = float_attr(node, "beta", 1.0) if node.op_type == "Gemm" else 1.0
     if held is None and node.op_type != "MatMul":
         bias = np.zeros(outputs)
-    elif held is not None and array is not None and factor and _bias_shape(array, outputs) is not None:
+    elif held is not None and array is not None and factor and _is_bias(array, outputs):
         bias = array.astype(np.float64).reshape(-1) * factor
         if node.op_type == "MatMul":
             y = next(iter(held.uses())).node.outputs[0]
@@ -192,9 +195,9 @@ def _bias_add(node: Node) -> Node | None:
     return uses[0].node if array is not None and array.ndim > 0 else None
 
 
-def _bias_shape(array: Array, outputs: int) -> tuple[int, ...] | None:
-    """The array's own shape when it holds one number per output along its last axis."""
-    return array.shape if array.shape[-1:] == (outputs,) and array.size == outputs else None
+def _is_bias(array: Array, outputs: int) -> bool:
+    """Whether the array holds one number per output along its last axis."""
+    return array.shape[-1:] == (outputs,) and array.size == outputs
 
 
 def _root(value: Value | None) -> Value | None:

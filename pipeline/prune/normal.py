@@ -139,9 +139,10 @@ class NormalEquations:
         index = np.arange(self._features)
         loaded[:, index, index] += ridge[:, None]
         try:
-            return np.moveaxis(np.linalg.solve(loaded, np.moveaxis(cross, 1, 2)), 2, 1)
+            solved: Wide = np.asarray(np.linalg.solve(loaded, np.moveaxis(cross, 1, 2)), np.float64)
         except np.linalg.LinAlgError:  # only for a ridge that rounding swallows
             return np.zeros_like(cross)
+        return np.moveaxis(solved, 2, 1)
 
     def _padded(self, change: Wide) -> Wide:
         return change if self._intercept else np.pad(change, [(0, 0), (0, 0), (0, 1)])

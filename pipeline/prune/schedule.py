@@ -41,7 +41,7 @@ class Step:
 
 
 def schedule(pruned: Model, cut: Collection[str]) -> tuple[list[Step], dict[str, str]]:
-    """The layers whose inputs differ from the original's, in order of level, and why others are left out.
+    """The layers that meet values other than the original's, in order of level, and why some are left out.
 
     Args:
         pruned: the sliced model.
@@ -53,18 +53,21 @@ def schedule(pruned: Model, cut: Collection[str]) -> tuple[list[Step], dict[str,
     left: dict[str, str] = {}
     for node in pruned.graph:
         inputs = [levels[v] for v in reads(node) if v in levels]
-        cut_here = any(v.name in cut and not is_constant(v) for v in reads(node))
-        if not inputs and not cut_here:
-            continue
+        differs = bool(inputs) or any(v.name in cut and not is_constant(v) for v in reads(node))
         level = max(inputs, default=0)
         if is_op(node, "Conv", "Gemm", "MatMul"):
             linear = view(node)
             if isinstance(linear, Linear):
                 branch, undo = _branch(linear, order)
-                level = 1 + max(level, levels.get(branch, 0) if branch is not None else 0)
-                steps.append(Step(linear, level, branch, undo))
-            elif any(is_constant(v) for v in node.inputs):
+                if branch in levels:
+                    differs, level = True, max(level, levels[branch])
+                if differs:
+                    level += 1
+                    steps.append(Step(linear, level, branch, undo))
+            elif differs and any(is_constant(v) for v in node.inputs):
                 left[node.outputs[0].name or ""] = linear
+        if not differs:
+            continue
         for output in node.outputs:
             levels[output] = level
     return sorted(steps, key=lambda step: step.level), left

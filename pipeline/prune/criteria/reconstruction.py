@@ -55,12 +55,12 @@ class Reconstruction:
         for group in coupling.groups:
             if found[group.name]:
                 problems = _problems(found[group.name], moments)
-                scores[group.name] = _eliminate(problems, group.atoms)
+                scores[group.name] = eliminate(problems, group.atoms)
         return scores
 
 
 @dataclass
-class _Problem:
+class Problem:
     """One activation and everything that reads it.
 
     Attributes:
@@ -100,15 +100,16 @@ class _Problem:
         self.inverse[gone] = self.inverse[:, gone] = self.gram[gone] = self.gram[:, gone] = 0.0
 
 
-def _problems(found: list[Reader], moments: dict[str, Moments]) -> list[_Problem]:
+def _problems(found: list[Reader], moments: dict[str, Moments]) -> list[Problem]:
     by_value: dict[Value, list[Reader]] = {}
     for reader in found:
         by_value.setdefault(reader.x, []).append(reader)
-    problems = [_problem(each, moments[x.name or ""]) for x, each in by_value.items()]
+    problems = [problem_of(each, moments[x.name or ""]) for x, each in by_value.items()]
     return [problem for problem in problems if problem is not None]
 
 
-def _problem(found: list[Reader], moments: Moments) -> _Problem | None:
+def problem_of(found: list[Reader], moments: Moments) -> Problem | None:
+    """The problem of one activation's readers; None when its atoms differ in size."""
     atom_of = found[0].atom_of
     members = np.argsort(atom_of, kind="stable")[np.count_nonzero(atom_of < 0) :]
     atoms = int(atom_of.max(initial=-1)) + 1
@@ -124,7 +125,7 @@ def _problem(found: list[Reader], moments: Moments) -> _Problem | None:
             squares = np.einsum("cn,cn->c", reader.columns, reader.columns)
             energy = float(squares @ variance)
             gram += squares / energy if energy > 0.0 else 0.0
-        return _Problem(1.0 / (variance + floor), gram, members)
+        return Problem(1.0 / (variance + floor), gram, members)
     gram = np.zeros_like(covariance)
     for reader in found:
         products = np.matmul(reader.columns, np.transpose(reader.columns))
@@ -132,10 +133,11 @@ def _problem(found: list[Reader], moments: Moments) -> _Problem | None:
         if energy > 0.0:
             gram += products / energy
     inverse = np.linalg.inv(covariance + floor * np.eye(len(covariance)))
-    return _Problem(np.asarray(inverse, np.float64), gram, members)
+    return Problem(np.asarray(inverse, np.float64), gram, members)
 
 
-def _eliminate(problems: list[_Problem], atoms: int) -> Wide:
+def eliminate(problems: list[Problem], atoms: int) -> Wide:
+    """Scores ``[atoms]``: atoms are removed, cheapest first, until none is left; the problems are used up."""
     scores = np.zeros(atoms)
     alive = np.arange(atoms)
     highest = 0.0
