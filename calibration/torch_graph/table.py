@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from . import elementwise, linear, movement, norm, recurrent, reduce, resize, windows
+from . import elementwise, linear, movement, norm, quant, recurrent, reduce, resize, windows
 from .call import Function
 
 FUNCTIONS: dict[str, Function] = {
@@ -11,6 +11,7 @@ FUNCTIONS: dict[str, Function] = {
     **linear.TABLE,
     **movement.TABLE,
     **norm.TABLE,
+    **quant.TABLE,
     **recurrent.TABLE,
     **reduce.TABLE,
     **resize.TABLE,

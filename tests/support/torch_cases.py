@@ -105,6 +105,9 @@ _LINES = """
 14 | 5,2,4 | w:1,9,4 r:1,9,3 b:1,18 h:1,2,3 | y = GRU<hidden_size=3>(x, w, r, b, , h)
 14 | 5,2,4 | w:1,9,4 r:1,9,3 b:1,18 |
   y = GRU<hidden_size=3, direction="reverse", linear_before_reset=1>(x, w, r, b)
+13 | 3,4 | s~~0.1 | q = QuantizeLinear(x, s) y = DequantizeLinear(q, s)
+13 | 3,4 | s~0.1,0.2,0.3,0.4 z=3,0,-5,2 |
+  c = Cast<to=3>(z) q = QuantizeLinear<axis=1>(x, s, c) y = DequantizeLinear<axis=1>(q, s, c)
 18 | 3,4 | z~~0. k:4 | s = ReduceSum<keepdims=0>(x) c = Greater(s, z)
   y = If(c) <then_branch = a () => (float[3,4] p) { p = Mul(x, k) },
              else_branch = b () => (float[3,4] q) { q = Sub(x, k) }>

@@ -81,6 +81,22 @@ def test_values_inside_by_name() -> None:
         TorchModel(model).values(feed, ["nothing"])
 
 
+def test_rounding_lets_gradients_through_inside_the_grid() -> None:
+    model = graph(
+        "a = Mul(x, w) q = QuantizeLinear(a, s, z) y = DequantizeLinear(q, s, z)",
+        "float[4] w = {1., 1., 1., 1.}, float s = {0.1}, int8 z = {0}",
+        x="4",
+    )
+    made = TorchModel(model)
+    feed = {"x": np.array([0.33, -0.52, 100.0, -100.0], np.float32)}
+    (y,) = made.run(feed)
+    np.testing.assert_allclose(y.detach().numpy(), [0.3, -0.5, 12.7, -12.8], rtol=1e-5)
+    y.sum().backward()
+    gradient = made.weights["w"].grad
+    assert gradient is not None
+    np.testing.assert_allclose(gradient.numpy(), [0.33, -0.52, 0, 0], rtol=1e-5)
+
+
 def test_defaults_may_be_left_out_or_given() -> None:
     model = parse("""<ir_version: 9, opset_import: ["" : 17]>
     g (float[2] x, float[2] w) => (float[2] y) <float[2] w = {1., 2.}> { y = Add(x, w) }""")
