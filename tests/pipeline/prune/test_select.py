@@ -73,6 +73,19 @@ def test_alignment_is_part_of_the_search() -> None:
     assert all("multiples of 16" in c.why for c in chosen if c.ideal != c.after)
 
 
+def test_what_the_last_step_saved_too_much_goes_back() -> None:
+    # One atom of the large group weighs as much as the whole of the small one: 100, 100 + 32.
+    weights = np.array([100.0, 1.0])
+
+    def left(kept: NDArray[np.int64]) -> float:
+        return float((kept // 16) @ weights) / 402.0
+
+    chosen = select(
+        coupling(64, 32), rising(g0=64, g1=32), to_reach(left, 0.76), Limits(align=16, min_keep=0.0)
+    )
+    assert kept(chosen) == [48, 32]
+
+
 def test_bounds_hold_for_all_and_for_single_groups() -> None:
     made = coupling(10, 10)
     limits = Limits(align=1, min_keep=0.2, keep=(("g0:*", 0.6, 0.7),))

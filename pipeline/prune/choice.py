@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a choice of channels must respect, and what becomes of each group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, TypeAlias
+
+from ...graph_ir import UsageError
+from .widths import ALIGN
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ...analysis.coupling import Group
+
+Kept: TypeAlias = "NDArray[np.int64]"
+"""How many atoms each group keeps, in the order of the coupling."""
+
+Left: TypeAlias = "Callable[[Kept], float]"
+"""The share of the original that is then left of what the budget counts."""
+
+
+class OutOfReachError(UsageError):
+    """No choice of widths within the limits meets the budget."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan must respect.
+
+    Attributes:
+        align: widths are multiples of this where they were before; 1 allows any.
+        min_keep, max_keep: least and largest share of its channels each group keeps.
+        keep: (glob over group names, least, largest) for single groups; the last that fits counts.
+        whole_model: compare atoms across groups; otherwise each group loses about the same share, unless the
+            scores are losses and the budget is no ratio (`criteria.predicts_loss`).
+        halve: let groups that are a single step wide go down to half of it.
+    """
+
+    align: int = ALIGN["onnxruntime-cpu"]
+    min_keep: float = 0.1
+    max_keep: float = 1.0
+    keep: tuple[tuple[str, float, float], ...] = ()
+    whole_model: bool = False
+    halve: bool = False
+
+    def of(self, group: Group, share: float = 1.0) -> tuple[float, float]:
+        """Least and largest share of the group to keep.
+
+        Args:
+            group: as it is now.
+            share: how much of the group of the original model that is.
+        """
+        least, most = self.min_keep, self.max_keep
+        for glob, low, high in self.keep:
+            if fnmatchcase(group.name, glob):
+                least, most = low, high
+        return min(1.0, least / share), min(1.0, most / share)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What becomes of one group; widths are in channels of its narrowest activation.
+
+    Attributes:
+        group: its name.
+        atoms: of the group.
+        kept: sorted numbers of the atoms that stay.
+        before: width before.
+        ideal: width the scores and the budget ask for.
+        after: width after alignment and limits.
+        why: a few words.
+    """
+
+    group: str
+    atoms: int
+    kept: tuple[int, ...]
+    before: int
+    ideal: int
+    after: int
+    why: str
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether anything goes."""
+        return len(self.kept) < self.atoms

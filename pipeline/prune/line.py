@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All atoms of all groups in the order in which they go, and how groups round what they keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...graph_ir import UsageError
+from .choice import Chosen, Kept, Left, Limits, OutOfReachError
+from .criteria import normalise
+from .widths import Steps, channels_per_atom, steps
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ...analysis.coupling import Coupling, Group
+
+_SLACK = 1e-9
+_REFILLS = 512  # steps back that are tried
+
+
+class Line:
+    """All atoms that may go, in the order in which they go; see `select` for the arguments."""
+
+    def __init__(
+        self,
+        coupling: Coupling,
+        scores: Mapping[str, NDArray[np.float64]],
+        limits: Limits,
+        excluded: Mapping[str, str],
+        shares: Mapping[str, float],
+        costs: NDArray[np.float64] | None = None,
+    ) -> None:
+        self._groups = coupling.groups
+        self._atoms = np.array([group.atoms for group in self._groups], np.int64)
+        self._offsets = np.cumsum(self._atoms + 1) - (self._atoms + 1)
+        self._ordered: dict[int, NDArray[np.int64]] = {}
+        self._stays: dict[int, str] = {}
+        self._steps: dict[int, Steps] = {}
+        normalised = normalise(dict(scores))
+        snaps: list[NDArray[np.int64]] = []
+        columns: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]] = []
+        for i, group in enumerate(self._groups):
+            given = scores.get(group.name)
+            reason = excluded.get(group.name)
+            if reason is None and given is None:
+                reason = "the criterion has no score for it"
+            if reason is not None or given is None:
+                self._stays[i] = reason or ""
+                snaps.append(np.full(group.atoms + 1, group.atoms, np.int64))
+                continue
+            _check(group, given)
+            bounds = limits.of(group, shares.get(group.name, 1.0))
+            self._steps[i] = steps(group, limits.align, *bounds, halve=limits.halve)
+            snaps.append(self._steps[i].nearest(np.arange(group.atoms + 1)))
+            order = np.argsort(given, kind="stable")
+            self._ordered[i] = order
+            relative = normalised[group.name][order] if costs is None else _per_cost(given[order], costs[i])
+            columns.append(
+                ((np.arange(group.atoms) + 0.5) / group.atoms, relative, np.full(group.atoms, i, np.int64))
+            )
+        self._snap = np.concatenate(snaps) if snaps else np.zeros(0, np.int64)
+        ranks = np.concatenate([c[0] for c in columns]) if columns else np.zeros(0)
+        relative = np.concatenate([c[1] for c in columns]) if columns else np.zeros(0)
+        owner = np.concatenate([c[2] for c in columns]) if columns else np.zeros(0, np.int64)
+        # Equal shares are settled by the score and equal scores by the share, then by the group's place.
+        by_score = limits.whole_model or costs is not None
+        keys = (owner, ranks, relative) if by_score else (owner, relative, ranks)
+        line = np.lexsort(keys)
+        self._owner = owner[line]
+        self._shares = np.array([shares.get(group.name, 1.0) for group in self._groups])
+
+    def ideal(self, place: int) -> Kept:
+        """What each group keeps when the first `place` atoms go."""
+        return self._atoms - np.bincount(self._owner[:place], minlength=self._atoms.size)
+
+    def share(self, share: float) -> Kept:
+        """What each group keeps of a share of what it was in the original model; at least one atom."""
+        wanted = np.rint(self._atoms * np.minimum(1.0, share / self._shares)).astype(np.int64)
+        stays = np.isin(np.arange(self._atoms.size), list(self._stays))
+        return np.where(stays, self._atoms, np.maximum(1, wanted))
+
+    def snapped(self, ideal: Kept) -> Kept:
+        """The nearest numbers of atoms that the groups may keep."""
+        return self._snap[self._offsets + ideal]
+
+    def refilled(self, ideal: Kept, left: Left, target: float) -> Kept:
+        """The nearest numbers, then steps more wherever the target still holds.
+
+        The last step on the way to a target may overshoot it by far. The group that is the furthest below its
+        ideal, as a share of itself, is asked first each time; one that does not fit is not asked again.
+        """
+        kept = self.snapped(ideal)
+        waiting = [(float((kept[i] - ideal[i]) / self._atoms[i]), i) for i in self._steps]
+        heapify(waiting)
+        for _ in range(_REFILLS):
+            if not waiting:
+                break
+            _, index = heappop(waiting)
+            wider = [int(n) for n in self._steps[index].allowed() if n > kept[index]]
+            if not wider:
+                continue
+            more = np.array(kept, np.int64)
+            more[index] = wider[0]
+            if left(more) <= target + _SLACK:
+                kept = more
+                above = (kept[index] - ideal[index]) / self._atoms[index]
+                heappush(waiting, (float(above), index))
+        return kept
+
+    def shortest(self, left: Left, target: float) -> int:
+        """The least number of atoms that must be asked to go to reach the target."""
+        low, high = 0, self._owner.size
+        least = left(self.snapped(self.ideal(high)))
+        if least > target + _SLACK:
+            raise OutOfReachError(
+                f"{target:.1%} of the original cannot be reached: with every group at its least width "
+                f"{least:.1%} is left; lower --min-keep or --align, exclude less, or ask for less"
+            )
+        while low < high:
+            middle = (low + high) // 2
+            if left(self.snapped(self.ideal(middle))) <= target + _SLACK:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def chosen(self, index: int, ideal: int, kept: int, criterion: str) -> Chosen:
+        """What becomes of one group."""
+        group = self._groups[index]
+        per_atom = channels_per_atom(group)
+        widths = (group.atoms * per_atom, ideal * per_atom, kept * per_atom)
+        if index in self._stays:
+            return Chosen(group.name, group.atoms, tuple(range(group.atoms)), *widths, self._stays[index])
+        stays = np.sort(self._ordered[index][group.atoms - kept :])
+        return Chosen(
+            group.name,
+            group.atoms,
+            tuple(int(k) for k in stays),
+            *widths,
+            self._why(index, ideal, kept, criterion),
+        )
+
+    def _why(self, index: int, ideal: int, kept: int, criterion: str) -> str:
+        group, rule = self._groups[index], self._steps[index]
+        if kept == group.atoms == ideal:
+            return "nothing in it is among the least important"
+        if kept - ideal >= rule.step:
+            return (
+                "the budget leaves room for it" if kept == group.atoms else f"highest {criterion}; room left"
+            )
+        if kept == group.atoms:
+            return f"stays: {rule.why}" if rule.allowed().size > 1 else f"cannot be narrower: {rule.why}"
+        text = f"highest {criterion}"
+        if kept == ideal:
+            return text
+        if ideal < rule.least:
+            return f"{text}; at least {rule.least} of {group.atoms} are kept"
+        if ideal > rule.most:
+            return f"{text}; at most {rule.most} of {group.atoms} are kept"
+        return f"{text}; {rule.why}"
+
+
+def _per_cost(losses: NDArray[np.float64], cost: float) -> NDArray[np.float64]:
+    """What is lost per unit of the budget; what saves nothing goes last."""
+    return losses / cost if cost > 0.0 else np.full_like(losses, np.inf)
+
+
+def _check(group: Group, scores: NDArray[np.float64]) -> None:
+    if scores.shape != (group.atoms,):
+        raise UsageError(f"group {group.name!r} has {group.atoms} atoms and scores of shape {scores.shape}")
+    if not np.isfinite(scores).all():
+        raise UsageError(f"group {group.name!r} has a score that is not finite; are its weights?")
