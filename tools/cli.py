@@ -123,6 +123,9 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if sys.argv[1:2] == ["opt"]:
         gc.disable()  # it holds one model to the end: a collection would only walk it
+        if not any(argument.startswith("--validate") for argument in sys.argv):
+            # Passes multiply element by element: the threads numpy starts for matrix products would only spin.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     else:
         # Imports make many objects that live to the end: collecting every 700 takes a fifth of the start.
         gc.set_threshold(50_000, 20, 100)

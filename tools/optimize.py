@@ -240,7 +240,7 @@ def external_files(model: Model) -> list[Path]:
     """The files that hold weights of the model, each once."""
     found: dict[Path, None] = {}
     for graph in walk_graphs(model):
-        for value in graph.initializers.values():
+        for value in graph.initializers.data.values():
             if isinstance(value.const_value, ExternalTensor):
                 found[Path(value.const_value.path)] = None
     return list(found)
@@ -270,20 +270,26 @@ def _copy_through(source: Path, target: Path, report: Report, reason: str) -> Re
 
 def count_ops(model: Model) -> Counter[str]:
     """Number of nodes by operator (`domain.Op` outside the standard domain), in bodies and functions, too."""
-    return Counter(
-        node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
-        for node in walk_nodes(model)
-    )
+    found: Counter[str] = Counter()
+    for (domain, op_type, _), count in _operators(model).items():
+        found[op_type if domain in STANDARD_DOMAINS else f"{domain}.{op_type}"] += count
+    return found
+
+
+def _operators(model: Model) -> Counter[tuple[str, str, str]]:
+    """Number of nodes by operator identifier: domain, type and overload."""
+    return Counter([node.op_identifier() for node in walk_nodes(model)])
 
 
 def opaque_notes(model: Model) -> list[str]:
     """A line for each operator the passes know nothing about: other domains, and unknown standard ones."""
     found: Counter[str] = Counter()
-    for node in walk_nodes(model):
-        if node.domain in STANDARD_DOMAINS:
-            version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
-            if operator_bounds(node.op_type, version) is None:
-                found[f"operator {node.op_type} is not in ONNX opset {version}"] += 1
-        elif node.op_identifier() not in model.functions:
-            found[f"operator {node.domain}.{node.op_type} is of a custom domain"] += 1
+    version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+    for identifier, count in _operators(model).items():
+        domain, op_type, _ = identifier
+        if domain in STANDARD_DOMAINS:
+            if operator_bounds(op_type, version) is None:
+                found[f"operator {op_type} is not in ONNX opset {version}"] += count
+        elif identifier not in model.functions:
+            found[f"operator {domain}.{op_type} is of a custom domain"] += count
     return [f"{text}: {count} left untouched" for text, count in sorted(found.items())]
