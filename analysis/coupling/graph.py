@@ -208,7 +208,9 @@ class _Reader:
             for space in island.spaces:
                 if space in self._producers:
                     atoms = island.at(space, self._spaces.size[space])
-                    reasons: list[str] = [r for a in atoms.tolist() if (r := island.stays[a]) is not None]
+                    reasons: list[str] = [
+                        r for a in atoms.tolist() if (r := island.stays[int(a)]) is not None
+                    ]
                     if reasons:
                         stays[space] = len(reasons), reasons[0]
         for space, reason in self._spaces.pins.items():

@@ -90,8 +90,7 @@ class Facts:
     def sizes(self, value: Value) -> tuple[int | None, ...] | None:
         """Sizes of a value's axes, None for one that is not a known number; None when the rank is unknown."""
         if value not in self._sizes:
-            shape = refined_shape(value)
-            # Asked for often: read once.
+            shape = refined_shape(value)  # asked for often: read once
             self._sizes[value] = (
                 None if shape is None else tuple(d if isinstance(d, int) else None for d in shape)
             )
