@@ -26,7 +26,11 @@ _FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$", re.MULTILINE |
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _SHELL = re.compile(r"[|<>&;*$]")
 # Measuring for long would only make the test slow: what is shown must run, not take as long.
-_QUICK = {"build": ("--rounds", "3", "--samples", "8"), "bench": ("--rounds", "3")}
+_QUICK = {
+    "build": ("--rounds", "3", "--samples", "8"),
+    "bench": ("--rounds", "3"),
+    "prune": ("--samples", "8"),
+}
 _SHIMS = "\n".join(
     (
         f'tersor() {{ {shlex.quote(sys.executable)} -m tersor "$@"; }}',
