@@ -99,6 +99,17 @@ def _detector() -> Model:
     )
 
 
+def _convnext() -> Model:
+    """Depthwise convolution, normalisation and MLP over the last axis, scaled, added to what came in."""
+    return build(
+        f"""a = Conv(x, w1)  d = Conv<group = 8, {P1}>(a, w2)  t = Transpose<perm = [0, 2, 3, 1]>(d)
+        n = LayerNormalization(t, gain, beta)  h = MatMul(n, w3)  i = Add(h, b3)  e = Erf(i)  j = Mul(i, e)
+        m = MatMul(j, w4)  s = Mul(m, scale)  u = Transpose<perm = [0, 3, 1, 2]>(s)  r = Add(u, a)
+        y = Conv(r, w5)""",
+        "w1 8,3,1,1; w2 8,1,3,3; gain 8; beta 8; w3 8,16; b3 16; w4 16,8; scale 8; w5 4,8,1,1",
+    )
+
+
 CONV_BLOCKS: Mapping[str, Maker] = {
     "conv relu conv": lambda: build(
         f"a = Conv<{P1}>(x, w1, b1)  r = Relu(a)  y = Conv<{P1}>(r, w2, b2)",
@@ -190,6 +201,18 @@ CONV_BLOCKS: Mapping[str, Maker] = {
         f"""a = Conv<{P1}>(x, w1)  b = Conv<{P1}>(x, w2)  c = Concat<axis = 1>(a, b)  d = Conv<{P1}>(x, w3)
         s = Add(c, d)  r = Relu(s)  y = Conv(r, w4)""",
         "w1 8,3,3,3; w2 6,3,3,3; w3 14,3,3,3; w4 4,14,1,1",
+    ),
+    "u-net": lambda: build(
+        f"""a = Conv<{P1}>(x, w1)  r = Relu(a)  p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(r)
+        b = Conv<{P1}>(p, w2)  s = Relu(b)  u = ConvTranspose<strides = [2, 2]>(s, w3, b3)
+        c = Concat<axis = 1>(u, r)  d = Conv<{P1}>(c, w4)  t = Relu(d)  y = Conv(t, w5)""",
+        "w1 6,3,3,3; w2 10,6,3,3; w3 10,6,2,2; b3 6; w4 8,12,3,3; w5 4,8,1,1",
+    ),
+    "convnext block": _convnext,
+    "weight shared in two roles": lambda: build(
+        """a = Conv(x, w1)  r = Relu(a)  b = Conv(r, w2)  s = Relu(b)  c = ConvTranspose(s, w2)
+        y = Conv(c, w3)""",
+        "w1 8,3,1,1; w2 6,8,1,1; w3 4,8,1,1",
     ),
     "shared weights": lambda: build(
         f"""a = Conv<{P1}>(x, w1)  r = Relu(a)  b = Conv<{P1}>(r, w2)  s = Relu(b)  c = Conv<{P1}>(s, w2)

@@ -91,6 +91,28 @@ def _fused_qkv(by: str) -> Model:
     )
 
 
+def _windows() -> Model:
+    """Attention inside shifted windows of an image, with a bias for each head."""
+    return build(
+        """e = MatMul(x, we)  g = Reshape(e, grid)  top = Slice(g, zero, one, one)
+        rest = Slice(g, one, end, one)  rolled = Concat<axis = 1>(rest, top)  w = Reshape(rolled, windows)
+        t = Transpose<perm = [0, 1, 3, 2, 4, 5]>(w)  f = Reshape(t, rows)  h = MatMul(f, wqkv)
+        r = Reshape(h, split)  u = Transpose<perm = [2, 0, 3, 1, 4]>(r)  q0, k0, v0 = Split<axis = 0>(u, ones)
+        q = Squeeze(q0, zero)  k = Squeeze(k0, zero)  v = Squeeze(v0, zero)
+        kt = Transpose<perm = [0, 1, 3, 2]>(k)  s = MatMul(q, kt)  b = Add(s, bias)  p = Softmax(b)
+        o = MatMul(p, v)  m = Transpose<perm = [0, 2, 1, 3]>(o)  j = Reshape(m, rows)  z = MatMul(j, wo)
+        c = Reshape(z, back)  d = Transpose<perm = [0, 1, 3, 2, 4, 5]>(c)  a = Reshape(d, flat)  n = Add(a, e)
+        y = MatMul(n, wy)""",
+        "we 6,12; wqkv 12,36; bias 1,4,4,4; wo 12,12; wy 12,5",
+        x="float[2,16,6] x",
+        y="float[2,16,5] y",
+        constants="int64[4] grid = {2, 4, 4, 12}, int64[6] windows = {2, 2, 2, 2, 2, 12},"
+        " int64[3] rows = {-1, 4, 12}, int64[5] split = {8, 4, 3, 4, 3}, int64[6] back = {2, 2, 2, 2, 2, -1},"
+        " int64[3] flat = {2, 16, 12}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] end = {4},"
+        " int64[3] ones = {1, 1, 1}",
+    )
+
+
 def _multi_head() -> Model:
     return build(
         """q = MatMul(x, wq)  k = MatMul(x, wk)  v = MatMul(x, wv)
@@ -180,6 +202,7 @@ SEQUENCE_BLOCKS: Mapping[str, Maker] = {
     "attention of one head": _single_head,
     "fused qkv by gather": lambda: _fused_qkv("gather"),
     "fused qkv by split": lambda: _fused_qkv("split"),
+    "attention in windows": _windows,
     "multi head attention": _multi_head,
     "tied embedding": _tied,
     "lstm": lambda: _recurrent("LSTM", 4),
