@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _NUMBERS = "biuf"  # numpy's kinds of what has a distance
 
-MATTERS = 0.99  # parts that make up this much of the loss on the first feed are measured on the others, too
+MATTERS = 0.95  # parts that make up this much of the loss on the first feed are measured on the others, too
 
 Progress = Callable[[int, "int | None"], None]
 

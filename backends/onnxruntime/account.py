@@ -213,9 +213,7 @@ class _Accountant:
         for item in self._emitted.get(name, []):
             row = verdicts.get(item.label)
             if row is not None and row.precision == "float" and row.code:
-                plain = row.code == "not-quantized"
-                reason = self._optimized.left_float.get(item.label, row.reason) if plain else row.reason
-                (unquantized if plain else found).append((row.code, reason))
+                (unquantized if row.code == "not-quantized" else found).append((row.code, row.reason))
             for number in own:
                 kernel = self._optimized.kernels[number]
                 verdict = layout_verdict(item, kernel) if item.index in kernel.sources else None

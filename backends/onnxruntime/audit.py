@@ -125,7 +125,9 @@ def audit_of(optimized: Optimized, macs: Mapping[str, float]) -> Audit:
             kernels.setdefault(index, []).append(kernel)
     integers = integer_tensors(optimized.kernels)
     rows = tuple(
-        _row(item, kernels.get(item.index, []), integers) for item in optimized.sources if _concerned(item)
+        _row(item, kernels.get(item.index, []), integers, optimized.left_float)
+        for item in optimized.sources
+        if _concerned(item)
     )
     linear = [row for row in rows if row.op_type in _COUNTED]
     narrow = [row for row in linear if row.precision in ("int8", "dynamic")]
@@ -152,7 +154,12 @@ def _concerned(item: SourceNode) -> bool:
     )
 
 
-def _row(item: SourceNode, kernels: Sequence[Kernel], integers: frozenset[tuple[int, str]]) -> AuditRow:
+def _row(
+    item: SourceNode,
+    kernels: Sequence[Kernel],
+    integers: frozenset[tuple[int, str]],
+    left_float: Mapping[str, str],
+) -> AuditRow:
     node, scope = item.node, item.scope
     own = [kernel for kernel in kernels if kernel.node.op_type not in BOUNDARY | LAYOUT] or list(kernels)
     title = "+".join(dict.fromkeys(kernel.node.op_type for kernel in own))
@@ -162,8 +169,9 @@ def _row(item: SourceNode, kernels: Sequence[Kernel], integers: frozenset[tuple[
     dequantized = _reads_constant(scope, node) and any(_weight_dequantized(kernel) for kernel in own)
     if precision == "float":
         verdict = explain(scope, node)
-        if node.op_type in LINEAR and not _quantized(scope, node) and not dequantized:
-            verdict = Verdict("not-quantized", "it has no quantized input")
+        chosen = item.label in left_float or not _quantized(scope, node)
+        if node.op_type in LINEAR and chosen and not dequantized:
+            verdict = Verdict("not-quantized", left_float.get(item.label, "it has no quantized input"))
         return AuditRow(item.label, node.op_type, title, precision, verdict.code, verdict.text, dequantized)
     wrong = misread(scope, node) if precision == "int8" else None
     if wrong is None:

@@ -153,9 +153,10 @@ def constant_db(answers: Sequence[object]) -> float:
     arrays: list[NDArray[np.float64]] = [a.astype(np.float64) for a in given if a.dtype.kind == "f"]
     if len(arrays) < 2 or len(arrays) != len(answers) or any(a.shape != arrays[0].shape for a in arrays):
         return 0.0
-    mean = sum(arrays, np.zeros(arrays[0].shape)) / len(arrays)
-    power = sum(float(np.square(a).sum()) for a in arrays)
-    varying = power - len(arrays) * float(np.square(mean).sum())
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite values make it infinite, or NaN
+        mean = sum(arrays, np.zeros(arrays[0].shape)) / len(arrays)
+        power = sum(float(np.square(a).sum()) for a in arrays)
+        varying = power - len(arrays) * float(np.square(mean).sum())
     if not math.isfinite(power) or varying <= power * _LEAST_VARYING:
         return 0.0
     return 10 * math.log10(power / varying)

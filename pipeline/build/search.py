@@ -24,7 +24,7 @@ from .workshop import Workshop
 
 OBSERVERS = ("mse", "percentile", "minmax", "entropy")
 MOST_REGIONS = 512  # above this, sensitivities cost more than they bring in a build
-SENSITIVITY_FEEDS = 4
+SENSITIVITY_FEEDS = 3
 ENOUGH_EXCLUDED = 8  # once accepted, more float nodes than this cost speed for little
 
 Judged = tuple[Candidate, Judgement]

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
 from tersor.graph_ir import load, signature_of
-from tersor.pipeline.build import BuildResult
 from tests.support import odd_models
-from tests.support.building import FILES, default_run, hashes, quick, steady, work_in
+from tests.support.building import check, default_run, hashes, quick, steady, work_in
 from tests.support.user_code import HERE
 
 Make = Callable[[], onnx.ModelProto]
@@ -43,45 +41,6 @@ MODELS: dict[str, Make] = {
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     steady(monkeypatch)
     return work_in(tmp_path / "work", monkeypatch)
-
-
-def feed_of(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Values as calibration sees them: normal floats, ids of 0 and 1."""
-    generator = np.random.default_rng(11)
-    feed: dict[str, np.ndarray] = {}
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    for value in proto.graph.input:
-        kind = value.type.tensor_type
-        if value.name not in weights:
-            dims = [dim.dim_value or 2 for dim in kind.shape.dim]
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-            made = generator.standard_normal(dims) if dtype.kind == "f" else generator.integers(0, 2, dims)
-            feed[value.name] = made.astype(dtype)
-    return feed
-
-
-def flat(outputs: list[Any]) -> list[np.ndarray]:
-    """Sequences taken apart."""
-    found: list[np.ndarray] = []
-    for output in outputs:
-        found += output if isinstance(output, list) else [output]
-    return found
-
-
-def check(result: BuildResult, model: Path, proto: onnx.ModelProto) -> None:
-    """The result runs in a default session, with the signature and close to the answers of the original."""
-    out = result.winner.path.parent
-    assert sorted(hashes(out)) == FILES
-    assert result.judged[result.winner.name][1].accepted
-    before, after = signature_of(load(model)), signature_of(load(result.winner.path))
-    assert after.outputs == before.outputs
-    assert {name for name, _, _ in after.inputs} <= {name for name, _, _ in before.inputs}
-    feed = feed_of(proto)
-    wanted, found = flat(default_run(model, feed)), flat(default_run(result.winner.path, feed))
-    for want, got in zip(wanted, found, strict=True):
-        assert got.dtype == want.dtype
-        scale = float(np.abs(want.astype(np.float64)).max())
-        np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), atol=0.1 * scale)
 
 
 @pytest.mark.parametrize("name", MODELS)
