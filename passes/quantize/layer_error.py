@@ -122,18 +122,27 @@ def descend(layer: Layer, codes: Codes, *, sweeps: int, floor_or_ceil: bool) -> 
     curves = _diagonal(hessian)
     for _ in range(sweeps):
         moved = False
-        for j in range(codes.shape[2]):
-            scale, curve = scales[:, :, j], curves[:, None, j]
-            wanted = np.divide(-slope[:, :, j], curve * scale, out=np.zeros_like(scale), where=curve > 0)
-            step = np.clip(np.rint(wanted), -1, 1).astype(np.int64)
-            step = np.clip(found[:, :, j] + step, low[:, :, j], high[:, :, j]) - found[:, :, j]
-            step[kept[:, :, j]] = 0
-            group, row = np.nonzero(step)
-            if group.size:
+        for start in range(0, codes.shape[2], _BLOCK):
+            stop = min(start + _BLOCK, codes.shape[2])
+            inside = np.array(slope[:, :, start:stop])
+            taken = np.zeros(inside.shape)
+            for j in range(start, stop):
+                scale, curve, at = scales[:, :, j], curves[:, None, j], j - start
+                wanted = np.divide(
+                    -inside[:, :, at], curve * scale, out=np.zeros_like(scale), where=curve > 0
+                )
+                step = np.clip(np.rint(wanted), -1, 1).astype(np.int64)
+                step = np.clip(found[:, :, j] + step, low[:, :, j], high[:, :, j]) - found[:, :, j]
+                step[kept[:, :, j]] = 0
+                group, row = np.nonzero(step)
+                if group.size:
+                    by = step[group, row]
+                    found[group, row, j] += by
+                    taken[group, row, at] = by * scale[group, row]
+                    inside[group, row] += taken[group, row, at, None] * hessian[group, j, start:stop]
+            if taken.any():
                 moved = True
-                by = step[group, row]
-                found[group, row, j] += by
-                slope[group, row] += (by * scale[group, row])[:, None] * hessian[group, j]
+                slope += taken @ hessian[:, start:stop]
         if not moved:
             break
     return found
@@ -162,7 +171,7 @@ def _inverse_factor(hessian: Wide, damp: float) -> Wide | None:
 
 
 def _diagonal(matrices: Wide) -> Wide:
-    index: NDArray[np.intp] = np.arange(matrices.shape[1])
+    index = list(range(matrices.shape[1]))
     return np.asarray(matrices[:, index, index])
 
 

@@ -113,11 +113,19 @@ class Moments:
         self.outer += rows.transpose(0, 2, 1) @ rows
 
     def hessian(self, *, centered: bool) -> NDArray[np.float64]:
-        """E[x x'], or the covariance where a bias takes the mean: [group, columns, columns]."""
+        """E[x x'], or the covariance where a bias takes the mean: [group, columns, columns].
+
+        What is off the diagonal is shrunk by rows / (rows + columns): of few rows it is mostly chance, and
+        weights fitted to that are worse on other data than the nearest ones.
+        """
         found = self.outer / max(1, self.count)
         if centered:
             mean = self.mean()
             found -= mean[:, :, None] * mean[:, None, :]
+        index = list(range(found.shape[1]))
+        diagonal = found[:, index, index]
+        found *= self.count / (self.count + len(index))
+        found[:, index, index] = diagonal
         return found
 
     def mean(self) -> NDArray[np.float64]:
