@@ -124,7 +124,7 @@ def main() -> NoReturn:
     if sys.argv[1:2] == ["opt"]:
         gc.disable()  # it holds one model to the end: a collection would only walk it
         if not any(argument.startswith("--validate") for argument in sys.argv):
-            # Passes multiply element by element: the threads numpy starts for matrix products would only spin.
+            # Passes work element by element: the threads numpy starts for matrix products would only spin.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     else:
         # Imports make many objects that live to the end: collecting every 700 takes a fifth of the start.

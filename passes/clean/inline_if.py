@@ -26,6 +26,8 @@ class InlineConstantIf(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         rewriter = ctx.rewriter(model)
+        if not rewriter.occurs("If"):
+            return False
         stack = [node for f in model.functions.values() for node in f.graph][::-1]
         stack += list(model.graph)[::-1]
         inlined = 0

@@ -143,12 +143,11 @@ class Linear:
         return auto == "VALID" or all(d == 1 for d in self.w.shape[2:])
 
     def _folded(self, rows: Wide, bias: Wide) -> Folded | Miss:
-        if not np.isfinite(rows).all() or not np.isfinite(bias).all():
-            return Miss("folded weights are not finite")
         weight = rounded(rows, self.w, self.dtype, bias)
         small = rounded(bias.reshape(1, -1), self.w, self.dtype, np.zeros(1))
         if weight is None or small is None:
-            return Miss("folded weights overflow or underflow")
+            finite = np.isfinite(rows).all() and np.isfinite(bias).all()
+            return Miss(f"folded weights {'overflow or underflow' if finite else 'are not finite'}")
         keeps_bias = self.bias is not None or bool(bias.any())
         return Folded(self, self._unrows(weight), small.reshape(-1) if keeps_bias else None)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import Graph, Model, Node, Rewriter
-from ...graph_ir.ops import walk_graphs
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..fuse.merge_transpose import MergeTranspose
@@ -48,7 +47,9 @@ class SinkTransposes(Pass):
         changed = apply_rules(model, ctx, [MergeTranspose()])
         for _ in range(MAX_ROUNDS):
             rewriter = ctx.rewriter(model)
-            for graph in list(walk_graphs(model)):
+            if not rewriter.occurs("Transpose"):
+                break
+            for graph in rewriter.graphs():
                 _sweep(graph, rewriter, ctx)
             if not rewriter.edits:
                 break
