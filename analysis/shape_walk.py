@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..graph_ir import Attr, AttributeType, Function, Model, Node, Value, one_line
 from ..graph_ir.ops import constant_tensor
 from ..graph_ir.wire import attribute_proto, tensor_form
-from . import shape_bodies, shape_data, shape_rules
+from . import contrib_rules, shape_bodies, shape_data, shape_rules
 from .node_view import DATA_TYPES, Data, NodeView, constant_data
 from .scope import Scope
 from .value_types import TypeTable, ValueType
@@ -200,10 +200,13 @@ class Walker:
         if answer is None:
             schema = self._schema(node, version)
             if schema is None:
-                declared = tuple(self.table.of_value(o) for o in node.outputs)
-                self.taken_as_declared.update(node.outputs)
-                self.note(node, f"no schema for {node.domain or 'ai.onnx'}.{node.op_type} at opset {version}")
-                return declared
+                known = contrib_rules.outputs(node, version, types, attrs, self.table)
+                told = list(zip(node.outputs, known, strict=True))
+                self.taken_as_declared.update(o for o, k in told if k is None)
+                if known[0] is None:
+                    domain = node.domain or "ai.onnx"
+                    self.note(node, f"no schema for {domain}.{node.op_type} at opset {version}")
+                return tuple(self.table.of_value(o) if k is None else k for o, k in told)
             answer = self._answers[key] = self._question(schema, node, types, attrs, contents, scope)
         if answer[1] is not None:
             self.note(node, answer[1])

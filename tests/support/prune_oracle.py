@@ -94,7 +94,7 @@ class _Silencer:
         self.nodes.append(node)
 
     def matmul(self, node: onnx.NodeProto) -> None:
-        node.input[0] = self.silenced(node.input[0], -1)
+        node.input[0] = self.silenced(node.input[0], -2 if _attributes(node).get("transA") else -1)
         self.nodes.append(node)
 
     def einsum(self, node: onnx.NodeProto) -> None:
@@ -208,7 +208,7 @@ Handler = Callable[[_Silencer, onnx.NodeProto], None]
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "FusedConv"), _Silencer.conv),
     **dict.fromkeys(("Gemm", "FusedGemm"), _Silencer.gemm),
-    "MatMul": _Silencer.matmul,
+    **dict.fromkeys(("MatMul", "FusedMatMul"), _Silencer.matmul),
     "Einsum": _Silencer.einsum,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _Silencer.recurrent),
     **dict.fromkeys(("Attention", "MultiHeadAttention"), _Silencer.attention),

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnxruntime
 import pytest
 
 from tersor.analysis.coupling import couple
-from tersor.graph_ir import Model, to_proto
+from tersor.graph_ir import Model, load, to_proto
 from tersor.passes.base import Context
 from tersor.pipeline import manager, spec
 from tersor.pipeline.presets import LOSSLESS
@@ -18,6 +21,12 @@ from tests.support.prune_oracle import oracle
 
 # Simplification folds a different gain into each of two layers that shared a weight.
 UNSHARED = {"shared weights"}
+
+# Of those that onnxruntime makes operators of its own of.
+FUSED = (
+    *("conv relu conv", "silu chain", "grouped conv", "depthwise", "squeeze excite", "flatten HxW gemm"),
+    *("attention", "multi head attention"),
+)
 
 
 def simplified(name: str) -> Model:
@@ -37,6 +46,20 @@ def test_a_topology_is_cut_after_simplification(name: str) -> None:
     if name not in UNSHARED:
         before = couple(BLOCKS[name]()).groups
         assert sorted(g.atoms for g in found) == sorted(g.atoms for g in before)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_topology_is_cut_as_the_runtime_fuses_it(name: str, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.log_severity_level = 4
+    source = to_proto(BLOCKS[name]()).SerializeToString()
+    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    model = load(tmp_path / "fused.onnx")
+    assert any(node.domain == "com.microsoft" for node in model.graph)
+    found = halve(model).groups
+    assert sorted(g.atoms for g in found) == sorted(g.atoms for g in couple(BLOCKS[name]()).groups)
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Result dims of operators that onnxruntime's own optimizer makes, for which onnx has no schemas.
+
+After onnxruntime's docs/ContribOperators.md. Results have the element type of the first input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..graph_ir import Attr, Node
+from .expr import Dim
+from .node_view import NodeView
+from .shape_rules import Rule
+from .value_types import TypeTable, ValueType
+from .window_rules import conv
+
+MICROSOFT = "com.microsoft"
+
+
+def outputs(
+    node: Node, version: int, types: Sequence[ValueType], attrs: Mapping[str, Attr], table: TypeTable
+) -> list[ValueType | None]:
+    """The types of a node's outputs, None for those no rule tells.
+
+    Args:
+        node: of an operator without a schema.
+        version: of its domain.
+        types: of its inputs.
+        attrs: its attributes, references resolved.
+        table: makes the types.
+    """
+    count = len(node.outputs)
+    rule = RULES.get((node.domain, node.op_type))
+    if rule is None or not types or not types[0].elem:
+        return [None] * count
+    view = NodeView(node.op_type, version, types, [None] * len(types), attrs, node.inputs, count)
+    found = [None if dims is None else table.tensor(types[0].elem, dims) for dims in rule(view)]
+    return [*found, *[None] * count][:count]
+
+
+def _like_first(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
+    return [view.dims(0)]
+
+
+def _skip_norm(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
+    """The norm of the sum, mean and deviation (not told), the sum."""
+    return [view.dims(0), None, None, view.dims(0)]
+
+
+def _matmul(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
+    """FusedMatMul, FusedGemm: products of matrices, of stacks of them by one, and of equal stacks."""
+    a, b = view.dims(0), view.dims(1)
+    if a is None or b is None or min(len(a), len(b)) < 2 or view.int("transBatchA", 0):
+        return [None]
+    if view.int("transBatchB", 0) or not (len(b) == 2 or a[:-2] == b[:-2]):
+        return [None]
+    return [(*a[:-2], a[-1 if view.int("transA", 0) else -2], b[-2 if view.int("transB", 0) else -1])]
+
+
+def _multi_head(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
+    """Queries and values apart: `[batch, tokens of the queries, width of the values]`."""
+    query, value = view.dims(0), view.dims(2)
+    if query is None or value is None or len(query) != 3 or len(value) != 3:
+        return [None]
+    return [(query[0], query[1], value[2])]
+
+
+def _attention(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
+    """The weight makes queries, keys and values: a third each, unless an attribute says otherwise."""
+    data, weight, sizes = view.dims(0), view.dims(1), view.ints("qkv_hidden_sizes")
+    if data is None or weight is None or len(data) != 3 or len(weight) != 2:
+        return [None]
+    wide = weight[1]
+    if sizes is not None and len(sizes) == 3:
+        return [(data[0], data[1], sizes[2])]
+    return [(data[0], data[1], wide // 3)] if isinstance(wide, int) and wide % 3 == 0 else [None]
+
+
+RULES: dict[tuple[str, str], Rule] = {
+    ("", "SimplifiedLayerNormalization"): _like_first,
+    (MICROSOFT, "Attention"): _attention,
+    (MICROSOFT, "BiasGelu"): _like_first,
+    (MICROSOFT, "FastGelu"): _like_first,
+    (MICROSOFT, "FusedConv"): conv,
+    (MICROSOFT, "FusedGemm"): _matmul,
+    (MICROSOFT, "FusedMatMul"): _matmul,
+    (MICROSOFT, "Gelu"): _like_first,
+    (MICROSOFT, "MultiHeadAttention"): _multi_head,
+    (MICROSOFT, "QuickGelu"): _like_first,
+    (MICROSOFT, "SkipLayerNormalization"): _skip_norm,
+    (MICROSOFT, "SkipSimplifiedLayerNormalization"): _skip_norm,
+}

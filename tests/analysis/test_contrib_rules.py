@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shapes of onnxruntime's own operators are those it computes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tersor.analysis.shapes import infer_shapes
+from tersor.graph_ir import Model, from_proto, to_proto
+from tersor.graph_ir.ops import static_shape
+from tests.support.numerics import feeds_for, run_onnxruntime
+from tests.support.prune_build import build
+
+ROWS, IMAGE = "float[2,5,12] x", "float[2,3,8,8] x"
+CASES = {
+    "Gelu": ("Gelu(x)", "", ROWS),
+    "QuickGelu": ("QuickGelu(x)", "", ROWS),
+    "FastGelu": ("FastGelu(x, b)", "b 12", ROWS),
+    "BiasGelu": ("BiasGelu(x, b)", "b 12", ROWS),
+    "FusedConv": ('FusedConv<activation = "Relu", strides = [2, 2]>(x, w)', "w 4,3,3,3", IMAGE),
+    "FusedGemm": ('FusedGemm<activation = "Relu", transB = 1>(x, w)', "w 5,12", "float[7,12] x"),
+    "FusedMatMul": ("FusedMatMul<transB = 1>(x, w)", "w 7,12", ROWS),
+    "FusedMatMul of stacks": ("FusedMatMul<transA = 1>(x, w)", "w 2,5,7", ROWS),
+    "MultiHeadAttention": ("MultiHeadAttention<num_heads = 3>(x, k, v)", "k 2,4,12; v 2,4,6", ROWS),
+    "Attention": ("Attention<num_heads = 3>(x, w, b)", "w 12,27; b 27", ROWS),
+    "SkipLayerNormalization": ("SkipLayerNormalization(x, x, g)", "g 12", ROWS),
+}
+
+
+def inferred(call: str, weights: str, x: str) -> Model:
+    proto = to_proto(build(f"h = com.microsoft.{call}  y = Relu(h)", weights, x=x, y="float y"))
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    model = from_proto(proto)
+    infer_shapes(model)
+    return model
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_shapes_are_those_of_the_runtime(name: str) -> None:
+    model = inferred(*CASES[name])
+    (first, _) = model.graph
+    computed = run_onnxruntime(model, feeds_for(model))
+    assert computed is not None
+    assert static_shape(first.outputs[0]) == computed[0].shape
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("Attention<num_heads = 3>(x, w, b)", "w 12,28; b 28", ROWS),
+        ("MultiHeadAttention<num_heads = 3>(x)", "", "float[2,5,3,3,4] x"),
+        ("FusedMatMul<transBatchA = 1>(x, w)", "w 5,12,7", ROWS),
+        ("FusedMatMul(x, w)", "w 1,12,7", ROWS),
+        ("NotAnOperator(x)", "", ROWS),
+    ],
+    ids=lambda case: case[0],
+)
+def test_what_is_not_known_stays_open(case: tuple[str, str, str]) -> None:
+    (first, _) = inferred(*case).graph
+    assert first.outputs[0].shape is None
