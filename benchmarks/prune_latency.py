@@ -25,7 +25,7 @@ from tersor.backends.onnxruntime.latency import compare, measure, session_runner
 from tersor.graph_ir import Model, TersorError, load, save, signature_of
 from tersor.pipeline import manager
 from tersor.pipeline.build.facts import bindings_in, drawn
-from tersor.pipeline.presets import PRUNE_READY
+from tersor.pipeline.presets import LOSSLESS, PRUNE_READY
 from tersor.pipeline.prune.budget import Budget
 from tersor.pipeline.prune.job import Job, Origin
 from tersor.pipeline.prune.rounds import prune
@@ -64,6 +64,7 @@ def main() -> int:
     parser.add_argument("--criterion", default="l2")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--opt", action="store_true", help="simplify the model first, original included")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows: list[Row] = []
@@ -91,7 +92,7 @@ def compare_forms(path: Path, options: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         model = load(path)
-        manager.run(parse(PRUNE_READY), model)
+        manager.run(parse(f"{PRUNE_READY},{LOSSLESS}" if options.opt else PRUNE_READY), model)
         original = work / "original.onnx"
         save(model, original)
         feeds = drawn(original, signature_of(model), 0)
@@ -110,7 +111,11 @@ def compare_forms(path: Path, options: argparse.Namespace) -> list[Row]:
             table = Table(cache_folder(), options.threads)
             clock = Clock(original, feeds[0], work, table=table, threads=options.threads, bindings=bindings)
             job = Job(Budget("latency", options.latency), options.criterion)
-            made[f"time {options.latency:g}"] = prune(model, job, Origin(bindings), clock=clock).model
+            form = f"time {options.latency:g}"
+            try:
+                made[form] = prune(model, job, Origin(bindings), clock=clock).model
+            except TersorError as error:
+                print(f"{path.stem:36}{form:12}{error}", flush=True)
         for form, pruned in made.items():
             files[form] = (work / f"{form}.onnx", SessionConfig())
             save(pruned, files[form][0])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...analysis.coupling import Coupling, Group
 
 _SLACK = 1e-9
+_CLOSE = 0.002  # of the original: so near a target nothing is given back
 _REFILLS = 512  # steps back that are tried
 
 
@@ -95,10 +96,11 @@ class Line:
         ideal, as a share of itself, is asked first each time; one that does not fit is not asked again.
         """
         kept = self.snapped(ideal)
+        now = left(kept)
         waiting = [(float((kept[i] - ideal[i]) / self._atoms[i]), i) for i in self._steps]
         heapify(waiting)
         for _ in range(_REFILLS):
-            if not waiting:
+            if not waiting or target - now <= _CLOSE:
                 break
             _, index = heappop(waiting)
             wider = [int(n) for n in self._steps[index].allowed() if n > kept[index]]
@@ -106,8 +108,9 @@ class Line:
                 continue
             more = np.array(kept, np.int64)
             more[index] = wider[0]
-            if left(more) <= target + _SLACK:
-                kept = more
+            then = left(more)
+            if then <= target + _SLACK:
+                kept, now = more, then
                 above = (kept[index] - ideal[index]) / self._atoms[index]
                 heappush(waiting, (float(above), index))
         return kept
