@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 TARGETS = ("onnxruntime-cpu",)
-CALIBRATION_FACTS = ("ranges", "channel-means")
+CALIBRATION_FACTS = ("ranges", "channel-means", "channel-maxima", "second-moments")
 SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 
 

@@ -3,23 +3,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
-from ...calibration.collect import channel_means, choose, collect
 from ...calibration.data import Feeds
 from ...graph_ir import Model, UsageError, load, save
 from ...graph_ir.ops import walk_nodes
 from ...passes.base import Context
-from ...passes.quantize.bias_correction import values_for_means
-from ...passes.quantize.insert_qdq import MEANS, RANGES
-from ...passes.quantize.plan import tensors_to_observe
 from .. import manager
 from ..instruments import Verify
 from ..presets import FREEZE, PRUNE_READY
-from ..recipe import CalibrateStep, PruneStep, Recipe, check_order
+from ..recipe import CalibrateStep, PassesStep, PruneStep, Recipe, Step, check_order
 from ..spec import parse
 from .accuracy import Judge
+from .measured import measure, wanted_by
 from .pruning import pruned
 from .result import Candidate
 from .settings import BuildSettings
@@ -82,7 +81,7 @@ def follow(
             data = feeds if step.data is None else recipe.data[step.data].open(model)
             if data is None:
                 raise UsageError(f"recipe {recipe.name!r}, step {number} needs --data")
-            _calibrate(model, data, step.observer, context)
+            _calibrate(model, data, step.observer, context, recipe.steps[number:])
             rule = step.observer
         elif isinstance(step, PruneStep):
             spec = step.spec
@@ -99,8 +98,9 @@ def follow(
     return Candidate("recipe", path, ",".join(texts), rule, quantized=quantized), context.notes
 
 
-def _calibrate(model: Model, data: Feeds, observer: str, context: Context) -> None:
+def _calibrate(model: Model, data: Feeds, observer: str, context: Context, later: Sequence[Step]) -> None:
+    """Measure what the steps up to the next calibration read."""
+    steps = takewhile(lambda step: not isinstance(step, CalibrateStep), later)
+    wanted, guard = wanted_by(step.pipeline for step in steps if isinstance(step, PassesStep))
     manager.run(parse("infer-shapes"), model)
-    histograms = collect(model, data, tensors_to_observe(model), threads=0)
-    context.facts[RANGES] = choose(histograms, observer).values
-    context.facts[MEANS] = channel_means(model, data, values_for_means(model), threads=0)
+    context.facts.update(measure(model, data, observer, wanted, guard=guard))
