@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...graph_ir import Model
 from .layers import Sizes, linear_layers
 from .spend import Axes, Axis, Products
 from .table import Grid, Table
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from ...analysis.coupling import Coupling
@@ -68,13 +69,23 @@ class Predictor:
         self._scale = min(1.0, whole_ms / full) if full else 0.0
         self._rest = max(0.0, whole_ms - full * self._scale)
         self._whole = whole_ms
-        self._elements = self._moved.total(_full(coupling))
+        self._full: NDArray[np.int64] = np.array([group.atoms for group in coupling.groups], np.int64)
+        self._elements = self._moved.total(self._full)
 
     def left(self, kept: NDArray[np.int64]) -> float:
         """The share of the time left when group i of the coupling keeps `kept[i]` atoms."""
         linear = self._linear_ms(self._axes.sizes(kept)) * self._scale
         moved = self._moved.total(kept) / self._elements if self._elements else 1.0
         return (linear + self._rest * moved) / self._whole if self._whole else 1.0
+
+    def costs(self) -> NDArray[np.float64]:
+        """The share of the time that an atom of each group takes, of the half that goes first; [groups]."""
+        found = np.zeros(self._full.size)
+        for index, atoms in enumerate(self._full):
+            kept = np.array(self._full, np.int64)
+            kept[index] = max(1, atoms // 2)
+            found[index] = max(0.0, 1.0 - self.left(kept)) / max(1, atoms - kept[index])
+        return found
 
     def _linear_ms(self, sizes: NDArray[np.float64]) -> float:
         index = self._axes.index
@@ -85,9 +96,3 @@ class Predictor:
                 inputs if i is None else float(sizes[i]), outputs if o is None else float(sizes[o])
             )
         return total
-
-
-def _full(coupling: Coupling) -> NDArray[np.int64]:
-    import numpy as np
-
-    return np.array([group.atoms for group in coupling.groups], np.int64)

@@ -21,6 +21,8 @@ from .spend import Spend
 from .steps import NothingToPruneError, applied, joined, plan_of, refitted, replayed, whole
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ..build.result import Judgement
     from .select import Kept
     from .timing import Clock
@@ -140,7 +142,7 @@ class _Work:
         now = [kept.get(group.name, group.atoms) for group in self._coupling.groups]
         model = applied(self._original, plan)
         self._refit(model, plan)
-        left = self._measured(model) if self._clock is not None else spend.left(self._kind, np.array(now))
+        left = self._measured(model) if self._kind == "latency" else spend.left(self._kind, np.array(now))
         self.accept(_Made(model, plan, replayed(self._coupling, plan), left))
         self.plan = plan
 
@@ -162,7 +164,7 @@ class _Work:
             def left(kept: Kept) -> float:
                 return self._left * spend.left(self._kind, kept)
 
-            chosen = self._select(scores, left_alone, left, wanted)
+            chosen = self._select(scores, left_alone, left, wanted, lambda: spend.costs(self._kind))
             made = self._make(chosen, left(np.array([len(c.kept) for c in chosen])))
         if made is not None:
             self._refit(made.model, compose(self.plan, made.plan) if self.plan.cuts else made.plan)
@@ -206,12 +208,16 @@ class _Work:
         return Spend(self.model, self._coupling, bindings=bindings, overhead=overhead, left_alone=left_alone)
 
     def _select(
-        self, scores: Scores, left_alone: Mapping[str, str], left: Left, target: float
+        self,
+        scores: Scores,
+        left_alone: Mapping[str, str],
+        left: Left,
+        target: float,
+        costs_of: Callable[[], NDArray[np.float64]],
     ) -> list[Chosen]:
         limits = self._job.limits
         each = self._kind == "ratio" and not limits.whole_model
-        losses = predicts_loss(self._criterion.name) and not each
-        costs = self._spend(left_alone).costs(self._kind) if losses else None
+        costs = costs_of() if predicts_loss(self._criterion.name) and not each else None
 
         def chosen(limits: Limits) -> list[Chosen]:
             return select(
@@ -248,7 +254,7 @@ class _Work:
         goal = wanted
         for attempt in range(_CORRECTIONS):
             try:
-                chosen = self._select(scores, left_alone, left, goal)
+                chosen = self._select(scores, left_alone, left, goal, predictor.costs)
             except UsageError:
                 if not attempt:
                     raise

@@ -131,7 +131,9 @@ def test_going_on_from_a_saved_plan_is_as_if_it_had_never_stopped(tmp_path: Path
     with pytest.raises(KeyboardInterrupt):
         prune(chain(), job, keep=interrupt)
     plans[0].save(tmp_path / "plan.json")
-    resumed = prune(chain(), job, start=load_plan(tmp_path / "plan.json"))
+    # A clock that is there, but not asked for, must not change what is counted.
+    clock = Steady(0.0, [])
+    resumed = prune(chain(), job, start=load_plan(tmp_path / "plan.json"), clock=clock)
     assert [r.number for r in resumed.rounds] == [2, 3]
     assert resumed.plan.rounds == whole.plan.rounds
     assert fingerprint(resumed.model) == fingerprint(whole.model)
@@ -212,6 +214,9 @@ class Predicted:
 
     def left(self, kept: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
         return self._spend.left("macs", kept)
+
+    def costs(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return np.asarray(self._spend.costs("macs"))
 
 
 class Steady(Clock):

@@ -182,3 +182,11 @@ def test_layers_that_take_longer_than_the_model_are_scaled_down(tmp_path: Path) 
     made = Predictor(model, coupling, Table(tmp_path, timer=Fake()), bindings={}, whole_ms=10.0, align=16)
     assert made.left(np.array([32, 64, 48])) == pytest.approx(1.0)
     assert 0.2 < made.left(np.array([16, 32, 24])) < 0.5
+
+
+def test_an_atom_costs_the_time_it_takes(tmp_path: Path) -> None:
+    model = chain()
+    coupling = couple(model)
+    macs = 3 * 32 + 32 * 64 + 64 * 48 + 48 * 8
+    made = Predictor(model, coupling, Table(tmp_path, timer=Fake()), bindings={}, whole_ms=macs, align=16)
+    assert made.costs() == pytest.approx(np.array([3 + 64, 32 + 48, 64 + 8]) / macs)
