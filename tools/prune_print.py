@@ -113,8 +113,8 @@ def _print_figures(report: PruneReport) -> None:
             )
         )
     score = report.metric_after
-    if report.reference is not None and score is not None:
-        rows.append(("metric", f"{report.reference:.4f}", f"{score:.4f}", ""))
+    if report.reference is not None:
+        rows.append(("metric", f"{report.reference:.4f}", "-" if score is None else f"{score:.4f}", ""))
     print_table(("", "before", "after", "left"), rows)
     print()
 
