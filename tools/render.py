@@ -29,6 +29,30 @@ def _plain(data: object) -> object:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
     """Print a table; columns whose cells are all numbers are set to the right."""
+    lines = [] if title is not None or sys.stdout.isatty() else _plain_table(columns, rows)
+    if lines:
+        print("\n".join(lines))
+    else:
+        _print_rich(columns, rows, title)
+
+
+def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """The lines that `_print_rich` gives for a table with nothing to wrap; rich takes a while to import."""
+    texts = [list(columns), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    plain = all(text.isascii() and text.isprintable() for line in texts for text in line)
+    width = sum(widths) + 3 * (len(widths) - 1)
+    if not plain or not rows or width > _PIPE_WIDTH:
+        return []
+    right = [all(_is_figure(row[index]) for row in rows) for index in range(len(columns))]
+    lines = [
+        "   ".join(t.rjust(w) if r else t.ljust(w) for t, w, r in zip(line, widths, right, strict=True))
+        for line in texts
+    ]
+    return [lines[0], "\u2500" * width, *lines[1:]]
+
+
+def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
