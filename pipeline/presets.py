@@ -22,7 +22,7 @@ LOSSLESS = (
 INT8_READY = "infer-shapes,raise-opset{to=13}"
 
 # What channels are removed from: constants told apart from what is computed, and no vectors shared by chance.
-PRUNE_READY = f"{FREEZE},inline,infer-shapes,fold-constants,unshare-vectors"
+PRUNE_READY = f"{FREEZE},inline,infer-shapes,fold-constants,eliminate-dead-code,unshare-vectors"
 
 PRESETS: dict[str, str] = {"lossless": LOSSLESS, "int8-ready": INT8_READY, "prune-ready": PRUNE_READY}
 
