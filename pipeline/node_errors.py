@@ -12,7 +12,7 @@ from ..analysis.evaluate import Evaluator, Feed
 from ..analysis.fidelity import Closeness, Fidelity
 from ..analysis.provenance import by_origin
 from ..calibration.collect import BUDGET, groups
-from ..graph_ir import DataType, Model, Node
+from ..graph_ir import DataType, Model, Node, Value
 from ..graph_ir.ops import label, origins
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _aligned(want: NDArray[Any], got: NDArray[Any]) -> NDArray[Any] | None:
 
 def _pairs(original: Model, model: Model) -> list[tuple[str, str, str]]:
     """Original node, the value it makes, and the value that holds the same in the rewritten model."""
-    kept = {output.name for node in model.graph for output in node.outputs if output.name}
+    made = {output.name: node for node in model.graph for output in node.outputs if output.name}
     standing = by_origin(model)
     place = {label(node): index for index, node in enumerate(original.graph)}
     found: list[tuple[str, str, str]] = []
@@ -78,16 +78,29 @@ def _pairs(original: Model, model: Model) -> list[tuple[str, str, str]]:
         output = node.outputs[0]
         if not output.name or (output.dtype is not None and output.dtype not in _FLOATS):
             continue
-        other = output.name if output.name in kept else _counterpart(node, standing, place)
-        if other is not None:
-            found.append((label(node), output.name, other))
+        name = label(node)
+        if output.name in made and _ends_with(made[output.name], name, place):
+            found.append((name, output.name, output.name))
+            continue
+        last = next((n for n in standing.get(name, [])[::-1] if n.op_type not in _BOUNDARY), None)
+        other = None if last is None or not _ends_with(last, name, place) else _read(last).name
+        if other:
+            found.append((name, output.name, other))
     return found
 
 
-def _counterpart(node: Node, standing: Mapping[str, list[Node]], place: Mapping[str, int]) -> str | None:
-    """The result of the last node that stands for this one, if it stands for none behind it."""
-    name = label(node)
-    made = [n for n in standing.get(name, []) if n.op_type not in _BOUNDARY]
-    if not made or any(place.get(other, -1) > place[name] for other in origins(made[-1])):
-        return None
-    return made[-1].outputs[0].name or None
+def _ends_with(node: Node, name: str, place: Mapping[str, int]) -> bool:
+    """Whether a node stands for the named one and for none behind it; names of values may be used again."""
+    known = origins(node)
+    return name in known and all(place.get(other, -1) <= place[name] for other in known)
+
+
+def _read(node: Node) -> Value:
+    """What readers get of a node's result: behind a Q and DQ if it is quantized."""
+    value = node.outputs[0]
+    users = [user for user, _ in value.uses()]
+    if len(users) == 1 and users[0].op_type == "QuantizeLinear":
+        readers = [user for user, _ in users[0].outputs[0].uses()]
+        if readers and all(reader.op_type == "DequantizeLinear" for reader in readers):
+            return readers[0].outputs[0]
+    return value

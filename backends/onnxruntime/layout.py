@@ -27,8 +27,8 @@ def layout_verdict(item: SourceNode, kernel: Kernel) -> Verdict | None:
     if _between_reorders(kernel):
         return Verdict(
             "breaks-layout",
-            f"{item.node.op_type} has no form in the blocked layout (NCHWc): "
-            "its inputs are reordered before it and its result behind it",
+            "it runs outside the blocked layout (NCHWc): its inputs are reordered before it and its result "
+            "behind it",
         )
     return None
 

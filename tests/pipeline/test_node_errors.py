@@ -27,7 +27,8 @@ def errors(second: str, **origins: list[str]) -> dict[str, float]:
 def test_values_that_kept_their_name_are_compared() -> None:
     found = errors(
         "g (float[1,2,3,4] x) => (float[1,2,3,4] y) <float t = {1.1}>"
-        " { a = Neg (x)  b = Mul (a, t)  y = Exp (b) }"
+        " { a = Neg (x)  b = Mul (a, t)  y = Exp (b) }",
+        b=["Abs(b)"],
     )
     assert found["Neg(a)"] == np.inf
     assert found["Abs(b)"] < 10
@@ -56,3 +57,26 @@ def test_values_of_another_shape_are_left_out() -> None:
     )
     assert sorted(found) == ["Abs(b)", "Exp(y)"]
     assert found["Exp(y)"] == pytest.approx(np.inf)
+
+
+def test_a_name_that_was_used_again_is_no_match() -> None:
+    found = errors(
+        "g (float[1,2,3,4] x) => (float[1,2,3,4] y) { b = Neg (x)  z = Abs (b)  y = Exp (z) }",
+        b=["Neg(a)"],
+        z=["Abs(b)"],
+    )
+    assert found == {"Neg(a)": np.inf, "Abs(b)": np.inf, "Exp(y)": np.inf}
+
+
+def test_what_is_quantized_counts_as_its_readers_get_it() -> None:
+    found = errors(
+        "g (float[1,2,3,4] x) => (float[1,2,3,4] y) <float s = {0.5}, uint8 zp = {0}>"
+        " { raw = Neg (x)  q = QuantizeLinear (raw, s, zp)  d = DequantizeLinear (q, s, zp)  y = Exp (d) }",
+        raw=["Neg(a)", "Abs(b)"],
+        q=["Neg(a)", "Abs(b)"],
+        d=["Neg(a)", "Abs(b)"],
+    )
+    got = np.clip(np.rint(-X / np.float32(0.5)), 0, 255) * np.float32(0.5)
+    want = np.abs(X)
+    expected = 10 * np.log10(float(np.square(want).sum()) / float(np.square(want - got).sum()))
+    assert found["Abs(b)"] == pytest.approx(expected, abs=1e-3)
