@@ -16,7 +16,9 @@ from tersor.analysis.cost import cost
 from tersor.backends.onnxruntime.latency import Latency, Runner
 from tersor.backends.onnxruntime.session import OrtSession
 from tersor.graph_ir import Model, load, save
-from tests.support.building import hashes
+from tersor.passes.prune.plan import load_plan
+from tersor.pipeline.prune.criteria.l2 import L2
+from tests.support.building import hashes, work_in
 from tests.support.command import Done, tersor
 from tests.support.prune_models import chain, pinned, residual
 
@@ -34,13 +36,14 @@ def share_kept(run: Callable[[Mapping[str, NDArray[Any]]], list[Any]]) -> float:
 _FIRST: dict[str, NDArray[Any]] = {}
 
 
+def measured(runners: Mapping[str, Runner], **_: Any) -> dict[str, Latency]:
+    """The original takes one millisecond, all else half of it."""
+    return {name: Latency(name, (1.0 if name == "original" else 0.5,) * 3, 0.5, 1) for name in runners}
+
+
 @pytest.fixture(autouse=True)
 def steady(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A clock that takes time for nodes' names, not for work; a cache of its own; a metric that forgets."""
-
-    def measured(runners: Mapping[str, Runner], **_: Any) -> dict[str, Latency]:
-        return {name: Latency(name, (1.0 if name == "original" else 0.5,) * 3, 0.5, 1) for name in runners}
-
+    """A clock that does not look at work; a cache of its own; a metric that forgets."""
     monkeypatch.setattr("tersor.pipeline.prune.timing.measure", measured)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     _FIRST.clear()
@@ -187,6 +190,33 @@ def test_inputs_with_defaults_are_frozen_first(capsys: pytest.CaptureFixture[str
     )
     assert "1 inputs with defaults were frozen: callers can no longer override them" in found["notes"]
     assert widths(folder / "o.onnx") == [16, 32, 32, 8]
+
+
+def test_ctrl_c_leaves_the_plan_so_far_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = work_in(folder.parent / "work", monkeypatch)
+    calls: list[Model] = []
+
+    def interrupted(self: object, model: Model, *_: object) -> object:
+        calls.append(model)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return L2.score(L2(), model, *_)  # type: ignore[arg-type]
+
+    plan, out = folder / "plan.json", folder / "o.onnx"
+    given = ["prune", folder / "chain.onnx", "-o", out, "--params", 0.3, "--rounds", 3, "--align", 1]
+    monkeypatch.setattr("tersor.pipeline.prune.criteria.l1.L1.score", interrupted)
+    done = tersor(capsys, *given, "--criterion", "l1", "--save-plan", plan)
+    assert done.code == 130
+    assert load_plan(plan).rounds == 1
+    assert not out.exists()
+    assert not list(work.iterdir())
+    monkeypatch.undo()
+    monkeypatch.setattr("tersor.pipeline.prune.timing.measure", measured)
+    resumed = parsed(tersor(capsys, *given, "--criterion", "l1", "--plan", plan, "--json"))
+    assert [r["round"] for r in resumed["rounds"]] == [2, 3]
+    assert resumed["rounds"][-1]["left"] <= 0.3
 
 
 def test_a_latency_budget_is_corrected_by_measuring(
