@@ -36,7 +36,7 @@ class Linear:
         node: Conv, Gemm or MatMul.
         x: the activation it reads.
         y: its result; behind the Add of a MatMul's bias.
-        matrix: float64 ``[groups, outputs / group, features]``.
+        matrix: ``[groups, outputs / group, features]``; a view of the weight where it can be.
         bias: float64 ``[outputs]``; None where there can be none.
         weight: the value the node reads as its weight.
         shape: of that weight.
@@ -46,7 +46,7 @@ class Linear:
     node: Node
     x: Value
     y: Value
-    matrix: Wide
+    matrix: Array
     bias: Wide | None
     weight: Value
     shape: tuple[int, ...]
@@ -162,10 +162,10 @@ def view(node: Node) -> Linear | str:
         )
     else:
         matrix = np.transpose(array)[None]
-    return _with_bias(node, x, matrix.astype(np.float64), weight, array.shape)
+    return _with_bias(node, x, matrix, weight, array.shape)
 
 
-def _with_bias(node: Node, x: Value, matrix: Wide, weight: Value, shape: tuple[int, ...]) -> Linear:
+def _with_bias(node: Node, x: Value, matrix: Array, weight: Value, shape: tuple[int, ...]) -> Linear:
     outputs = matrix.shape[0] * matrix.shape[1]
     y, held, bias = node.outputs[0], input_at(node, 2), None
     if node.op_type == "MatMul":

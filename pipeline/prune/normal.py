@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 STRENGTHS = (1e6, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 1e-4, 1e-5)
 """Ridges that are tried, as a share of the mean of the features' squares; from the strongest."""
 
+_ROUNDING = 1e-10  # an error that is nothing but rounding, as a share of the variance
 _PATIENCE = 2  # weaker ones are tried until so many in a row did not help
 
 
@@ -95,6 +96,8 @@ class NormalEquations:
         if not all(self.rows) or not np.isfinite(self._grams).all() or not np.isfinite(self._crosses).all():
             return None
         before = float(self._energy.sum())
+        if self.error() < _ROUNDING:
+            return None
         scales = self._scales()
         best: tuple[float, float] | None = None
         waited = 0

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from ...graph_ir import DataError, Model, Rewriter, Value
 from ...graph_ir.ops import label
 from .normal import Fit, NormalEquations
 from .schedule import Step, schedule
+from .targets import Originals, Sample, at_output, branch_name, portions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]
 
 MOST_BYTES = 1 << 30  # of sums kept at once
-_ROWS_PER_FEATURE = 8  # at least so many rows per unknown of an output, where the data has them
-_LEAST_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,8 @@ def refit(
 ) -> list[Refitted]:
     """Refit every layer that reads other values than in the original, in place.
 
-    Each level of layers (those that do not hang on each other) takes one pass over the data, through both
-    models as far as the level.
+    Each level of layers (those that do not hang on each other) takes one pass over the data, through the
+    pruned model as far as the level; the original is run for as many levels at once as fit in memory.
 
     Args:
         original: the model before pruning; left unchanged.
@@ -106,15 +104,21 @@ def refit(
     known |= {value.name for value in original.graph.inputs}
     lost = [step for step in steps if step.linear.y.name not in known]
     left |= {step.linear.y.name or "": "the original has no such value" for step in lost}
-    todo = [list(each) for _, each in groupby((s for s in steps if s not in lost), lambda step: step.level)]
+    found = groupby((s for s in steps if s not in lost), lambda step: step.level)
+    levels = [_small_enough(list(each), left) for _, each in found]
     rewriter = rewriter or Rewriter(pruned)
     done: list[Refitted] = []
-    job = _Job(original, pruned, kept, feeds, _count(feeds), seed, threads)
-    for number, level in enumerate(todo):
-        for batch in _batches(level, left):
-            done += job.refit(batch, rewriter)
-        if progress is not None:
-            progress(number + 1, len(todo))
+    originals = Originals(original, kept, feeds, _count(feeds), seed, threads)
+    number = 0
+    for portion in portions(levels, originals.count):
+        samples = originals.gather([step for level in portion for step in level])
+        for level in portion:
+            for batch in _batches(level):
+                mine = {step: samples.pop(step) for step in batch}
+                done += _refit(pruned, mine, feeds, threads, rewriter)
+            number += 1
+            if progress is not None:
+                progress(number, len(levels))
     labels = {output.name: label(node) for node in pruned.graph for output in node.outputs}
     nan = float("nan")
     done += [Refitted(labels.get(name, name), name, nan, nan, 0.0, reason) for name, reason in left.items()]
@@ -130,17 +134,24 @@ def _count(feeds: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-def _batches(level: list[Step], left: dict[str, str]) -> Iterator[list[Step]]:
-    """Steps in portions whose sums fit in memory; those that alone would not are left."""
+def _small_enough(level: list[Step], left: dict[str, str]) -> list[Step]:
+    """The steps whose sums fit in memory; the others are left."""
+    found: list[Step] = []
+    for step in level:
+        if NormalEquations.bytes_needed(*step.linear.matrix.shape) <= MOST_BYTES:
+            found.append(step)
+        else:
+            reason = f"an output sums over {step.linear.features} numbers, too many to refit"
+            left[step.linear.y.name or ""] = reason
+    return found
+
+
+def _batches(level: list[Step]) -> Iterator[list[Step]]:
+    """Steps in portions whose sums fit in memory."""
     batch: list[Step] = []
     room = MOST_BYTES
     for step in level:
-        linear = step.linear
-        groups, outputs, features = linear.matrix.shape
-        size = NormalEquations.bytes_needed(groups, outputs, features)
-        if size > MOST_BYTES:
-            left[linear.y.name or ""] = f"an output sums over {features} numbers, too many to refit"
-            continue
+        size = NormalEquations.bytes_needed(*step.linear.matrix.shape)
         if size > room:
             yield batch
             batch, room = [], MOST_BYTES
@@ -150,92 +161,59 @@ def _batches(level: list[Step], left: dict[str, str]) -> Iterator[list[Step]]:
         yield batch
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """What stays the same from level to level; `kept` are the masks by name."""
-
-    original: Model
-    pruned: Model
-    kept: Mapping[tuple[str, int], NDArray[np.bool_]]
-    feeds: Iterable[Mapping[str, Any]]
-    count: int
-    seed: int
-    threads: int
-
-    def refit(self, steps: list[Step], rewriter: Rewriter) -> list[Refitted]:
-        """Refit some layers that do not hang on each other."""
-        known = {value.name for node in self.original.graph for value in node.outputs}
-        branches = {step: _branch_name(step, known) for step in steps}
-        taps = [name for name in branches.values() if name]
-        made = [step.linear.y.name or "" for step in steps]
-        read = [step.linear.x.name or "" for step in steps]
-        before = Evaluator(self.original, outputs=[*made, *taps], threads=self.threads)
-        after = Evaluator(self.pruned, outputs=[*read, *taps], threads=self.threads)
-        sums = {step: _Sums(step, self.count, self.seed) for step in steps}
-        for index, feed in enumerate(self.feeds):
-            wanted = {
-                name: _sliced(name, array, self.kept) for name, array in before.run(feed, index=index).items()
-            }
-            found = after.run(feed, index=index)
-            for step, x, y in zip(steps, read, made, strict=True):
-                off = None
-                if (name := branches[step]) and wanted[name].shape == found[name].shape:
-                    off = wanted[name].astype(np.float64) - found[name]
-                sums[step].add(index, found[x], wanted[y], off)
-        del before, after  # they lend the weights that now change
-        return [sums[step].write(rewriter) for step in steps]
-
-
-def _branch_name(step: Step, known: set[str | None]) -> str:
-    return step.branch.name or "" if step.branch is not None and step.branch.name in known else ""
-
-
-def _sliced(name: str, array: Array, kept: Mapping[tuple[str, int], NDArray[np.bool_]]) -> Array:
-    for axis in range(array.ndim):
-        if (mask := kept.get((name, axis))) is not None:
-            array = np.compress(mask, array, axis=axis)
-    return array
+def _refit(
+    pruned: Model,
+    samples: Mapping[Step, list[Sample]],
+    feeds: Iterable[Mapping[str, Any]],
+    threads: int,
+    rewriter: Rewriter,
+) -> list[Refitted]:
+    """Refit some layers that do not hang on each other."""
+    wanted = [step.linear.x.name or "" for step in samples]
+    wanted += [branch_name(step) for step, each in samples.items() if each[0].branch is not None]
+    evaluator = Evaluator(pruned, outputs=wanted, threads=threads)
+    sums = {step: _Sums(step, several=len(each) > 1) for step, each in samples.items()}
+    for index, feed in enumerate(feeds):
+        found = evaluator.run(feed, index=index)
+        for step, each in samples.items():
+            sums[step].add(index, found[step.linear.x.name or ""], each[index], found.get(branch_name(step)))
+    del evaluator  # it lends the weights that now change
+    return [each.write(rewriter) for each in sums.values()]
 
 
 class _Sums:
     """Collects the rows of one layer."""
 
-    def __init__(self, step: Step, feeds: int, seed: int) -> None:
+    def __init__(self, step: Step, *, several: bool) -> None:
         self._step = step
-        self._linear = linear = step.linear
-        groups, outputs, features = linear.matrix.shape
-        self._normal = NormalEquations(groups, outputs, features, intercept=linear.bias is not None)
-        self._wanted = -(-max(_LEAST_ROWS, _ROWS_PER_FEATURE * features) // feeds)
-        self._several = feeds > 1
-        self._seed = [seed, crc32((linear.y.name or "").encode())]
+        self._linear = step.linear
+        self._matrix = step.linear.matrix.astype(np.float64)
+        intercept = step.linear.bias is not None
+        self._normal = NormalEquations(*self._matrix.shape, intercept=intercept)
+        self._several = several
 
-    def add(self, index: int, x: Array, target: Array, off: Array | None) -> None:
-        """Add one feed: what the layer reads now, what it should give, what the branch is off."""
-        linear = self._linear
-        if target.shape[1 if linear.node.op_type == "Conv" else -1] != linear.outputs:
-            raise DataError(f"{linear.y.name!r} does not have the channels the pruned layer makes")
-        if off is not None:
-            for undo in self._step.undo:
-                off = undo(off)
-            off = off if off.shape == target.shape else None
-        places = linear.places(target)
-        number = int(np.prod(places))
-        rows = np.arange(number)
-        if number > self._wanted:
-            rng = np.random.default_rng([*self._seed, index])
-            rows = np.sort(rng.choice(number, self._wanted, replace=False))
-        features = linear.inputs(x, places, rows)
-        targets = linear.targets(target, rows)
-        if off is not None:
-            targets += linear.targets(off, rows)
-        made = np.matmul(features, np.moveaxis(linear.matrix, 1, 2))
+    def add(self, index: int, x: Array, sample: Sample, branch: Array | None) -> None:
+        """Add one feed: what the layer reads now, what it should give, what the branch gives now."""
+        linear, rows = self._linear, sample.rows
+        features = linear.inputs(x, sample.places, rows)
+        targets = sample.wanted.astype(np.float64)
+        if sample.branch is not None and branch is not None and branch.shape == sample.shape:
+            conv = linear.node.op_type == "Conv"
+            shape = (*sample.places, linear.outputs)
+            shape = (shape[0], shape[-1], *shape[1:-1]) if conv else shape
+            now = at_output(self._step, branch, shape, rows)
+            targets += 0.0 if now is None else sample.branch - now
+        made = np.matmul(features, np.moveaxis(self._matrix, 1, 2))
         residuals = targets - np.moveaxis(made, 0, 1).reshape(len(rows), -1)
         if linear.bias is not None:
             residuals -= linear.bias
-        halves = self._halves(index, places, rows)
+        halves = self._halves(index, sample.places, rows)
         for half in (0, 1):
             mine = halves == half
-            self._normal.add(half, features[:, mine], residuals[mine], targets[mine])
+            if mine.all():
+                self._normal.add(half, features, residuals, targets)
+            elif mine.any():
+                self._normal.add(half, features[:, mine], residuals[mine], targets[mine])
 
     def _halves(self, index: int, places: tuple[int, ...], rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Which half each row belongs to: whole samples where there are several, since places are alike."""
@@ -258,4 +236,4 @@ class _Sums:
     def _apply(self, fit: Fit, rewriter: Rewriter) -> None:
         linear = self._linear
         bias = None if linear.bias is None else linear.bias + fit.change[:, :, -1].reshape(-1)
-        linear.write(linear.matrix + fit.change[:, :, :-1], bias, rewriter)
+        linear.write(self._matrix + fit.change[:, :, :-1], bias, rewriter)
