@@ -68,3 +68,20 @@ def test_build_refuses_settings_before_it_works(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--max-drop is a share"):
         tersor.build(tmp_path / "in.onnx", tmp_path / "out", max_drop=1.5)
     assert not (tmp_path / "out").exists()
+
+
+def test_prune_goes_from_file_to_file(tmp_path: Path) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[2,8] x) => (float[2,4] y) <float[8,32] w = {seed}, float[32,4] v = {seed}>
+    { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }
+    """
+    tersor.save(parse(text), tmp_path / "in.onnx")
+    report = tersor.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", ratio=0.5)
+    assert report.written
+    weights = tersor.load(tmp_path / "out.onnx").graph.initializers
+    assert [tuple(w.shape or ()) for w in weights.values()] == [(8, 16), (16, 4)]
+    with pytest.raises(UsageError, match="give one budget, not ratio and macs"):
+        tersor.prune(tmp_path / "in.onnx", None, ratio=0.5, macs=0.5)
+    with pytest.raises(UsageError, match="width"):
+        tersor.prune(tmp_path / "in.onnx", None, width=0.5)

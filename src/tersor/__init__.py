@@ -9,6 +9,7 @@ The names below are all a script needs; each loads what it stands on when it is 
     tersor.save(model, "smaller.onnx")
 
     tersor.build("model.onnx", "out", data="calib.npz", metric="score:accuracy")
+    tersor.prune("model.onnx", "smaller.onnx", macs=0.5, data="calib.npz")
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .graph_ir import Model, TersorError, load, save, verify
     from .passes.base import Context
     from .pipeline.build import BuildResult
+    from .pipeline.prune.report import PruneReport
     from .tools.optimize import Report
 
 __version__ = "0.1.0"
@@ -35,6 +37,7 @@ __all__ = [
     "build",
     "load",
     "optimize",
+    "prune",
     "run",
     "save",
     "verify",
@@ -152,5 +155,62 @@ def build(
             recipe=recipe,
             samples=samples,
             rounds=rounds,
+        )
+    )
+
+
+def prune(
+    model: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None,
+    *,
+    data: str | None = None,
+    criterion: str | None = None,
+    rounds: int = 1,
+    metric: str | None = None,
+    max_drop: float = 0.01,
+    plan: str | os.PathLike[str] | None = None,
+    save_plan: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    **budget: float,
+) -> PruneReport:
+    """Remove whole channels from a model file into another file, as `tersor prune` does.
+
+    Args:
+        model: the model file; never touched.
+        out: written beside and renamed; None only reports.
+        data: inputs for criteria and the refit: .npz, a folder, `module:function` or `random`.
+        criterion: what makes a channel important (docs/prune.md); `reconstruction` with data, else `l2`.
+        rounds: how many steps the budget is reached in.
+        metric: `module:function`, called as `metric(run) -> float` after every round, higher is better.
+        max_drop: the share of the metric that may be lost (0.01 is one per cent).
+        plan: a plan to replay, or with a budget to go on from.
+        save_plan: where the plan goes.
+        seed: of criteria, the refit and drawn inputs.
+        budget: one of `ratio`, the share of channels to remove, and `params`, `macs`, `size` and `latency`,
+            the share that may be left.
+
+    Raises:
+        UsageError, ModelError, DataError: wrong input, or nothing can be pruned.
+        BackendError: onnxruntime cannot run the model.
+    """
+    from .graph_ir import UsageError
+    from .pipeline.prune.budget import Budget
+    from .pipeline.prune.job import Job
+    from .tools.pruning import Settings, prune_file
+
+    if len(budget) > 1:
+        raise UsageError(f"give one budget, not {' and '.join(budget)}")
+    jobs = [Job(Budget(kind, share), criterion, rounds=rounds, seed=seed) for kind, share in budget.items()]
+    return prune_file(
+        Settings(
+            model=Path(model),
+            out=None if out is None else Path(out),
+            job=jobs[0] if jobs else None,
+            plan=None if plan is None else Path(plan),
+            save_plan=None if save_plan is None else Path(save_plan),
+            data=data,
+            metric=metric,
+            max_drop=max_drop,
+            seed=seed,
         )
     )
