@@ -192,7 +192,7 @@ class _Accountant:
         emitted = tuple(dict.fromkeys(item.label for item in self._emitted.get(name, [])))
         head = self._within.get(name, "")
         into = head if head != name and not own else ""
-        kinds = {self._precision(n) for n in own or self._own.get(into, [])}
+        kinds = {self._precision(n) for n in own or numbers or self._own.get(into, [])}
         precision: Computed = "gone"
         if len(kinds) > 1:
             precision = "mixed"

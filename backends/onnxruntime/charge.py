@@ -25,6 +25,7 @@ LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _LINEAR_KERNELS = LINEAR | {"FusedConv", "FusedGemm", "FusedMatMul", "NhwcFusedConv", "QLinearConv", "QGemm"}
 _LAYOUTS = frozenset({"ReorderInput", "ReorderOutput", "Transpose"})
 _BODY = "_inlfunc_"  # prefix of tensors that come from an operator spelled as a function
+_WIDENED = "InsertedPrecisionFreeCast_"  # prefix of float16 tensors that are computed in float32
 _MARK = re.compile(r"@(\d+)@")
 
 
@@ -82,7 +83,7 @@ def _marked(node: onnx.NodeProto, by_output: dict[str, SourceNode]) -> set[int]:
     marks = {int(found) for found in _MARK.findall(node.name)}
     # A kernel of the blocked layout is called after the tensor that its source made.
     for name in [*node.output, node.name.removesuffix("_nchwc")]:
-        item = by_output.get(name)
+        item = by_output.get(name.removeprefix(_WIDENED))
         # A change of layout that the runtime added takes over the name of the tensor behind it.
         if item is not None and (node.op_type not in _LAYOUTS or item.node.op_type == node.op_type):
             marks.add(item.index)

@@ -12,7 +12,7 @@ from onnx import helper
 
 from tersor.backends.onnxruntime.account import Account, NodeAccount, account
 from tersor.graph_ir import DataError
-from tests.support.odd_models import Array, model, port, weight
+from tests.support.odd_models import Array, conv_net, model, port, weight
 from tests.support.qdq_models import Qdq
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 16, 16, 16)).astype(np.float32)
@@ -125,6 +125,15 @@ def test_a_node_between_changes_of_layout_is_named() -> None:
     rows = by_name(account(proto, [{"x": IMAGE}], runs=1))
     assert (rows["elu"].kernel, rows["elu"].code) == ("Elu", "breaks-layout")
     assert not rows["two"].reason
+
+
+def test_half_precision_is_computed_in_float_and_accounted_for() -> None:
+    proto = conv_net(np.float16)
+    x = np.ones((1, 3, 12, 12), np.float16)
+    rows = by_name(account(proto, [{"x": x}], runs=1))
+    assert rows["one"].kernel == "nchwc.Conv"
+    assert rows["relu"].fused_into == "one"
+    assert rows["gemm"].kernel.startswith("Gemm")
 
 
 def test_a_profile_needs_feeds() -> None:
