@@ -148,6 +148,8 @@ def _print(result: BuildResult, out: Path) -> None:
     for row in () if found is None else found.misses:
         if row.op_type in LINEAR:
             print(f"not int8: {row.node} ({row.op_type}): {row.reason or 'left float'}")
+    if result.sensitivity is not None:
+        print(f"in int8, {result.sensitivity.summary()}; `tersor sensitivity` shows which")
     _print_concurrency(result)
     for note in result.notes:
         print(f"note: {note}")
