@@ -26,6 +26,7 @@ from .base import Samples, Scores, required
 from .l2 import L2
 from .moments import MOST_CHANNELS, Moments, measure
 from .readers import Reader, readers
+from .surgery import Surgery
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,14 +74,18 @@ class Problem:
     gram: Wide
     members: NDArray[np.int64]
 
+    def __post_init__(self) -> None:
+        singles = self.inverse.ndim == 2 and self.members.shape[1] == 1
+        self._surgery = Surgery(self.inverse, self.gram) if singles else None
+
     def losses(self, alive: NDArray[np.int64]) -> Wide:
         """What each living atom costs now."""
         chosen = self.members[alive]
         if self.inverse.ndim == 1:
             return (self.gram[chosen] / self.inverse[chosen]).sum(axis=1)
-        if chosen.shape[1] == 1:
+        if self._surgery is not None:
             single = chosen[:, 0]
-            return self.gram[single, single] / self.inverse[single, single]
+            return self._surgery.gram_diagonal[single] / self._surgery.inverse_diagonal[single]
         rows, columns = chosen[:, :, None], chosen[:, None, :]
         solved = np.linalg.solve(self.inverse[rows, columns], self.gram[rows, columns])
         return np.trace(solved, axis1=1, axis2=2)
@@ -88,6 +93,9 @@ class Problem:
     def remove(self, atom: int) -> None:
         """Take an atom out and refit the rest."""
         gone = self.members[atom]
+        if self._surgery is not None:
+            self._surgery.remove(int(gone[0]))
+            return
         if self.inverse.ndim == 1:
             return
         across = self.inverse[:, gone]
