@@ -3,7 +3,19 @@
 
 from __future__ import annotations
 
-from .graph import Coupling, Group, GroupAxis, Mask, Pinned, couple
+from .graph import Attention, couple
+from .groups import Coupling, Group, GroupAxis, Mask, Pinned
 from .ties import AxisKey, Rule, Ties
 
-__all__ = ["AxisKey", "Coupling", "Group", "GroupAxis", "Mask", "Pinned", "Rule", "Ties", "couple"]
+__all__ = [
+    "Attention",
+    "AxisKey",
+    "Coupling",
+    "Group",
+    "GroupAxis",
+    "Mask",
+    "Pinned",
+    "Rule",
+    "Ties",
+    "couple",
+]

@@ -7,7 +7,8 @@ followed through these choices to a fixed point before one is made:
 
 - a pinned product pins its factors; a product all of whose factors are pinned is pinned;
 - a choice with one factor left is settled; of several, one that counts heads (it batches a product of two
-  activations) goes first, then the longest, then the outermost; the others are pinned.
+  activations) goes first - or last, where heads are to get narrower instead of fewer -, then the longest,
+  then the outermost; the others are pinned.
 """
 
 from __future__ import annotations
@@ -21,18 +22,21 @@ from .spaces import Spaces
 from .ties import AxisKey, Choice, Link
 
 
-def settle(choices: Sequence[Choice], heads: Sequence[AxisKey], spaces: Spaces) -> list[Link]:
+def settle(
+    choices: Sequence[Choice], heads: Sequence[AxisKey], spaces: Spaces, *, whole_heads: bool = True
+) -> list[Link]:
     """Settle all choices; the spaces of the factors not chosen are pinned.
 
     Args:
         choices: in the order of the nodes.
         heads: axes that count heads.
         spaces: its pins are added to.
+        whole_heads: heads go as a whole; else each loses the same of its width.
 
     Returns:
         How each axis that can be cut hangs on its factor.
     """
-    work = _Settling(choices, {spaces.of(axis) for axis in heads}, spaces)
+    work = _Settling(choices, {spaces.of(axis) for axis in heads}, spaces, whole_heads)
     work.follow_pins()
     # Those with one factor left first, then heads: they may settle others.
     for decides in (work.is_single, work.has_heads, work.is_open):
@@ -43,9 +47,10 @@ def settle(choices: Sequence[Choice], heads: Sequence[AxisKey], spaces: Spaces) 
 
 
 class _Settling:
-    def __init__(self, choices: Sequence[Choice], heads: set[int], spaces: Spaces) -> None:
+    def __init__(self, choices: Sequence[Choice], heads: set[int], spaces: Spaces, whole: bool) -> None:
         self._spaces = spaces
         self._heads = heads
+        self._whole = whole
         self._touching: dict[int, list[Choice]] = {}
         for choice in choices:
             for axis in (choice.axis, *choice.factors):
@@ -70,8 +75,8 @@ class _Settling:
     def choose(self, choice: Choice) -> None:
         """Pin all factors but the best."""
         free = self.free(choice)
-        heads = [i for i in free if self._counts_heads(choice, i)]
-        chosen = max(heads or free, key=lambda i: (choice.sizes[i], -i))
+        first = [i for i in free if self._counts_heads(choice, i) is self._whole]
+        chosen = max(first or free, key=lambda i: (choice.sizes[i], -i))
         for i in free:
             if i != chosen:
                 self._pin(choice.factors[i], f"{_where(choice)} joins it with an axis that is cut instead")

@@ -9,147 +9,40 @@ pins its axes instead of being taken for an elementwise one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...graph_ir import Model, Node, UsageError, Value, gc_paused
+from ...graph_ir import Model, Node, Value, gc_paused
 from ...graph_ir.ops import STANDARD_DOMAINS, has_reference_attribute, has_subgraph, is_op, label
 from ..liveness import reads
 from ..shapes import infer_shapes
 from .atoms import Island, classes, islands
 from .choices import settle
+from .groups import Coupling, Group, GroupAxis, Pinned
 from .spaces import Spaces
 from .ties import AxisKey, Facts, Ties
 
-Mask = NDArray[np.bool_]
+Attention: TypeAlias = Literal["heads", "widths"]
 
 
-@dataclass(frozen=True, eq=False)
-class GroupAxis:
-    """An axis a group lives in.
-
-    Attributes:
-        value: an activation, or a weight.
-        axis: which of its axes.
-        atom_of: for each position, the group's atom that stands there; -1 where another group's does, or what
-            must stay.
-    """
-
-    value: Value
-    axis: int
-    atom_of: NDArray[np.int32]
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Atoms that live in the same axes, equally often: what budgets, widths and plans speak of.
-
-    Attributes:
-        name: the first value that carries it, and the axis; unique, and stable while the model's names are.
-        atoms: how many there are; numbered by first position. At least 2.
-        axes: all axes it lives in, in the order of the nodes.
-        producers: nodes that make the channels.
-        consumers: nodes that sum over them.
-        normalised: nodes whose statistics are of what is left when it is cut.
-    """
-
-    name: str
-    atoms: int
-    axes: tuple[GroupAxis, ...]
-    producers: tuple[Node, ...]
-    consumers: tuple[Node, ...]
-    normalised: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Pinned:
-    """Channels a layer makes that cannot be removed.
-
-    Attributes:
-        node: label of the layer.
-        value: what carries them.
-        axis: which of its axes.
-        size: positions of the axis.
-        positions: how many of them must stay.
-        reason: why.
-    """
-
-    node: str
-    value: str
-    axis: int
-    size: int
-    positions: int
-    reason: str
-
-
-class Coupling:
-    """What can be removed from a model, and what cannot.
-
-    Attributes:
-        groups: in the order of the nodes.
-        pinned: why channels must stay, one entry per set of channels.
-    """
-
-    def __init__(self, groups: tuple[Group, ...], pinned: tuple[Pinned, ...]) -> None:
-        self.groups = groups
-        self.pinned = pinned
-        self._by_name = {group.name: group for group in groups}
-
-    def group(self, name: str) -> Group:
-        """The group of that name.
-
-        Raises:
-            UsageError: there is none; names the nearest.
-        """
-        found = self._by_name.get(name)
-        if found is None:
-            near = get_close_matches(name, self._by_name, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the model has {len(self.groups)} groups"
-            raise UsageError(f"the model has no group {name!r}; {hint}")
-        return found
-
-    def masks(self, kept: Mapping[str, Mask]) -> dict[tuple[Value, int], Mask]:
-        """What stays of each axis that loses positions.
-
-        Args:
-            kept: for each group to cut, which of its atoms stay, `[atoms]`.
-
-        Raises:
-            UsageError: an unknown group, a mask of the wrong length, or one that keeps nothing.
-        """
-        found: dict[tuple[Value, int], Mask] = {}
-        for name, mask in kept.items():
-            group = self.group(name)
-            if mask.shape != (group.atoms,):
-                raise UsageError(f"group {name!r} has {group.atoms} atoms, the mask is for {mask.size}")
-            if not mask.any():
-                raise UsageError(f"nothing would be left of group {name!r}; keep at least one atom")
-            if mask.all():
-                continue
-            for axis in group.axes:
-                stays = (axis.atom_of < 0) | mask[axis.atom_of]
-                key = axis.value, axis.axis
-                found[key] = found[key] & stays if key in found else stays
-        return found
-
-
-def couple(model: Model, *, infer: bool = True) -> Coupling:
+def couple(model: Model, *, infer: bool = True, attention: Attention = "heads") -> Coupling:
     """Find what can be removed from a model; linear in nodes and channels.
 
     Args:
         model: not edited, but its values get their inferred types.
         infer: infer shapes first; False when that has just been done.
+        attention: what a decomposed attention loses: whole heads, or the same of every head's width.
     """
     with gc_paused():
         if infer:
             infer_shapes(model)
         facts = _facts(model)
         spaces = Spaces(facts)
-        links = [*facts.links, *settle(facts.choices, facts.heads, spaces)]
-        return _Reader(facts, spaces).coupling(islands(facts.grouped, links, spaces))
+        settled = settle(facts.choices, facts.heads, spaces, whole_heads=attention == "heads")
+        found = islands(facts.grouped, [*facts.links, *settled], spaces)
+        return _Reader(facts, spaces).coupling(found)
 
 
 def _facts(model: Model) -> Facts:

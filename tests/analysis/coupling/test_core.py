@@ -120,6 +120,16 @@ def test_heads_are_cut_before_the_longer_factor() -> None:
     assert atoms_at(ties, flat) == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
 
 
+def test_heads_get_narrower_where_that_is_asked_for() -> None:
+    ties = a_node()
+    flat = ties.virtual(9, 12)
+    ties.regroup([4, 3], [(flat, (0, 1))])
+    ties.heads((ties.node, -1))
+    spaces = Spaces(ties.facts)
+    (link,) = settle(ties.facts.choices, ties.facts.heads, spaces, whole_heads=False)
+    assert link.indices.tolist() == [0, 1, 2] * 4
+
+
 def test_a_grouped_convolution_loses_whole_groups() -> None:
     ties = a_node()
     ins, outs, weight = ties.virtual(0, 4), ties.virtual(1, 6), ties.virtual(2, 2)
