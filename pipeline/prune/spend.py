@@ -85,7 +85,7 @@ class Axes:
             weights: of a channel of each axis, [axes].
         """
         found = self._counts * weights[self._rows]
-        return np.bincount(self._groups, found, minlength=len(self.coupling.groups))
+        return np.bincount(self._groups, found, minlength=len(self.coupling.groups)).astype(np.float64)
 
 
 class Products:
