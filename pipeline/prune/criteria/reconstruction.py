@@ -85,7 +85,7 @@ class Problem:
             return (self.gram[chosen] / self.inverse[chosen]).sum(axis=1)
         if self._surgery is not None:
             single = chosen[:, 0]
-            return self._surgery.gram_diagonal[single] / self._surgery.inverse_diagonal[single]
+            return np.divide(self._surgery.gram_diagonal[single], self._surgery.inverse_diagonal[single])
         rows, columns = chosen[:, :, None], chosen[:, None, :]
         solved = np.linalg.solve(self.inverse[rows, columns], self.gram[rows, columns])
         return np.trace(solved, axis1=1, axis2=2)

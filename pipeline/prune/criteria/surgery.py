@@ -33,8 +33,8 @@ class Surgery:
         self._h, self._u, self._v = (np.zeros((_BATCH, len(inverse))) for _ in range(3))
         self._pending = 0
         self._left = np.ones(len(inverse), np.bool_)
-        self.inverse_diagonal = np.diagonal(inverse).copy()
-        self.gram_diagonal = np.diagonal(gram).copy()
+        self.inverse_diagonal: Wide = np.array(np.diagonal(inverse), np.float64)
+        self.gram_diagonal: Wide = np.array(np.diagonal(gram), np.float64)
 
     def remove(self, channel: int) -> None:
         """Take a channel out, the rest refitted."""

@@ -65,11 +65,11 @@ def test_many_removals_agree_with_the_block_form() -> None:
     weights = rng.standard_normal((150, 7))
     inverse = np.asarray(np.linalg.inv(np.cov(x, rowvar=False) + np.eye(150)), np.float64)
     gram = np.matmul(weights, np.transpose(weights))
-    single = Problem(inverse.copy(), gram.copy(), np.arange(150)[:, None])
+    single = Problem(np.array(inverse), np.array(gram), np.arange(150)[:, None])
     # Channels in pairs, the second a spare that nothing reads and that is unrelated to all.
     spare = np.block([[inverse, np.zeros((150, 150))], [np.zeros((150, 150)), np.eye(150)]])
     read = np.block([[gram, np.zeros((150, 150))], [np.zeros((150, 150)), np.zeros((150, 150))]])
-    paired = Problem(spare, read, np.arange(300).reshape(2, 150).transpose())
+    paired = Problem(spare, read, np.arange(150)[:, None] + np.array([0, 150]))
     np.testing.assert_allclose(eliminate([single], 150), eliminate([paired], 150), rtol=1e-6)
 
 
