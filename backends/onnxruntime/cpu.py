@@ -15,6 +15,7 @@ RELEVANT = (
     "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme",
 )  # fmt: skip
+_EXACT = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"})
 _CPUINFO = Path("/proc/cpuinfo")
 _SYSCTL = "/usr/sbin/sysctl"
 _ALIASES = {
@@ -51,6 +52,15 @@ def host() -> Host:
         cores=usable_cores(),
         onnxruntime=runtime_version(),
     )
+
+
+def saturates(found: Host) -> bool:
+    """Whether uint8 by int8 products may saturate at 16 bits: x86 known to lack VNNI and AMX.
+
+    There 8-bit weights give wrong sums by chance, and 7-bit ones do not. Unknown flags count as no.
+    """
+    x86 = found.machine.lower() in {"x86_64", "amd64", "x86", "i386", "i686"}
+    return x86 and bool(found.flags) and not _EXACT & set(found.flags)
 
 
 def usable_cores() -> int:

@@ -37,7 +37,12 @@ def values_for_means(model: Model) -> list[str]:
 
 
 def corrected_bias(
-    node: Node, weights: NDArray[Any], params: QuantParams, bias: NDArray[Any] | None, means: NDArray[Any]
+    node: Node,
+    weights: NDArray[Any],
+    params: QuantParams,
+    bias: NDArray[Any] | None,
+    means: NDArray[Any],
+    bits: int = 8,
 ) -> NDArray[Any] | None:
     """The bias that cancels the mean error of the rounded weights; the given one when the means do not fit.
 
@@ -47,6 +52,7 @@ def corrected_bias(
         params: their grid.
         bias: one value per output channel, or None for no bias.
         means: one value per input channel.
+        bits: of the codes.
 
     Returns:
         Shape `[out channels]`; a bias is made where there was none, except for a MatMul (it takes none).
@@ -56,7 +62,10 @@ def corrected_bias(
     _, channels = data_channels(node, weights)
     if means.shape != (channels,) or not np.isfinite(means).all():
         return bias
-    error = dequantize(quantize(weights, params), params).astype(np.float64) - weights
+    codes = quantize(weights, params)
+    if bits < 8:
+        codes = np.clip(codes, 1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+    error = dequantize(codes, params).astype(np.float64) - weights
     if node.op_type == "Conv":
         group = int_attr(node, "group", 1)
         per_input = error.reshape(*error.shape[:2], -1).sum(axis=2)  # [out, in / group]

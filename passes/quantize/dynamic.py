@@ -107,10 +107,12 @@ class QuantizeDynamic(Pass):
                 hint = f"{x.name}_dynamic"
                 shared[x] = rw.node("DynamicQuantizeLinear", [x], before=node, name=hint, outputs=3)
             codes, x_scale, x_zero = shared[x].outputs
-            key = source, weights.shape, params.key
+            key, top = (source, weights.shape, params.key), 2 ** (self.bits - 1) - 1
             if key not in ready or not source.is_initializer():
                 ready[key] = (
-                    rw.constant(quantize(weights, params), f"{source.name}_quantized", node),
+                    rw.constant(
+                        np.clip(quantize(weights, params), -top, top), f"{source.name}_quantized", node
+                    ),
                     rw.constant(params.scale, f"{source.name}_scale", node),
                     rw.constant(params.zero_point, f"{source.name}_zero_point", node),
                 )

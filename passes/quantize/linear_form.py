@@ -58,10 +58,19 @@ def linear_form(
     x = node.inputs[0]
     mean = (means or {}).get("" if x is None else x.name or "")
     if mean is not None:
-        bias = corrected_bias(node, weights, params, bias, mean)
+        bias = corrected_bias(node, weights, params, bias, mean, bits)
     if bias is not None:
         params = raise_scales_for_bias(bias, float(grid.scale), params, linear_depth(node, weights))
-    return LinearForm(weights, params, bias)
+    return LinearForm(_within(weights, params, bits) if mse else weights, params, bias)
+
+
+def _within(weights: NDArray[Any], params: QuantParams, bits: int) -> NDArray[Any]:
+    """Clamp what a scale of least squared error leaves outside fewer than 8 bits."""
+    if bits >= 8 or params.axis is None:
+        return weights
+    shape = [-1 if i == params.axis else 1 for i in range(weights.ndim)]
+    most = (params.scale * np.float32(2 ** (bits - 1) - 1)).reshape(shape)
+    return np.clip(weights, -most, most)
 
 
 def _weights_and_bias(node: Node, planned: NodePlan) -> tuple[NDArray[Any], NDArray[Any] | None]:

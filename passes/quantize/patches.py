@@ -176,6 +176,16 @@ def patches_to_observe(model: Model, *, most_columns: int = 4096, budget: int = 
     return list(found)
 
 
+def rounding_work(model: Model) -> int:
+    """Multiplications of one sweep of rounding by second moments over all weights of the main graph."""
+    total = 0
+    for node in model.graph:
+        weights = None if (patches := patches_of(node)) is None else constant(node.inputs[1])
+        if patches is not None and weights is not None:
+            total += int(weights.size) * patches.columns
+    return total
+
+
 def _drawn(count: int, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
     if count <= most:
         return np.arange(count)

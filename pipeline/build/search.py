@@ -25,6 +25,8 @@ from .workshop import Workshop
 OBSERVERS = ("mse", "percentile", "minmax", "entropy")
 MOST_REGIONS = 512  # above this, sensitivities cost more than they bring in a build
 SENSITIVITY_FEEDS = 3
+SMOOTH = "smooth-quant"
+CLEARLY_DB = 0.5  # what an accuracy method has to bring
 ENOUGH_EXCLUDED = 8  # once accepted, more float nodes than this cost speed for little
 
 Judged = tuple[Candidate, Judgement]
@@ -32,10 +34,11 @@ Judged = tuple[Candidate, Judgement]
 
 @dataclass(frozen=True)
 class _Form:
-    """One static int8 form: which rule, which options."""
+    """One static int8 form: which rule, which options, which accuracy methods before them."""
 
     observer: str
     options: InsertQdq
+    methods: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -48,6 +51,7 @@ class _Form:
             words.append("tail")
         if self.options.exclude:
             words.append(f"less-{len(self.options.exclude)}")
+        words += [method.partition("{")[0] for method in self.methods]
         return " ".join(words)
 
 
@@ -76,7 +80,8 @@ class Search:
 
     def static(self) -> None:
         """Static int8, from the best rule to the best form that is accepted."""
-        forms = [_Form(observer, InsertQdq()) for observer in OBSERVERS]
+        scheme = "u8s8-reduced" if self._workshop.reduced else "u8s8"
+        forms = [_Form(observer, InsertQdq(scheme)) for observer in OBSERVERS]
         scored = [
             (form, found) for form in self._each("choosing ranges", forms) if (found := self._try(form))
         ]
@@ -88,6 +93,7 @@ class Search:
         tried = self._try(weights)
         if tried is not None and tried[1].closeness_db > found[1].closeness_db:
             best = weights
+        best = self._methods(best)
         self._variants(best)
         self.sensitivity = self._measured(best)
         if self.sensitivity is not None and not self._comfortable(best):
@@ -95,9 +101,10 @@ class Search:
 
     def dynamic(self) -> None:
         """Dynamic int8 of the linear layers."""
-        made = self._workshop.dynamic("int8 dynamic")
-        if made is not None:
-            self.judged[made.name] = (made, self._judge.judge(made))
+        for methods in ((), (SMOOTH,)):
+            made = self._workshop.dynamic(" ".join(("int8 dynamic", *methods)), methods)
+            if made is not None:
+                self.judged[made.name] = (made, self._judge.judge(made))
 
     def _comfortable(self, form: _Form) -> bool:
         """Whether the form is accepted, for good reasons, and close enough for data that was not seen."""
@@ -111,6 +118,18 @@ class Search:
         """The name a form was judged under: its own, or that of an earlier one with the same bytes."""
         return self._names.get(form)
 
+    def _methods(self, best: _Form) -> _Form:
+        """The form with those accuracy methods before it that bring its outputs clearly closer."""
+        for method in (SMOOTH, f"adaptive-rounding{{bits={best.options.bits} sweeps=2}}"):
+            name = self._name(best)
+            if name is None or self.judged[name][1].closeness_db >= COMFORT_DB:
+                return best
+            form = replace(best, methods=(*best.methods, method))
+            tried = self._try(form)
+            if tried is not None and tried[1].closeness_db > self.judged[name][1].closeness_db + CLEARLY_DB:
+                best = form
+        return best
+
     def _variants(self, best: _Form) -> None:
         """The stem and the tail in int8 as well: faster on some models, less accurate on others."""
         options = best.options
@@ -119,13 +138,13 @@ class Search:
 
     def _measured(self, best: _Form) -> Sensitivity | None:
         """What each region of the form costs; None where that takes too long or cannot be run."""
-        count = self._workshop.regions(best.observer, best.options)
+        count = self._workshop.regions(best.observer, best.options, best.methods)
         if count > MOST_REGIONS:
             self._workshop.notes.append(f"sensitivity was not measured: {count} regions take too long")
             return None
         try:
             return self._workshop.sensitivity(
-                best.observer, best.options, self._judge.feeds[:SENSITIVITY_FEEDS]
+                best.observer, best.options, self._judge.feeds[:SENSITIVITY_FEEDS], methods=best.methods
             )
         except ModelError as error:
             self._workshop.notes.append(f"sensitivity was not measured: {error}")
@@ -153,7 +172,7 @@ class Search:
 
     def _make(self, form: _Form, name: str) -> Candidate | None:
         try:
-            return self._workshop.static(name, form.observer, form.options)
+            return self._workshop.static(name, form.observer, form.options, form.methods)
         except DataError:
             raise
         except TersorError as error:

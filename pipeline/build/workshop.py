@@ -3,27 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ...analysis.evaluate import Feed
-from ...calibration.collect import Histograms, channel_means, choose, collect
+from ...backends.onnxruntime.cpu import host, saturates
+from ...calibration.collect import UnobservableError
 from ...calibration.data import Feeds
 from ...calibration.sensitivity import Sensitivity, sensitivity
 from ...calibration.switches import Per
-from ...graph_ir import Model, UsageError, load, save
+from ...graph_ir import UsageError, load, save
 from ...graph_ir.ops import is_op
 from ...passes.base import Context
-from ...passes.quantize.bias_correction import values_for_means
 from ...passes.quantize.dynamic import QuantizeDynamic
 from ...passes.quantize.insert_qdq import MEANS, RANGES, InsertQdq
-from ...passes.quantize.plan import QuantPlan, plan, tensors_to_observe
+from ...passes.quantize.plan import plan
 from .. import manager
 from ..instruments import Verify
 from ..presets import FREEZE, INT8_READY, LOSSLESS
 from ..spec import Pipeline, parse, spec_of
+from .ground import Ground
 from .result import Candidate
 from .settings import BuildSettings
 
@@ -41,8 +41,7 @@ class Workshop:
         self.work = work
         self.notes: list[str] = []
         self._feeds: Feeds | None = None
-        self._histograms: Histograms | None = None
-        self._means: Mapping[str, Any] | None = None
+        self._grounds: dict[tuple[str, ...], Ground | None] = {}
 
     def calibrate_with(self, feeds: Feeds) -> None:
         """Use these feeds for whatever needs data."""
@@ -77,44 +76,85 @@ class Workshop:
         save(model, path, provenance=True)
         return path
 
-    def ready_model(self) -> Model:
-        """A fresh copy of the model quantization starts from, shapes inferred."""
+    @cached_property
+    def reduced(self) -> bool:
+        """Whether this processor needs 7-bit weights."""
+        return saturates(host())
+
+    def ground(self, methods: tuple[str, ...] = ()) -> Ground | None:
+        """The model quantization starts from, with what was measured on it.
+
+        None when one of the methods changes nothing or would take too long.
+
+        Args:
+            methods: accuracy methods to run first, in order, each measured for behind the one before.
+
+        Raises:
+            UsageError: the model cannot be quantized.
+        """
+        if methods not in self._grounds:
+            self._grounds[methods] = self._after(methods) if methods else self._plain()
+        return self._grounds[methods]
+
+    def _plain(self) -> Ground:
         if self.int8_ready is None:
             raise UsageError("the model cannot be quantized")
-        model = load(self.int8_ready)
-        manager.run(parse("infer-shapes"), model)
-        return model
+        return Ground(self.int8_ready, self._feeds, self.settings)
 
-    def static(self, name: str, observer: str, options: InsertQdq) -> Candidate | None:
+    def _after(self, methods: tuple[str, ...]) -> Ground | None:
+        before = self.ground(methods[:-1])
+        try:
+            path = self._path(f"ground {len(self._grounds)}")
+            return None if before is None else before.after(parse(methods[-1]), path)
+        except UnobservableError as error:
+            self.notes.append(f"{methods[-1]} was not tried: {error}")
+            return None
+
+    def static(
+        self, name: str, observer: str, options: InsertQdq, methods: tuple[str, ...] = ()
+    ) -> Candidate | None:
         """Static int8: Q/DQ with ranges chosen by one rule, biases corrected by the means of the data.
 
-        None when there is nothing to quantize.
+        None when there is nothing to quantize, or nothing for a method to do.
 
         Args:
             name: of the candidate.
             observer: see `calibration.observers.observer`.
             options: the pass with its options.
+            methods: accuracy methods to run first, in order.
         """
-        facts = {RANGES: self._ranges(observer), MEANS: self._channel_means()}
+        ground = self.ground(methods)
+        if ground is None:
+            return None
+        facts = {RANGES: ground.ranges(observer), MEANS: ground.means}
         context = Context(seed=self.settings.seed, facts=facts)
         pipeline = Pipeline((spec_of(options),))
-        model = self.ready_model()
+        model = ground.model()
         if not manager.run(pipeline, model, context, [Verify()]).changed:
             return None
         self.notes += [note for note in context.notes if note not in self.notes]
         path = self._path(name)
         save(model, path, provenance=True)
-        return Candidate(name, path, self._whole(pipeline), observer, quantized=True)
+        return Candidate(name, path, self._whole(pipeline, methods), observer, quantized=True)
 
-    def regions(self, observer: str, options: InsertQdq) -> int:
+    def regions(self, observer: str, options: InsertQdq, methods: tuple[str, ...] = ()) -> int:
         """How many nodes of a static int8 form are int8."""
-        return len(self._plan(self.ready_model(), observer, options).nodes)
+        ground = self._sure(methods)
+        return len(plan(ground.model(), ground.ranges(observer), options.plan_options).nodes)
 
-    def _plan(self, model: Model, observer: str, options: InsertQdq) -> QuantPlan:
-        return plan(model, self._ranges(observer), options.plan_options)
+    def _sure(self, methods: tuple[str, ...]) -> Ground:
+        ground = self.ground(methods)
+        if ground is None:
+            raise UsageError(f"{', '.join(methods)} has nothing to do here")
+        return ground
 
     def sensitivity(
-        self, observer: str, options: InsertQdq, feeds: Sequence[Feed], per: Per = "region"
+        self,
+        observer: str,
+        options: InsertQdq,
+        feeds: Sequence[Feed],
+        per: Per = "region",
+        methods: tuple[str, ...] = (),
     ) -> Sensitivity:
         """What each region or tensor of a static int8 form costs the model's outputs, the costliest first.
 
@@ -123,10 +163,11 @@ class Workshop:
             options: as `static` takes them.
             feeds: see `calibration.sensitivity`.
             per: region or tensor.
+            methods: as `static` takes them.
         """
-        tell = self.settings.progress
-        model = self.ready_model()
-        planned = self._plan(model, observer, options)
+        tell, ground = self.settings.progress, self._sure(methods)
+        model = ground.model()
+        planned = plan(model, ground.ranges(observer), options.plan_options)
         return sensitivity(
             model,
             planned,
@@ -134,63 +175,29 @@ class Workshop:
             per,
             bits=options.bits,
             mse=options.mse_weights,
-            means=self._channel_means(),
+            means=ground.means,
             threads=0,
             progress=lambda done, total: tell("measuring sensitivity", done, total),
         )
 
-    def dynamic(self, name: str) -> Candidate | None:
-        """Dynamic int8 of the linear layers; None when there are none worth it."""
-        if self.int8_ready is None:
+    def dynamic(self, name: str, methods: tuple[str, ...] = ()) -> Candidate | None:
+        """Dynamic int8 of the linear layers; None when there are none worth it, or a method does nothing."""
+        ground = None if self.int8_ready is None else self.ground(methods)
+        model = None if ground is None else ground.model()
+        if model is None or not any(is_op(node, "MatMul", "Gemm") for node in model.graph):
             return None
-        model = self.ready_model()
-        if not any(is_op(node, "MatMul", "Gemm") for node in model.graph):
-            return None
-        pipeline = Pipeline((spec_of(QuantizeDynamic()),))
+        pipeline = Pipeline((spec_of(QuantizeDynamic(bits=7 if self.reduced else 8)),))
         context = Context(seed=self.settings.seed)
         result = manager.run(pipeline, model, context, [Verify()])
         if not result.changed:
             return None
         path = self._path(name)
         save(model, path, provenance=True)
-        return Candidate(name, path, self._whole(pipeline), quantized=True)
+        return Candidate(name, path, self._whole(pipeline, methods), quantized=True)
 
-    def _whole(self, last: Pipeline) -> str:
-        return f"{self.lossless},{parse(INT8_READY)},infer-shapes,{last}"
-
-    def _ready_path(self) -> Path:
-        if self.int8_ready is None:
-            raise UsageError("the model cannot be quantized")
-        return self.int8_ready
-
-    def _ranges(self, observer: str) -> Mapping[str, Any]:
-        return choose(self._measured(), observer).values
-
-    def _measured(self) -> Histograms:
-        if self._histograms is None:
-            model = self.ready_model()
-            names = tensors_to_observe(model)
-            tell = self.settings.progress
-            self._histograms = collect(
-                load(self._ready_path()),
-                self._data(),
-                names,
-                threads=0,
-                progress=lambda done, total: tell("calibrating", done, total),
-            )
-        return self._histograms
-
-    def _channel_means(self) -> Mapping[str, Any]:
-        if self._means is None:
-            model = self.ready_model()
-            names = values_for_means(model)
-            self._means = channel_means(load(self._ready_path()), self._data(), names, threads=0)
-        return self._means
-
-    def _data(self) -> Iterable[Any]:
-        if self._feeds is None:
-            raise UsageError("static quantization needs calibration data; give --data")
-        return self._feeds
+    def _whole(self, last: Pipeline, methods: tuple[str, ...]) -> str:
+        between = "".join(f"{parse(method)},infer-shapes," for method in methods)
+        return f"{self.lossless},{parse(INT8_READY)},infer-shapes,{between}{last}"
 
     def _path(self, name: str) -> Path:
         return self.work / (name.replace(" ", "-").replace("/", "-") + ".onnx")

@@ -56,3 +56,19 @@ def test_this_machine_goes_into_a_lock_file() -> None:
     assert facts.onnxruntime == cpu.runtime_version() != ""
     assert json.loads(json.dumps(facts.to_dict()))["flags"] == list(facts.flags)
     assert set(facts.flags) <= set(cpu.RELEVANT)
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("x86_64", ("avx", "avx2", "fma"), True),
+        ("AMD64", ("avx2", "avx512f", "avx512bw"), True),
+        ("x86_64", ("avx2", "avx512f", "avx512_vnni"), False),
+        ("x86_64", ("avx2", "avx_vnni"), False),
+        ("x86_64", ("avx512f", "amx_int8"), False),
+        ("x86_64", (), False),
+        ("aarch64", ("asimd", "asimddp"), False),
+    ],
+)
+def test_products_saturate_on_x86_without_vnni(machine: str, flags: tuple[str, ...], expected: bool) -> None:
+    assert cpu.saturates(cpu.Host("Linux", machine, "", flags, 1, "")) is expected

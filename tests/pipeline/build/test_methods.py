@@ -9,13 +9,16 @@ import numpy as np
 import onnx
 import pytest
 
+from tersor.backends.onnxruntime.cpu import Host
 from tersor.calibration import open_feeds
-from tersor.graph_ir import UsageError, load, save
+from tersor.graph_ir import UsageError, constant, load, save, tensor
 from tersor.pipeline.build import BuildSettings, build
 from tersor.pipeline.build.accuracy import Judge
 from tersor.pipeline.build.follow import follow
 from tersor.pipeline.build.measured import wanted_by
 from tersor.pipeline.build.result import Candidate
+from tersor.pipeline.build.search import Search
+from tersor.pipeline.build.workshop import Workshop
 from tersor.pipeline.recipe import parse_recipe
 from tersor.pipeline.spec import parse
 from tests.support.int8 import graph
@@ -98,3 +101,66 @@ def test_a_build_follows_such_a_recipe(work: Path) -> None:
     )
     result = build(settings)
     assert result.judged["recipe"][1].accepted
+
+
+NORM = "n = LayerNormalization(x, g, b) a = MatMul(n, w1) r = Relu(a) y = MatMul(r, w2)"
+
+
+@pytest.fixture
+def outliers(tmp_path: Path) -> Path:
+    """A normalised value with two channels far larger than the rest."""
+    weights = """float[32] g = {seed}, float[32] b = {seed}, float[32,48] w1 = {seed},
+        float[48,32] w2 = {seed}"""
+    model = graph(NORM, weights, x="1,16,32", y="1,16,32")
+    scale = np.where(np.isin(np.arange(32), [3, 11]), 500, 1).astype(np.float32)
+    model.graph.initializers["g"].const_value = tensor(scale, name="g")
+    w1 = constant(model.graph.initializers["w1"])
+    assert w1 is not None
+    even = np.asarray(w1 / scale[:, None], np.float32)  # the large channels do not dominate what is made
+    model.graph.initializers["w1"].const_value = tensor(even, name="w1")
+    save(model, tmp_path / "m.onnx")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "calib.npz", x=rng.standard_normal((12, 16, 32)).astype(np.float32))
+    return tmp_path
+
+
+def searched(work: Path) -> dict[str, tuple[Candidate, float]]:
+    """Each candidate of a search with its closeness in dB, by name."""
+    settings = BuildSettings(model=work / "m.onnx", out=work / "out", data=str(work / "calib.npz"))
+    feeds = open_feeds(str(work / "calib.npz"), load(work / "m.onnx"))
+    judge = Judge(Candidate("original", work / "m.onnx", ""), list(feeds), settings)
+    workshop = Workshop(settings, work)
+    workshop.calibrate_with(feeds)
+    search = Search(workshop, judge, settings)
+    search.static()
+    search.dynamic()
+    return {name: (made, judgement.closeness_db) for name, (made, judgement) in search.judged.items()}
+
+
+def test_the_search_smooths_where_that_brings_outputs_closer(outliers: Path) -> None:
+    found = {name: db for name, (_, db) in searched(outliers).items()}
+    plain = max(db for name, db in found.items() if "smooth" not in name and "dynamic" not in name)
+    smooth = max(db for name, db in found.items() if "smooth" in name and "dynamic" not in name)
+    assert smooth > plain + 0.5
+    assert found["int8 dynamic smooth-quant"] > found["int8 dynamic"]
+
+
+def test_the_search_rounds_by_data_where_that_brings_outputs_closer(work: Path) -> None:
+    names = searched(work)
+    assert any("adaptive-rounding" in name for name in names)
+    assert not any("smooth" in name for name in names), "there is no norm to smooth"
+
+
+def test_seven_bits_where_products_saturate(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def yes(_: Host) -> bool:
+        return True
+
+    monkeypatch.setattr("tersor.pipeline.build.workshop.saturates", yes)
+    for made, _ in searched(work).values():
+        codes = [
+            onnx.numpy_helper.to_array(t)
+            for t in onnx.load(made.path).graph.initializer
+            if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1
+        ]
+        assert codes
+        assert max(int(np.abs(c.astype(np.int32)).max()) for c in codes) <= 63

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A float model that candidates are quantized from, and what was measured on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ...calibration.channels import channel_maxima
+from ...calibration.collect import Histograms, channel_means, choose, collect
+from ...calibration.data import Feeds
+from ...calibration.moments import second_moments
+from ...graph_ir import Model, UsageError, load, save
+from ...passes.base import Context
+from ...passes.quantize.bias_correction import values_for_means
+from ...passes.quantize.facts import MAXIMA, MOMENTS
+from ...passes.quantize.patches import patches_to_observe, rounding_work
+from ...passes.quantize.plan import tensors_to_observe
+from ...passes.quantize.smooth_quant import values_for_maxima
+from .. import manager
+from ..instruments import Verify
+from ..spec import Pipeline, parse
+from .measured import wanted_by
+from .settings import BuildSettings
+
+METHOD_FEEDS = 16  # second moments need rows, of which each feed has many
+METHOD_ROWS = 128
+MOST_WORK = 3e9  # multiplications of one sweep over the weights; above it rounding takes minutes
+
+
+class Ground:
+    """A float model with its measurements, each made when first asked for.
+
+    Args:
+        path: of the model; nothing else writes to it.
+        feeds: what it is measured on; None when there is no data.
+        settings: of the build.
+    """
+
+    def __init__(self, path: Path, feeds: Feeds | None, settings: BuildSettings) -> None:
+        self.path = path
+        self._feeds = feeds
+        self._settings = settings
+
+    def model(self) -> Model:
+        """A fresh copy, shapes inferred."""
+        model = load(self.path)
+        manager.run(parse("infer-shapes"), model)
+        return model
+
+    def ranges(self, observer: str) -> Mapping[str, Any]:
+        """Ranges by a rule (see `calibration.observers.observer`)."""
+        return choose(self._histograms, observer).values
+
+    @cached_property
+    def _histograms(self) -> Histograms:
+        tell = self._settings.progress
+        return collect(
+            load(self.path),
+            self._data(),
+            tensors_to_observe(self.model()),
+            threads=0,
+            progress=lambda done, total: tell("calibrating", done, total),
+        )
+
+    @cached_property
+    def means(self) -> Mapping[str, Any]:
+        """The mean of each channel of what linear nodes read."""
+        return channel_means(load(self.path), self._data(), values_for_means(self.model()), threads=0)
+
+    def after(self, methods: Pipeline, path: Path) -> Ground | None:
+        """What accuracy methods make of it, with what they read measured on it and written to a path.
+
+        None when they change nothing, or would take too long.
+        """
+        model = self.model()
+        wanted, _ = wanted_by([methods])
+        facts: dict[str, Any] = {}
+        self._settings.progress(f"trying {methods}", 0, None)
+        if MAXIMA in wanted:
+            facts[MAXIMA] = channel_maxima(model, self._data(), values_for_maxima(model), threads=0)
+        if MOMENTS in wanted:
+            if rounding_work(model) > MOST_WORK:
+                return None
+            some = list(islice(self._data(), METHOD_FEEDS))
+            facts[MOMENTS] = second_moments(
+                model, some, patches_to_observe(model), rows=METHOD_ROWS, threads=0
+            )
+        context = Context(seed=self._settings.seed, facts=facts)
+        if not manager.run(methods, model, context, [Verify()]).changed:
+            return None
+        save(model, path, provenance=True)
+        made = Ground(path, self._feeds, self._settings)
+        if facts.keys() <= context.facts.keys():  # not dropped: the values are the same but for rounding
+            made.__dict__["_histograms"], made.__dict__["means"] = self._histograms, self.means
+        return made
+
+    def _data(self) -> Feeds:
+        if self._feeds is None:
+            raise UsageError("static quantization needs calibration data; give --data")
+        return self._feeds
