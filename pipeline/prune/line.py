@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 _SLACK = 1e-9
 _CLOSE = 0.002  # of the original: so near a target nothing is given back
-_REFILLS = 512  # steps back that are tried
+_REFILLS = 512  # groups that are tried
 
 
 class Line:
@@ -90,19 +89,18 @@ class Line:
         return self._snap[self._offsets + ideal]
 
     def refilled(self, ideal: Kept, left: Left, target: float) -> Kept:
-        """The nearest numbers, then steps more wherever the target still holds.
+        """The nearest numbers, and where the target still holds, the next one for what was rounded down.
 
-        The last step on the way to a target may overshoot it by far. The group that is the furthest below its
-        ideal, as a share of itself, is asked first each time; one that does not fit is not asked again.
+        The last step on the way to a target may overshoot it. Nothing grows beyond the step above its ideal:
+        channels that cost little of what the budget counts are not free of time or memory.
         """
         kept = self.snapped(ideal)
         now = left(kept)
-        waiting = [(float((kept[i] - ideal[i]) / self._atoms[i]), i) for i in self._steps]
-        heapify(waiting)
-        for _ in range(_REFILLS):
-            if not waiting or target - now <= _CLOSE:
+        short = [i for i in self._steps if kept[i] < ideal[i]]
+        short.sort(key=lambda i: (float(kept[i] - ideal[i]) / int(self._atoms[i]), i))
+        for index in short[:_REFILLS]:
+            if target - now <= _CLOSE:
                 break
-            _, index = heappop(waiting)
             wider = [int(n) for n in self._steps[index].allowed() if n > kept[index]]
             if not wider:
                 continue
@@ -111,8 +109,6 @@ class Line:
             then = left(more)
             if then <= target + _SLACK:
                 kept, now = more, then
-                above = (kept[index] - ideal[index]) / self._atoms[index]
-                heappush(waiting, (float(above), index))
         return kept
 
     def shortest(self, left: Left, target: float) -> int:
@@ -152,10 +148,6 @@ class Line:
         group, rule = self._groups[index], self._steps[index]
         if kept == group.atoms == ideal:
             return "nothing in it is among the least important"
-        if kept - ideal >= rule.step:
-            return (
-                "the budget leaves room for it" if kept == group.atoms else f"highest {criterion}; room left"
-            )
         if kept == group.atoms:
             return f"stays: {rule.why}" if rule.allowed().size > 1 else f"cannot be narrower: {rule.why}"
         text = f"highest {criterion}"
