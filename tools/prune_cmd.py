@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 
 import typer
@@ -10,6 +11,13 @@ import typer
 _KEEP = (
     "Least share of its channels each group keeps: 0.25, or 'GLOB=0.5' for groups of that name; repeatable."
 )
+
+
+class Attention(str, Enum):
+    """What a decomposed attention loses."""
+
+    HEADS = "heads"
+    WIDTHS = "widths"
 
 
 def command(
@@ -56,6 +64,9 @@ def command(
         None,
         metavar="PATTERN",
         help="Leave alone by name (glob), operator (op:LSTM) or chain (Conv>Sigmoid); repeatable.",
+    ),
+    attention: Attention = typer.Option(
+        Attention.HEADS, help="Remove whole heads, or the same of every head's width."
     ),
     plan: Path | None = typer.Option(
         None, metavar="FILE", help="Replay a plan; with a budget and --rounds, go on from it."
@@ -121,7 +132,16 @@ def command(
     job = (
         None
         if budget is None
-        else Job(budget, criterion, limits, left_alone, 1 if rounds is None else rounds, refit, seed)
+        else Job(
+            budget,
+            criterion,
+            limits,
+            left_alone,
+            rounds=1 if rounds is None else rounds,
+            refit=refit,
+            seed=seed,
+            attention=attention.value,
+        )
     )
     with Progress(f"pruning {model.name}") as progress:
 

@@ -64,7 +64,7 @@ def apply_plan(model: Model, plan: PrunePlan, ctx: Context) -> bool:
         UsageError: the plan is for another model.
         VerifyError: a fault in the analysis or here.
     """
-    coupling = couple(model)
+    coupling = couple(model, attention=plan.attention)
     plan.check(model, coupling)
     rewriter = ctx.rewriter(model)
     kept = {

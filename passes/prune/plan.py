@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,7 +23,7 @@ from ...graph_ir import Model, UsageError, Value, atomic_write, fingerprint
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ...analysis.coupling import Group
+    from ...analysis.coupling import Attention
 
 _FORMAT = 1
 
@@ -80,11 +80,13 @@ class PrunePlan:
         fingerprint: of the model it is for (`graph_ir.fingerprint`).
         cuts: one for each group that loses atoms.
         rounds: how many rounds of pruning it sums up.
+        attention: how the groups were found (`coupling.couple`).
     """
 
     fingerprint: str
     cuts: tuple[Cut, ...] = ()
     rounds: int = 1
+    attention: Attention = "heads"
 
     def __post_init__(self) -> None:
         counts = Counter(cut.group for cut in self.cuts)
@@ -132,7 +134,12 @@ class PrunePlan:
                 entry["widths"] = [cut.widths.before, cut.widths.ideal, cut.widths.after]
             cuts.append({**entry, "why": cut.why})
         lines = [json.dumps(entry, ensure_ascii=False) for entry in cuts]
-        head = {"format": _FORMAT, "fingerprint": self.fingerprint, "rounds": self.rounds}
+        head: dict[str, Any] = {
+            "format": _FORMAT,
+            "fingerprint": self.fingerprint,
+            "rounds": self.rounds,
+            "attention": self.attention,
+        }
         body = ",\n".join(f"  {line}" for line in lines)
         text = json.dumps(head, indent=1).removesuffix("\n}")
         return f'{text},\n "cuts": [\n{body}\n ]\n}}\n' if lines else f'{text},\n "cuts": []\n}}\n'
@@ -154,9 +161,11 @@ class PrunePlan:
         mark, rounds, cuts = head.get("fingerprint"), head.get("rounds", 1), head.get("cuts")
         if not isinstance(mark, str) or not _is_count(rounds) or not isinstance(cuts, list):
             raise UsageError(f"{where} lacks a fingerprint, rounds or cuts; make it anew")
-        return cls(
-            mark, tuple(_cut(entry, where) for entry in cast("list[object]", cuts)), cast("int", rounds)
-        )
+        attention = head.get("attention", "heads")
+        if attention not in ("heads", "widths"):
+            raise UsageError(f"{where}: attention is 'heads' or 'widths', not {attention!r}")
+        made = tuple(_cut(entry, where) for entry in cast("list[object]", cuts))
+        return cls(mark, made, cast("int", rounds), attention)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON, all or nothing."""
@@ -178,67 +187,6 @@ def load_plan(path: str | os.PathLike[str]) -> PrunePlan:
     except UnicodeDecodeError as error:
         raise UsageError(f"{where} is not a plan: it is no text") from error
     return PrunePlan.from_json(text, where)
-
-
-def compose(first: PrunePlan, second: PrunePlan) -> PrunePlan:
-    """One plan for the original model out of two rounds.
-
-    Args:
-        first: for the original.
-        second: for what `first` makes of it, of groups that are the same but for their atoms (`continued`),
-            which are counted anew.
-
-    Raises:
-        UsageError: `second` does not count the atoms that `first` leaves.
-    """
-    cuts: list[Cut] = []
-    later = {cut.group: cut for cut in second.cuts}
-    for cut in first.cuts:
-        after = later.pop(cut.group, None)
-        if after is None:
-            cuts.append(cut)
-            continue
-        if after.atoms != len(cut.kept):
-            raise UsageError(
-                f"the second plan says group {cut.group!r} has {after.atoms} atoms and the first leaves "
-                f"{len(cut.kept)}; it was not made for the first one's result"
-            )
-        widths = after.widths
-        if widths is not None and cut.widths is not None:
-            widths = replace(widths, before=cut.widths.before)
-        why = cut.why if cut.why == after.why else "; ".join(w for w in (cut.why, after.why) if w)
-        cuts.append(Cut(cut.group, cut.atoms, tuple(cut.kept[i] for i in after.kept), why, widths))
-    return PrunePlan(first.fingerprint, (*cuts, *later.values()), first.rounds + second.rounds)
-
-
-def continued(before: Coupling, plan: PrunePlan, after: Coupling) -> Coupling:
-    """Those groups of a cut model that are groups of the original, less what the plan removed.
-
-    Only plans for these compose with the first one. Others appear when a cut frees what could not go before
-    (an attention with one head left may get narrower) or settles a choice in another way.
-
-    Args:
-        before: of the original.
-        plan: what was cut.
-        after: of the result.
-    """
-    kept, masks = plan.kept(), plan.masks(before)
-    known = {group.name: group for group in before.groups}
-    found: list[Group] = []
-    for group in after.groups:
-        old = known.get(group.name)
-        if old is None:
-            continue
-        stays = kept.get(group.name, np.ones(old.atoms, dtype=np.bool_))
-        number = np.append(np.where(stays, np.cumsum(stays) - 1, -1), -1)  # the last one is for atom -1
-        expected = {
-            (a.value.name, a.axis): number[a.atom_of][masks.get((a.value, a.axis), slice(None))]
-            for a in old.axes
-        }
-        held = {(a.value.name, a.axis): a.atom_of for a in group.axes}
-        if held.keys() == expected.keys() and all(np.array_equal(held[k], expected[k]) for k in held):
-            found.append(group)
-    return Coupling(tuple(found), after.pinned)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ from .budget import Budget
 from .select import Chosen, Limits
 
 if TYPE_CHECKING:
-    from ...analysis.coupling import Pinned
+    from ...analysis.coupling import Attention, Pinned
     from ...passes.prune.plan import PrunePlan
     from ..build.result import Judgement
 
@@ -36,6 +36,7 @@ class Job:
         rounds: how many.
         refit: whether to refit weights on the data after each round.
         seed: of the criterion and the refit.
+        attention: what a decomposed attention loses: whole heads, or the same of every head's width.
 
     Raises:
         UsageError: no rounds.
@@ -48,6 +49,7 @@ class Job:
     rounds: int = 1
     refit: bool = True
     seed: int = 0
+    attention: Attention = "heads"
 
     def __post_init__(self) -> None:
         if self.rounds < 1:

@@ -11,7 +11,8 @@ import numpy as np
 
 from ...analysis.coupling import couple
 from ...graph_ir import Model, UsageError, fingerprint
-from ...passes.prune.plan import PrunePlan, compose, continued
+from ...passes.prune.compose import compose, continued
+from ...passes.prune.plan import PrunePlan
 from .budget import UNITS
 from .criteria import DEFAULT_WITH_DATA, DEFAULT_WITHOUT_DATA, Samples, Scores, get, predicts_loss
 from .exclude import excluded
@@ -110,14 +111,14 @@ class _Work:
         self._feeds = feeds
         self._clock = clock
         self._tell = tell
-        self._coupling = couple(original)
+        self._coupling = couple(original, attention=job.attention)
         if not self._coupling.groups:
             raise NothingToPruneError(self._coupling.pinned)
         self._first = self._coupling
         self._groups: dict[str, Chosen] = {}
         self._left = 1.0
         self.model = original
-        self.plan = PrunePlan(fingerprint(original), (), 0)
+        self.plan = PrunePlan(fingerprint(original), (), 0, job.attention)
         self.rounds: list[Round] = []
         self.stopped = ""
         self.notes: list[str] = []
@@ -135,6 +136,10 @@ class _Work:
         if plan.rounds >= self._job.rounds:
             raise UsageError(
                 f"the plan sums up {plan.rounds} rounds; to go on from it give more than that by --rounds"
+            )
+        if plan.attention != self._job.attention:
+            raise UsageError(
+                f"the plan cuts {plan.attention} of attention; give --attention {plan.attention}"
             )
         plan.check(self._original, self._coupling)
         kept = {cut.group: len(cut.kept) for cut in plan.cuts}
@@ -174,7 +179,9 @@ class _Work:
         """Go on from a round's result."""
         self.plan = compose(self.plan, made.plan)
         self.model, self._left = made.model, made.left
-        self._coupling = continued(self._coupling, made.plan, couple(self.model))
+        self._coupling = continued(
+            self._coupling, made.plan, couple(self.model, attention=self._job.attention)
+        )
         for now in made.chosen:
             before = self._groups.get(now.group)
             self._groups[now.group] = now if before is None else joined(before, now)
@@ -239,7 +246,7 @@ class _Work:
             return found
 
     def _make(self, chosen: list[Chosen], left: float) -> _Made | None:
-        plan = plan_of(self.model, chosen)
+        plan = plan_of(self.model, chosen, self._job.attention)
         return _Made(applied(self.model, plan), plan, chosen, left) if plan.cuts else None
 
     def _by_latency(self, scores: Scores, left_alone: Mapping[str, str], wanted: float) -> _Made | None:

@@ -17,7 +17,7 @@ from .select import Chosen
 from .widths import channels_per_atom
 
 if TYPE_CHECKING:
-    from ...analysis.coupling import Group, Pinned
+    from ...analysis.coupling import Attention, Group, Pinned
     from ..build.result import Judgement
     from .criteria import Samples
 
@@ -38,7 +38,7 @@ def replay(
     Raises:
         UsageError: it is not for this model.
     """
-    coupling = couple(original)
+    coupling = couple(original, attention=plan.attention)
     plan.check(original, coupling)
     model = applied(original, plan)
     if refit and feeds is not None:
@@ -50,12 +50,12 @@ def replay(
     return Pruned(model, plan, "", rounds, replayed(coupling, plan), coupling.pinned, stopped, held=kept)
 
 
-def plan_of(model: Model, chosen: Sequence[Chosen]) -> PrunePlan:
+def plan_of(model: Model, chosen: Sequence[Chosen], attention: Attention) -> PrunePlan:
     """The plan for one round; without cuts when every group stays whole."""
     cuts = [
         Cut(c.group, c.atoms, c.kept, c.why, Widths(c.before, c.ideal, c.after)) for c in chosen if c.is_cut
     ]
-    return PrunePlan(fingerprint(model), tuple(cuts))
+    return PrunePlan(fingerprint(model), tuple(cuts), attention=attention)
 
 
 def applied(model: Model, plan: PrunePlan) -> Model:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tersor.analysis.coupling import couple
-from tersor.graph_ir import Model, UsageError, fingerprint
+from tersor.graph_ir import Model, UsageError, fingerprint, to_proto
 from tersor.passes import catalog
 from tersor.passes.base import Context
 from tersor.passes.prune.apply import ApplyPlan, apply_plan
-from tersor.passes.prune.plan import Cut, PrunePlan, Widths, compose, continued, load_plan
+from tersor.passes.prune.compose import compose, continued
+from tersor.passes.prune.plan import Cut, PrunePlan, Widths, load_plan
 from tests.support.prune_blocks import BLOCKS
 from tests.support.prune_cuts import assert_equal, half, parameters
+from tests.support.prune_oracle import oracle
 from tests.support.rewriting import snapshot
 
 MARK = "0" * 32
@@ -72,6 +75,7 @@ def one(**changes: object) -> str:
         ('{"format": 1, "cuts": []}', "lacks a fingerprint, rounds or cuts"),
         ('{"format": 1, "fingerprint": "0", "cuts": {}}', "lacks a fingerprint, rounds or cuts"),
         ('{"format": 1, "fingerprint": "0", "rounds": 0, "cuts": []}', "lacks a fingerprint"),
+        ('{"format": 1, "fingerprint": "0", "attention": "all", "cuts": []}', "attention is 'heads' or"),
         (one(kept='"0-4"'), "here, group 'g': it keeps atom 4, and has atoms 0 to 3"),
         (one(kept='"1,1"'), "group 'g': atoms are out of order; list each once, ascending"),
         (one(kept='"2-1"'), "group 'g': nothing is kept"),
@@ -208,3 +212,16 @@ def test_bisection_leaves_groups_out() -> None:
     apply_plan(target, plan, Context(allow=lambda rule, node: rule != "apply-plan" or node is first))
     apply_plan(whole, plan, Context())
     assert parameters(whole) < parameters(target) < parameters(model())
+
+
+def test_heads_get_narrower_by_a_plan_that_says_so() -> None:
+    model = BLOCKS["attention"]()
+    coupling = couple(model, attention="widths")
+    assert {g.atoms for g in coupling.groups} != {g.atoms for g in couple(BLOCKS["attention"]()).groups}
+    plan = replace(half(model, coupling), attention="widths")
+    assert PrunePlan.from_json(plan.to_json()) == plan
+    expected = to_proto(oracle(model, plan.masks(coupling)))
+    assert apply_plan(model, plan, Context())
+    assert_equal(expected, to_proto(model))
+    with pytest.raises(UsageError, match="cuts widths of attention, the second heads"):
+        compose(plan, replace(plan, attention="heads"))

@@ -11,7 +11,7 @@ from tersor.analysis.coupling import couple
 from tersor.graph_ir import Model, from_proto, to_proto
 from tersor.passes.base import Context
 from tersor.passes.prune.apply import apply_plan
-from tersor.passes.prune.plan import compose, continued
+from tersor.passes.prune.compose import compose, continued
 from tersor.pipeline import manager, spec
 from tersor.pipeline.presets import LOSSLESS
 from tests.support.numerics import feeds_for, run_onnxruntime
