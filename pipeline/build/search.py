@@ -27,6 +27,7 @@ MOST_REGIONS = 512  # above this, sensitivities cost more than they bring in a b
 SENSITIVITY_FEEDS = 3
 SMOOTH = "smooth-quant"
 CLEARLY_DB = 0.5  # what an accuracy method has to bring
+WEIGHTS_DB = 10.0  # outputs further off than this suffer from activations, not from the rounding of weights
 ENOUGH_EXCLUDED = 8  # once accepted, more float nodes than this cost speed for little
 
 Judged = tuple[Candidate, Judgement]
@@ -123,6 +124,8 @@ class Search:
         for method in (SMOOTH, f"adaptive-rounding{{bits={best.options.bits} sweeps=2}}"):
             name = self._name(best)
             if name is None or self.judged[name][1].closeness_db >= COMFORT_DB:
+                return best
+            if method != SMOOTH and self.judged[name][1].closeness_db < WEIGHTS_DB:
                 return best
             form = replace(best, methods=(*best.methods, method))
             tried = self._try(form)
