@@ -78,7 +78,7 @@ def once(path: Path) -> tuple[int, int, dict[str, float]]:
     def choose() -> object:
         spend = Spend(model, coupling)
         reach = to_reach(lambda kept: spend.left("macs", kept), 0.5)
-        return plan_of(model, select(coupling, scores, reach, Limits(align=4)))
+        return plan_of(model, select(coupling, scores, reach, Limits(align=4)), "heads")
 
     plan = timed("select", choose)
     timed("apply", lambda: applied(model, plan))  # type: ignore[arg-type]
