@@ -2,6 +2,7 @@
 """Facts about a model, read only.
 
 The names below are loaded on first use, so that importing one analysis does not pay for the others.
+A function called as its module is (`cost.cost`) is not among them: loading the module would take its place.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cost import CostTable, NodeCost, cost
+    from .cost import CostTable, NodeCost
     from .liveness import Peak, lifetimes, peak_activations
     from .provenance import by_origin, origins
     from .shapes import ShapeReport, dims_of, infer_node, infer_shapes, refined_shape, symbolic_data
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 _HOMES = {
     "CostTable": "cost",
     "NodeCost": "cost",
-    "cost": "cost",
     "Peak": "liveness",
     "lifetimes": "liveness",
     "peak_activations": "liveness",
@@ -38,7 +38,6 @@ __all__ = [
     "Peak",
     "ShapeReport",
     "by_origin",
-    "cost",
     "dims_of",
     "infer_node",
     "infer_shapes",
