@@ -138,9 +138,7 @@ class _Work:
                 f"the plan sums up {plan.rounds} rounds; to go on from it give more than that by --rounds"
             )
         if plan.attention != self._job.attention:
-            raise UsageError(
-                f"the plan cuts {plan.attention} of attention; give --attention {plan.attention}"
-            )
+            raise UsageError(f"the plan cuts {plan.attention}: give --attention {plan.attention}, too")
         plan.check(self._original, self._coupling)
         kept = {cut.group: len(cut.kept) for cut in plan.cuts}
         spend = self._spend(excluded(self._original, self._coupling, self._job.exclude))
@@ -179,9 +177,8 @@ class _Work:
         """Go on from a round's result."""
         self.plan = compose(self.plan, made.plan)
         self.model, self._left = made.model, made.left
-        self._coupling = continued(
-            self._coupling, made.plan, couple(self.model, attention=self._job.attention)
-        )
+        again = couple(self.model, attention=self._job.attention)
+        self._coupling = continued(self._coupling, made.plan, again)
         for now in made.chosen:
             before = self._groups.get(now.group)
             self._groups[now.group] = now if before is None else joined(before, now)
