@@ -19,7 +19,7 @@ from ...passes.quantize.bias_correction import values_for_means
 from ...passes.quantize.facts import MAXIMA, MOMENTS
 from ...passes.quantize.patches import patches_to_observe, rounding_work
 from ...passes.quantize.plan import tensors_to_observe
-from ...passes.quantize.smooth_quant import values_for_maxima
+from ...passes.quantize.smooth_quant import SmoothQuant, values_for_maxima
 from .. import manager
 from ..instruments import Verify
 from ..spec import Pipeline, parse
@@ -81,7 +81,9 @@ class Ground:
         facts: dict[str, Any] = {}
         self._settings.progress(f"trying {methods}", 0, None)
         if MAXIMA in wanted:
-            facts[MAXIMA] = channel_maxima(model, self._data(), values_for_maxima(model), threads=0)
+            smooth = [spec.pass_ for spec in methods.passes() if isinstance(spec.pass_, SmoothQuant)]
+            axes = values_for_maxima(model, between_layers=any(p.between_layers for p in smooth))
+            facts[MAXIMA] = channel_maxima(model, self._data(), axes, threads=0)
         if MOMENTS in wanted:
             if rounding_work(model) > MOST_WORK:
                 return None
