@@ -85,7 +85,7 @@ def refit(
         pruned: the sliced model, whose values have the original's names; edited.
         masks: what stays of each axis of the original that lost positions (`Coupling.masks`).
         feeds: calibration samples; gone through once per level, so no iterator. Give a hundred or more: with
-            two dozen, a deep network as a whole may come out worse than sliced, though each layer does better.
+            two dozen, a deep network as a whole may come out worse than sliced, though each layer is closer.
         seed: draws the places of large activations that count.
         threads: threads used inside operators.
         rewriter: of the pruned model.
