@@ -62,3 +62,14 @@ class Budget:
         if self.kind == "ratio":
             return f"{self.value:.0%} of the channels removed"
         return f"{self.value:.0%} of the {UNITS[self.kind]} left"
+
+
+def corrected(start: float, predicted: float, measured: float, wanted: float) -> float:
+    """What to ask of the prediction so that `wanted` is measured: on the line from the start to the last try.
+
+    Where the last try was no faster than the start, the line says nothing; then in proportion.
+    """
+    if measured < start and predicted < start:
+        asked = start - (start - wanted) * (start - predicted) / (start - measured)
+        return min(max(asked, wanted / 4), start)
+    return predicted * wanted / measured

@@ -13,13 +13,14 @@ from ...analysis.coupling import couple
 from ...graph_ir import Model, UsageError, fingerprint
 from ...passes.prune.compose import compose, continued
 from ...passes.prune.plan import PrunePlan
-from .budget import UNITS
+from .budget import UNITS, corrected
 from .criteria import DEFAULT_WITH_DATA, DEFAULT_WITHOUT_DATA, Samples, Scores, get, predicts_loss
 from .exclude import excluded
 from .job import Job, Origin, Pruned, Round, Tell, silent
+from .refitting import refitted
 from .select import Chosen, Left, Limits, OutOfReachError, select, share_of_each, to_reach
 from .spend import Spend
-from .steps import NothingToPruneError, applied, joined, plan_of, refitted, replayed, whole
+from .steps import NothingToPruneError, applied, joined, plan_of, replayed, whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,7 +145,7 @@ class _Work:
         spend = self._spend(excluded(self._original, self._coupling, self._job.exclude))
         now = [kept.get(group.name, group.atoms) for group in self._coupling.groups]
         model = applied(self._original, plan)
-        self._refit(model, plan)
+        model = self._refit(model, plan)
         left = self._measured(model) if self._kind == "latency" else spend.left(self._kind, np.array(now))
         self.accept(_Made(model, plan, replayed(self._coupling, plan), left))
         self.plan = plan
@@ -170,7 +171,8 @@ class _Work:
             chosen = self._select(scores, left_alone, left, wanted, lambda: spend.costs(self._kind))
             made = self._make(chosen, left(np.array([len(c.kept) for c in chosen])))
         if made is not None:
-            self._refit(made.model, compose(self.plan, made.plan) if self.plan.cuts else made.plan)
+            plan = compose(self.plan, made.plan) if self.plan.cuts else made.plan
+            made.model = self._refit(made.model, plan)
         return made
 
     def accept(self, made: _Made) -> None:
@@ -275,7 +277,7 @@ class _Work:
             if abs(made.left / wanted - 1) <= _NEAR:
                 break
             predicted = left(np.array([len(c.kept) for c in chosen]))
-            goal = _corrected(self._left, predicted, made.left, wanted)
+            goal = corrected(self._left, predicted, made.left, wanted)
         on_time = [m for m in tried.values() if m.left <= wanted * (1 + _NEAR)]
         return max(on_time, key=lambda m: m.left) if on_time else min(tried.values(), key=lambda m: m.left)
 
@@ -283,18 +285,11 @@ class _Work:
         assert self._clock is not None
         return self._clock.ratio(model)
 
-    def _refit(self, model: Model, plan: PrunePlan) -> None:
-        if self._job.refit and self._feeds is not None:
-            self._tell("refitting weights", 0, None)
-            refitted(self._original, model, plan, self._first, self._feeds, self._job.seed)
-
-
-def _corrected(start: float, predicted: float, measured: float, wanted: float) -> float:
-    """What to ask of the prediction so that `wanted` is measured: on the line from the start to the last try.
-
-    Where the last try was no faster than the start, the line says nothing; then in proportion.
-    """
-    if measured < start and predicted < start:
-        asked = start - (start - wanted) * (start - predicted) / (start - measured)
-        return min(max(asked, wanted / 4), start)
-    return predicted * wanted / measured
+    def _refit(self, model: Model, plan: PrunePlan) -> Model:
+        if not self._job.refit or self._feeds is None:
+            return model
+        self._tell("refitting weights", 0, None)
+        seed = self._job.seed
+        model, note = refitted(self._original, model, plan, self._first, self._feeds, seed)
+        self.notes += [note] if note and note not in self.notes else []
+        return model

@@ -13,6 +13,7 @@ from ...passes.base import Context
 from ...passes.prune.apply import apply_plan
 from ...passes.prune.plan import Cut, PrunePlan, Widths
 from .job import Pruned, Round
+from .refitting import refitted
 from .select import Chosen
 from .widths import channels_per_atom
 
@@ -40,14 +41,15 @@ def replay(
     """
     coupling = couple(original, attention=plan.attention)
     plan.check(original, coupling)
-    model = applied(original, plan)
+    model, note = applied(original, plan), ""
     if refit and feeds is not None:
-        refitted(original, model, plan, coupling, feeds, seed)
+        model, note = refitted(original, model, plan, coupling, feeds, seed)
+    notes = [note] if note else []
     judgement = None if judge is None else judge(model)
     kept = judgement is None or judgement.accepted
     rounds = [] if judgement is None else [Round(plan.rounds, None, None, judgement, kept)]
     stopped = "" if judgement is None or kept else f"the plan does not hold here: {judgement.reason}"
-    return Pruned(model, plan, "", rounds, replayed(coupling, plan), coupling.pinned, stopped, held=kept)
+    return Pruned(model, plan, "", rounds, replayed(coupling, plan), coupling.pinned, stopped, notes, kept)
 
 
 def plan_of(model: Model, chosen: Sequence[Chosen], attention: Attention) -> PrunePlan:
@@ -64,15 +66,6 @@ def applied(model: Model, plan: PrunePlan) -> Model:
         copy = model.clone()
         apply_plan(copy, plan, Context())
     return copy
-
-
-def refitted(
-    original: Model, pruned: Model, plan: PrunePlan, coupling: Coupling, feeds: Samples, seed: int
-) -> None:
-    """Refit the weights of a pruned model in place; `plan` and `coupling` are of the original."""
-    from .reconstruct import refit
-
-    refit(original, pruned, plan.masks(coupling), feeds, seed=seed)
 
 
 def replayed(coupling: Coupling, plan: PrunePlan) -> list[Chosen]:
