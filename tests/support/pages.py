@@ -29,7 +29,7 @@ _SHELL = re.compile(r"[|<>&;*$]")
 _QUICK = {
     "build": ("--rounds", "3", "--samples", "8"),
     "bench": ("--rounds", "3"),
-    "prune": ("--samples", "8"),
+    "prune": ("--samples", "24"),
 }
 _SHIMS = "\n".join(
     (
