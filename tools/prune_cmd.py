@@ -103,7 +103,7 @@ def command(
     Channels that hang together (through residuals, concatenations, reshapes, heads) go together; widths stay
     multiples of what the target likes. With --data the remaining weights are refitted, without any training.
     With --metric it stops before the round that loses more than --max-drop. A plan can be read, edited and
-    replayed. Exit code 1: the first round already loses too much, and nothing was written.
+    replayed. Exit code 1: the first round, or setting weights to zero, loses too much, and nothing was written.
     """
     from ..pipeline.prune.job import Job
     from ..pipeline.prune.steps import NothingToPruneError
@@ -176,5 +176,5 @@ def command(
         print_json({"in": str(model), "out": None if settings.out is None else str(out), **report.to_dict()})
     else:
         print_report(report, settings.out, explain=explain)
-    if report.pruned is not None and not report.pruned.held:
+    if not report.held:
         raise typer.Exit(1)

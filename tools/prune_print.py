@@ -32,11 +32,11 @@ def print_report(report: PruneReport, out: Path | None, *, explain: bool) -> Non
     _print_figures(report)
     for note in report.notes:
         print(f"note: {note}")
-    if pruned is not None and pruned.stopped:
-        print(f"stopped: {pruned.stopped}")
+    if report.stopped:
+        print(f"stopped: {report.stopped}")
     if report.written:
         print(f"wrote {out}")
-    elif pruned is not None and not pruned.held:
+    elif not report.held:
         print("nothing was written")
     else:
         print("dry run: no model was written")

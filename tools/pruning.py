@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -111,8 +111,8 @@ def prune_file(settings: Settings) -> PruneReport:
     """Prune a model file into another one.
 
     The output is written beside and renamed at the end; on an error nothing is left but the plan of the
-    rounds that held, if that was asked for. Where the first round already loses too much, no model is
-    written.
+    rounds that held, if that was asked for. Where the first round, or setting weights to zero, already loses
+    too much, no model is written.
 
     Raises:
         UsageError: an option is wrong, nothing can be pruned, or the plan is for another model.
@@ -151,10 +151,12 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
     judge, reference = _judge(subject, settings)
     pruned: Pruned | None = None
     zeros: SparsityReport | None = None
+    judgement: Judgement | None = None
     result = subject.model
     if settings.sparsity is not None:
         result = subject.model.clone()
         zeros = sparsify(result, settings.sparsity, subject.feeds)
+        judgement = None if judge is None else judge(result)
     elif settings.job is None:
         assert plan is not None
         pruned = replay(
@@ -181,11 +183,8 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
     if clock is not None:
         settings.tell("timing", 0, None)
         times = clock.times(result)
-    held = pruned is None or pruned.held
     before, after = _facts(subject, result)
-    if held and settings.out is not None:
-        save(result, settings.out)
-    return PruneReport(
+    report = PruneReport(
         pruned=pruned,
         budget=None if settings.job is None else settings.job.budget,
         before=before,
@@ -193,10 +192,15 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
         times=times,
         threads=settings.threads,
         reference=reference,
-        written=held and settings.out is not None,
+        written=False,
         sparsity=zeros,
+        judgement=judgement,
         notes=_notes(subject, settings, pruned, timed=bool(times)),
     )
+    if settings.out is None or not report.held:
+        return report
+    save(result, settings.out)
+    return replace(report, written=True)
 
 
 def _facts(subject: _Subject, result: Model) -> tuple[Facts, Facts]:

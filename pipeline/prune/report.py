@@ -13,7 +13,7 @@ from .job import Pruned, Round
 
 if TYPE_CHECKING:
     from ...backends.onnxruntime.latency import Latency
-    from ..build.result import Facts
+    from ..build.result import Facts, Judgement
     from .sparsify import SparsityReport
 
 
@@ -31,6 +31,7 @@ class PruneReport:
         reference: the metric of the original; None without one.
         written: whether a model was written.
         sparsity: what masks did.
+        judgement: of a model with masks; None without anything to judge by.
         notes: for people.
     """
 
@@ -43,6 +44,7 @@ class PruneReport:
     reference: float | None
     written: bool
     sparsity: SparsityReport | None = None
+    judgement: Judgement | None = None
     notes: Sequence[str] = field(default_factory=list[str])
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,6 +63,7 @@ class PruneReport:
         }
         if self.sparsity is not None:
             found["sparsity"] = self.sparsity.to_json()
+            found["stopped"] = self.stopped
         if self.pruned is not None:
             found |= _pruned(self.pruned)
         if self.budget is not None:
@@ -68,8 +71,24 @@ class PruneReport:
         return found
 
     @property
+    def held(self) -> bool:
+        """Whether there is a result that keeps within the limits."""
+        if self.judgement is not None:
+            return self.judgement.accepted
+        return self.pruned is None or self.pruned.held
+
+    @property
+    def stopped(self) -> str:
+        """Why it ended early; empty when it did not."""
+        if self.judgement is not None:
+            return self.judgement.reason
+        return "" if self.pruned is None else self.pruned.stopped
+
+    @property
     def metric_after(self) -> float | None:
-        """The metric of the last round that held; None without one."""
+        """The metric of the last round that held, or with masks; None without one."""
+        if self.judgement is not None:
+            return self.judgement.metric
         kept = [] if self.pruned is None else [r for r in self.pruned.rounds if r.kept and r.judgement]
         return kept[-1].judgement.metric if kept and kept[-1].judgement is not None else None
 

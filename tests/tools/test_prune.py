@@ -181,6 +181,27 @@ def test_single_weights_go_instead(capsys: pytest.CaptureFixture[str], folder: P
     assert sparsity["zeros"] == pytest.approx(0.7 * sparsity["weights"], rel=0.01)
 
 
+@pytest.mark.parametrize("how", [["--sparsity", "0.9"], ["--pattern", "2:4"]])
+def test_single_weights_are_judged_by_the_metric(
+    capsys: pytest.CaptureFixture[str], folder: Path, how: list[str]
+) -> None:
+    before = hashes(folder)
+    given = ["prune", folder / "chain.onnx", "-o", folder / "o.onnx", *how, "--metric", f"{HERE}:share_kept"]
+    done = tersor(capsys, *given, "--max-drop", "0")
+    assert done.code == 1
+    assert "stopped: metric drops" in done.out
+    assert "nothing was written" in done.out
+    done = tersor(capsys, *given, "--max-drop", "0", "--json")
+    found = json.loads(done.out)
+    assert (done.code, found["written"]) == (1, False)
+    assert found["stopped"].startswith("metric drops")
+    assert 0 < found["metric"]["after"] < found["metric"]["before"] == 1
+    assert hashes(folder) == before
+    kept = parsed(tersor(capsys, *given, "--max-drop", "0.9999", "--json"))
+    assert kept["metric"]["after"] == found["metric"]["after"]
+    assert (folder / "o.onnx").exists()
+
+
 def test_inputs_with_defaults_are_frozen_first(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     model = chain()
     model.graph.inputs.append(model.graph.initializers["w1"])
