@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..analysis.fidelity import Closeness
+from ..analysis.provenance import by_origin
 from ..analysis.shapes import infer_shapes
 from ..backends.base import Feed
 from ..backends.onnxruntime.account import Account, NodeAccount, account
@@ -116,18 +117,24 @@ def explain(
 
     Raises:
         ModelError, DataError: wrong input.
+        UsageError: no node of the model stands for one of the original.
         BackendError: onnxruntime refuses the model or a feed.
     """
     loaded = load(model)
+    first = None if original is None else load(original)
+    sources = None if first is None else _sources(first)
+    if sources is not None and sources.keys().isdisjoint(by_origin(loaded)):
+        raise UsageError(
+            f"no node of {model} stands for one of {original}; --original takes the model it was made from"
+        )
     feeds: list[Feed] = list(
         islice(open_feeds(data or f"random:{seed}:{DRAWN}", loaded, limit=samples), samples)
     )
-    first = None if original is None else load(original)
     found = account(
         model,
         feeds,
         SessionConfig.beside(model),
-        sources=None if first is None else _sources(first),
+        sources=sources,
         runs=runs,
         threads=threads,
     )

@@ -112,3 +112,16 @@ def test_what_is_no_model_is_one_line(capsys: pytest.CaptureFixture[str], tmp_pa
     done = tersor(capsys, "explain", tmp_path / "none.onnx")
     assert done.code == 2
     assert done.err.startswith("error: no such file")
+
+
+def test_an_original_that_shares_no_node_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    header = '<ir_version: 8, opset_import: ["": 17]> '
+    other = tmp_path / "other.onnx"
+    save(parse(header + "g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }"), other)
+    done = tersor(capsys, "explain", MODEL, "--original", other, *QUICK)
+    assert done.code == 2
+    assert done.err == (
+        f"error: no node of {MODEL} stands for one of {other}; --original takes the model it was made from\n"
+    )
