@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ def compose(first: PrunePlan, second: PrunePlan) -> PrunePlan:
     return PrunePlan(first.fingerprint, (*cuts, *later.values()), rounds, first.attention)
 
 
-def continued(before: Coupling, plan: PrunePlan, after: Coupling) -> Coupling:
+def continued(before: Coupling, plan: PrunePlan, after: Coupling, added: Collection[str] = ()) -> Coupling:
     """Those groups of a cut model that are groups of the original, less what the plan removed.
 
     Only plans for these compose with the first one. Others appear when a cut frees what could not go before
@@ -60,6 +61,7 @@ def continued(before: Coupling, plan: PrunePlan, after: Coupling) -> Coupling:
         before: of the original.
         plan: what was cut.
         after: of the result.
+        added: names of constants that the result has and the original lacks: biases a refit made.
     """
     kept, masks = plan.kept(), plan.masks(before)
     known = {group.name: group for group in before.groups}
@@ -75,6 +77,8 @@ def continued(before: Coupling, plan: PrunePlan, after: Coupling) -> Coupling:
             for a in old.axes
         }
         held = {(a.value.name, a.axis): a.atom_of for a in group.axes}
-        if held.keys() == expected.keys() and all(np.array_equal(held[k], expected[k]) for k in held):
+        more = {name for name, _ in held.keys() - expected.keys()}
+        same = all(k in held and np.array_equal(held[k], expected[k]) for k in expected)
+        if same and more <= set(added):
             found.append(group)
     return Coupling(tuple(found), after.pinned)

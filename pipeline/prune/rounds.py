@@ -20,7 +20,7 @@ from .job import Job, Origin, Pruned, Round, Tell, silent
 from .refitting import refitted
 from .select import Chosen, Left, Limits, OutOfReachError, select, share_of_each, to_reach
 from .spend import Spend
-from .steps import NothingToPruneError, applied, joined, plan_of, replayed, whole
+from .steps import Made, NothingToPruneError, applied, channels_left, joined, plan_of, replayed, whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,38 +60,32 @@ def prune(
         keep: given the plan so far after every round that holds.
 
     Raises:
-        UsageError: nothing can be pruned, the budget cannot be reached, the plan is not for this model, or an
-            option does not fit.
+        UsageError: nothing can be pruned, or the budget, the plan or an option does not fit the model.
     """
     work = _Work(original, job, origin or Origin(), feeds, clock, tell)
     if start is not None:
         work.begin_with(start)
     for number in range(work.plan.rounds + 1, job.rounds + 1):
         tell(f"round {number} of {job.rounds}", number - 1, job.rounds)
-        made = work.round(number)
+        try:
+            made = work.round(number)
+        except OutOfReachError as error:
+            if not work.plan.cuts:
+                raise
+            work.stopped = f"round {number} was not made: {error}"
+            break
         if made is None:
             continue
         judgement = None if judge is None else judge(made.model)
         kept = judgement is None or judgement.accepted
         work.rounds.append(Round(number, made.left, job.budget.after(number, job.rounds), judgement, kept))
         if not kept:
-            reason = "" if judgement is None else judgement.reason
-            work.stopped = f"round {number} was given up: {reason}"
+            work.stopped = f"round {number} was given up: {judgement.reason if judgement else ''}"
             break
         work.accept(made)
         if keep is not None:
             keep(work.plan)
     return work.result()
-
-
-class _Made:
-    """The result of a round, not yet accepted."""
-
-    def __init__(self, model: Model, plan: PrunePlan, chosen: list[Chosen], left: float) -> None:
-        self.model = model
-        self.plan = plan
-        self.chosen = chosen
-        self.left = left
 
 
 class _Work:
@@ -147,10 +141,10 @@ class _Work:
         model = applied(self._original, plan)
         model = self._refit(model, plan)
         left = self._measured(model) if self._kind == "latency" else spend.left(self._kind, np.array(now))
-        self.accept(_Made(model, plan, replayed(self._coupling, plan), left))
+        self.accept(Made(model, plan, replayed(self._coupling, plan), left))
         self.plan = plan
 
-    def round(self, number: int) -> _Made | None:
+    def round(self, number: int) -> Made | None:
         """Cut once more; None when nothing more need go, or widths do not allow it."""
         wanted = self._job.budget.after(number, self._job.rounds)
         if wanted >= self._left or not self._coupling.groups:
@@ -169,18 +163,27 @@ class _Work:
                 return self._left * spend.left(self._kind, kept)
 
             chosen = self._select(scores, left_alone, left, wanted, lambda: spend.costs(self._kind))
-            made = self._make(chosen, left(np.array([len(c.kept) for c in chosen])))
+            kept = np.array([len(c.kept) for c in chosen])
+            share = left(kept)
+            if self._kind == "ratio":  # of all groups of the original, also those cut no further
+                alone = excluded(self._original, self._first, self._job.exclude)
+                share = channels_left(self._first, alone, [*self._groups.values(), *chosen])
+            made = self._make(chosen, share)
         if made is not None:
             plan = compose(self.plan, made.plan) if self.plan.cuts else made.plan
             made.model = self._refit(made.model, plan)
         return made
 
-    def accept(self, made: _Made) -> None:
+    def accept(self, made: Made) -> None:
         """Go on from a round's result."""
         self.plan = compose(self.plan, made.plan)
+        again = couple(made.model, attention=self._job.attention)
+        added = set(made.model.graph.initializers) - set(self.model.graph.initializers)
+        self._coupling = continued(self._coupling, made.plan, again, added)
+        lost = {c.group for c in made.chosen if len(c.kept) > 1} - {g.name for g in self._coupling.groups}
+        if lost:
+            self.notes.append(f"{len(lost)} groups hang together otherwise once cut, and were cut no further")
         self.model, self._left = made.model, made.left
-        again = couple(self.model, attention=self._job.attention)
-        self._coupling = continued(self._coupling, made.plan, again)
         for now in made.chosen:
             before = self._groups.get(now.group)
             self._groups[now.group] = now if before is None else joined(before, now)
@@ -194,8 +197,8 @@ class _Work:
             )
         wanted = self._job.budget.left
         if not self.stopped and self._left > wanted * (1 + _NEAR):
-            unit = UNITS[self._kind]
-            self.notes.append(f"{self._left:.1%} of the {unit} are left; {wanted:.1%} were wanted")
+            what = f"{self._left:.1%} of the {UNITS[self._kind]}"
+            self.notes.append(f"{what} are left; {wanted:.1%} were wanted")
         groups = [self._groups.get(g.name) or whole(g, self.stopped) for g in self._first.groups]
         return Pruned(
             self.model, self.plan, self._criterion.name, self.rounds, groups, self._first.pinned,
@@ -244,11 +247,11 @@ class _Work:
             self.notes.append(_HALVED)
             return found
 
-    def _make(self, chosen: list[Chosen], left: float) -> _Made | None:
+    def _make(self, chosen: list[Chosen], left: float) -> Made | None:
         plan = plan_of(self.model, chosen, self._job.attention)
-        return _Made(applied(self.model, plan), plan, chosen, left) if plan.cuts else None
+        return Made(applied(self.model, plan), plan, chosen, left) if plan.cuts else None
 
-    def _by_latency(self, scores: Scores, left_alone: Mapping[str, str], wanted: float) -> _Made | None:
+    def _by_latency(self, scores: Scores, left_alone: Mapping[str, str], wanted: float) -> Made | None:
         """Select by the predicted time, measure the whole model, correct what is asked for, and again."""
         assert self._clock is not None
         predictor = self._clock.predictor(self.model, self._coupling, self._job.limits.align)
@@ -256,12 +259,12 @@ class _Work:
         def left(kept: Kept) -> float:
             return self._left * predictor.left(kept)
 
-        tried: dict[tuple[int, ...], _Made] = {}
+        tried: dict[tuple[int, ...], Made] = {}
         goal = wanted
         for attempt in range(_CORRECTIONS):
             try:
                 chosen = self._select(scores, left_alone, left, goal, predictor.costs)
-            except UsageError:
+            except OutOfReachError:
                 if not attempt:
                     raise
                 break  # the correction asks for more than there is; the best so far stands

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...analysis.coupling import Coupling, couple
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from .criteria import Samples
 
 _NAMED = 4  # reasons in one line
+
+
+@dataclass
+class Made:
+    """The result of a round, not yet accepted: model, plan, what became of each group, share that is left."""
+
+    model: Model
+    plan: PrunePlan
+    chosen: list[Chosen]
+    left: float
 
 
 def replay(
@@ -82,6 +93,19 @@ def replayed(coupling: Coupling, plan: PrunePlan) -> list[Chosen]:
         ideal = after if cut.widths is None else cut.widths.ideal
         found.append(Chosen(group.name, group.atoms, cut.kept, width, ideal, after, cut.why))
     return found
+
+
+def channels_left(first: Coupling, alone: Container[str], chosen: Iterable[Chosen]) -> float:
+    """The share of the original's channels that is left.
+
+    Args:
+        first: the coupling of the original.
+        alone: groups that do not count.
+        chosen: what became of groups, the latest last; the others are whole.
+    """
+    before = {g.name: g.atoms * channels_per_atom(g) for g in first.groups if g.name not in alone}
+    now = {c.group: c.after for c in chosen}
+    return sum(now.get(name, width) for name, width in before.items()) / sum(before.values())
 
 
 def whole(group: Group, why: str) -> Chosen:

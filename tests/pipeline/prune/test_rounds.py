@@ -12,7 +12,7 @@ import pytest
 from tersor.analysis.cost import cost
 from tersor.analysis.coupling import Coupling
 from tersor.analysis.fidelity import Closeness
-from tersor.graph_ir import Model, UsageError, fingerprint
+from tersor.graph_ir import Model, UsageError, fingerprint, parse
 from tersor.passes.prune.plan import PrunePlan, load_plan
 from tersor.pipeline.build.result import Judgement
 from tersor.pipeline.prune.budget import Budget
@@ -251,3 +251,25 @@ def test_a_time_out_of_reach_gives_the_nearest_and_says_so() -> None:
     result = prune(chain(), Job(Budget("latency", 0.5), "l2", limits), clock=Steady(2.0, found))
     assert result.rounds[0].left == min(found)
     assert result.notes[0].endswith("of the latency are left; 50.0% were wanted")
+
+
+@pytest.mark.parametrize("kind", ["params", "ratio"])
+def test_biases_that_a_refit_adds_do_not_end_the_rounds(kind: str) -> None:
+    """Regression: groups that had gained a bias were taken for other groups and cut no further."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    agraph (float[N,8] x) => (float[N,4] y)
+    <float[8,32] w = {seed}, float[32,32] u = {seed}, float[32,4] v = {seed}>
+    { h = Gemm(x, w) r = Relu(h) g = Gemm(r, u) s = Relu(g) y = Gemm(s, v) }
+    """
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.standard_normal((16, 8)).astype(np.float32)} for _ in range(8)]
+    result = prune(parse(text), Job(Budget(kind, 0.5), "l2", FREE, rounds=3), feeds=feeds)
+    assert len(result.rounds) == 3
+    assert len(result.model.graph.initializers) > 3
+    assert result.rounds[-1].left == pytest.approx(0.5, abs=0.05)
+    widths = [c.after / c.before for c in result.groups]
+    if kind == "ratio":
+        assert widths == [0.5, 0.5]
+        assert result.rounds[-1].left == 0.5
+    assert not [note for note in result.notes if "cut no further" in note]
