@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -22,15 +23,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from tersor.analysis.cost import cost
 from tersor.calibration import load_function, open_feeds
 from tersor.graph_ir import Model, TersorError, load
+from tersor.pipeline import manager
+from tersor.pipeline.presets import PRUNE_READY
 from tersor.pipeline.prune.budget import Budget
 from tersor.pipeline.prune.criteria import get
 from tersor.pipeline.prune.job import Job
 from tersor.pipeline.prune.rounds import prune
 from tersor.pipeline.prune.select import Limits
+from tersor.pipeline.spec import parse
 
 PEER = """
 import sys, onnx, onnxsim
@@ -56,7 +59,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    rows = [row(args.model, load(args.model), "original", None, args.metric, 0.0)]
+    rows = [row(args.model, ready(args.model), "original", None, args.metric, 0.0)]
     print(line(rows[0]), flush=True)
     for ratio in (float(text) for text in args.ratios.split(",")):
         found = at_ratio(args, ratio, rows[0]["parameters"])
@@ -85,7 +88,7 @@ def at_ratio(args: argparse.Namespace, ratio: float, whole: int) -> list[dict[st
     budget = Budget("params", rows[0]["parameters"] / whole) if rows else Budget("ratio", ratio)
     for name in args.criteria.split(","):
         for refit in (False, True):
-            model = load(args.model)
+            model = ready(args.model)
             needs = refit or get(name).needs_data
             feeds = open_feeds(args.data, model) if needs else None
             job = Job(budget, criterion=name, limits=Limits(align=1), refit=refit, seed=args.seed)
@@ -102,20 +105,22 @@ def at_ratio(args: argparse.Namespace, ratio: float, whole: int) -> list[dict[st
     return rows
 
 
+def ready(path: Path) -> Model:
+    """The model in the form channels are removed from."""
+    model = load(path)
+    manager.run(parse(PRUNE_READY), model)
+    return model
+
+
 def row(
     path: Path, model: Model, who: str, ratio: float | None, metric: str, seconds: float
 ) -> dict[str, Any]:
     """Score a model."""
-    parameters = sum(
-        int(np.prod([int(d) for d in value.shape or ()]))
-        for value in model.graph.initializers.values()
-        if value.dtype is not None and value.dtype.is_floating_point()
-    )
     return {
         "model": path.stem,
         "who": who,
         "ratio": ratio,
-        "parameters": parameters,
+        "parameters": cost(model).parameters,
         "metric": scored(model, metric),
         "seconds": round(seconds, 1),
     }
@@ -138,7 +143,10 @@ def scored(model: Model, metric: str) -> float:
         def run(feed: dict[str, Any]) -> list[Any]:
             return list(session.run(None, feed))
 
-        return float(load_function(metric)(run))
+        try:
+            return float(load_function(metric)(run))
+        except ArithmeticError:  # nothing detected at all, say
+            return math.nan
 
 
 def line(row: dict[str, Any]) -> str:
