@@ -31,7 +31,8 @@ from ..pipeline.prune.steps import replay
 from ..pipeline.prune.table import Table, cache_folder
 from ..pipeline.prune.timing import Clock
 from ..pipeline.spec import parse
-from .optimize import external_files, refuse_own_weights, refuse_same_file, refuse_unwritable
+from .optimize import external_files
+from .prune_paths import refuse_paths, refuse_weights
 
 JUDGING_FEEDS = 32
 
@@ -119,14 +120,16 @@ def prune_file(settings: Settings) -> PruneReport:
         ModelError, DataError: wrong input.
     """
     settings.check()
-    for written in (settings.out, settings.save_plan):
-        if written is not None:
-            refuse_same_file(settings.model, written)
-            refuse_unwritable(written)
+    refuse_paths(
+        settings.model,
+        out=settings.out,
+        save_plan=settings.save_plan,
+        plan=settings.plan,
+        data=settings.data,
+    )
     plan = None if settings.plan is None else load_plan(settings.plan)
     model = load(settings.model)
-    if settings.out is not None:
-        refuse_own_weights(settings.out, external_files(model))
+    refuse_weights(external_files(model), out=settings.out, save_plan=settings.save_plan)
     with tempfile.TemporaryDirectory(prefix="tersor-prune-") as folder:
         subject = _prepared(model, settings, Path(folder))
         return _run(subject, settings, plan)
