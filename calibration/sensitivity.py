@@ -20,7 +20,9 @@ import numpy as np
 
 from ..analysis.evaluate import Evaluator, Feed
 from ..analysis.fidelity import Fidelity
+from ..analysis.provenance import original_name
 from ..graph_ir import DataError, Model
+from ..graph_ir.ops import label, walk_nodes
 from ..passes.quantize.bias_correction import Means
 from ..passes.quantize.quant_plan import QuantPlan
 from .data import Feeds
@@ -44,6 +46,9 @@ class Loss:
         part: which.
         sqnr_db: signal-to-noise ratio of the output that suffers most; inf when nothing changes.
         output: that output's name.
+        node: of the source model, the region's node, the activation's maker or the weight's reader; empty
+            where the source model is not known or has none.
+        given: whether the source model has a tensor of the part's name.
         noise: noise over signal power, summed over the outputs.
         share: of the noise of all parts.
         cumulative: share of this part and those that cost more.
@@ -55,6 +60,17 @@ class Loss:
     noise: float
     share: float = 0.0
     cumulative: float = 0.0
+    node: str = ""
+    given: bool = False
+
+    @property
+    def title(self) -> str:
+        """What the source model calls the part; a tensor it lacks has the node beside it."""
+        if not self.node:
+            return self.part.name
+        if self.part.kind == "region":
+            return self.node
+        return self.part.name if self.given else f"{self.part.name} ({self.node})"
 
 
 @dataclass(frozen=True)
@@ -91,9 +107,10 @@ class Sensitivity:
             "sum_db": _figure(self.sum_db),
             "parts": [
                 {
-                    "name": loss.part.name,
+                    "name": loss.node if loss.node and loss.part.kind == "region" else loss.part.name,
                     "kind": loss.part.kind,
                     "op_type": loss.part.op_type,
+                    "node": loss.node or None,
                     "nodes": list(loss.part.nodes),
                     "sqnr_db": _figure(loss.sqnr_db),
                     "output": loss.output,
@@ -114,6 +131,7 @@ def sensitivity(
     bits: int = 8,
     mse: bool = False,
     means: Means | None = None,
+    original: Model | None = None,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Sensitivity:
@@ -127,6 +145,7 @@ def sensitivity(
         bits: of the weights.
         mse: how the int8 form chooses weight scales, see `passes.quantize.linear_form`.
         means: what it corrects biases by, see there.
+        original: the source model, for its names.
         threads: threads used inside operators.
         progress: called after each part with (runs done, runs in all or None when not known).
 
@@ -163,6 +182,8 @@ def sensitivity(
         for name, noise in total.noise().items():
             summed[name] = summed.get(name, 0.0) + noise
     losses = [total.loss(part) for part, total in totals.items()]
+    if original is not None:
+        losses = _named(losses, original)
     worst = max(summed.values(), default=0.0)
     return Sensitivity(_ranked(losses), samples, together.worst()[0], _decibels(worst))
 
@@ -209,6 +230,21 @@ def _ratio(total: Fidelity) -> float:
 
 def _decibels(noise: float) -> float:
     return math.inf if noise == 0 else -math.inf if math.isinf(noise) else -10 * math.log10(noise)
+
+
+def _named(losses: list[Loss], original: Model) -> list[Loss]:
+    """The losses with what the source model calls their parts."""
+    nodes = list(walk_nodes(original))
+    sources = {label(node): node.op_type for node in nodes}
+    values = {value.name for node in nodes for value in (*node.inputs, *node.outputs) if value is not None}
+    return [
+        replace(
+            loss,
+            node=original_name(loss.part.op_type, loss.part.nodes, sources),
+            given=loss.part.name in values,
+        )
+        for loss in losses
+    ]
 
 
 def _figure(value: float) -> float | str:

@@ -39,8 +39,9 @@ def command(
       tersor sensitivity model.onnx --data calib.npz --json | jq .summary
 
     A region is an operator with an int8 kernel and what the kernel takes in: bias, activation, its inputs and
-    its result. SQNR is that of the worst output of the model when the part alone is int8, the share is of the
-    noise energy of all parts. Ranges, weights and bias correction are those of `tersor build`.
+    its result. It is called by its node in MODEL; a tensor that MODEL lacks has the node beside it. SQNR is
+    that of the worst output of the model when the part alone is int8, the share is of the noise energy of all
+    parts. Ranges, weights and bias correction are those of `tersor build`.
     """
     from ..graph_ir import UsageError
     from ..pipeline.build.regions import sensitivity_of
@@ -67,7 +68,7 @@ def _print(found: Sensitivity, top: int) -> None:
 
     rows: list[tuple[Any, ...]] = [
         (
-            loss.part.name,
+            loss.title,
             loss.part.op_type if loss.part.kind == "region" else loss.part.kind,
             decibels(loss.sqnr_db),
             loss.output,

@@ -176,6 +176,7 @@ class Workshop:
             bits=options.bits,
             mse=options.mse_weights,
             means=ground.means,
+            original=load(self.settings.model),
             threads=0,
             progress=lambda done, total: tell("measuring sensitivity", done, total),
         )

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tersor.graph_ir import parse, save
+from tersor.graph_ir import load, parse, save
+from tersor.graph_ir.ops import label, walk_nodes
 from tests.support.building import DIGITS
 from tests.support.command import tersor
 
@@ -46,3 +47,19 @@ def test_what_cannot_be_measured_is_one_line(capsys: pytest.CaptureFixture[str],
     done = tersor(capsys, "sensitivity", tmp_path / "m.onnx", "--data", tmp_path / "d.npz")
     assert done.code == 2
     assert done.err == "error: the model has no node that can be quantized; `tersor build` says why\n"
+
+
+def test_parts_are_called_by_what_the_users_model_has(capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = {label(node) for node in walk_nodes(load(MODEL))}
+    values = {output.name for node in walk_nodes(load(MODEL)) for output in node.outputs}
+    asked = ("--data", DATA, "--samples", "4", "--runs", "1")
+    regions = json.loads(tersor(capsys, "sensitivity", MODEL, *asked, "--json").out)["parts"]
+    assert {part["name"] for part in regions} <= nodes
+    assert "/body/body.1/body.1.0/Conv" in {part["name"] for part in regions}
+    assert len({part["name"] for part in regions}) == len(regions)
+    tensors = tersor(capsys, "sensitivity", MODEL, *asked, "--per", "tensor", "--all").out
+    assert "body.2.0.weight_1 (/body/body.2/body.2.0/Conv)" in tensors
+    assert "/Conv_1" not in tensors
+    found = json.loads(tersor(capsys, "sensitivity", MODEL, *asked, "--per", "tensor", "--json").out)["parts"]
+    assert all(part["node"] in nodes for part in found)
+    assert {part["name"] for part in found} & values
