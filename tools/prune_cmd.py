@@ -103,7 +103,7 @@ def command(
     Channels that hang together (through residuals, concatenations, reshapes, heads) go together; widths stay
     multiples of what the target likes. With --data the remaining weights are refitted, without any training.
     With --metric it stops before the round that loses more than --max-drop. A plan can be read, edited and
-    replayed. Exit code 1: already the first round, or what --sparsity does, loses too much; nothing is written.
+    replayed. Exit code 1: the first round, or what --sparsity does, loses too much, and nothing is written.
     """
     from ..pipeline.prune.job import Job
     from ..pipeline.prune.steps import NothingToPruneError

@@ -19,6 +19,7 @@ from ..passes.prune.plan import PrunePlan, load_plan
 from ..pipeline import manager
 from ..pipeline.build.accuracy import Judge
 from ..pipeline.build.facts import bindings_in, drawn, facts_of
+from ..pipeline.build.pruning import judging
 from ..pipeline.build.result import Candidate, Facts, Judgement
 from ..pipeline.build.settings import BuildSettings
 from ..pipeline.instruments import Verify
@@ -117,7 +118,7 @@ def prune_file(settings: Settings) -> PruneReport:
 
     Raises:
         UsageError: an option is wrong, nothing can be pruned, or the plan is for another model.
-        ModelError, DataError: wrong input.
+        ModelError, DataError: wrong input, or a metric that fails.
     """
     settings.check()
     refuse_paths(
@@ -255,11 +256,11 @@ def _judge(subject: _Subject, settings: Settings) -> tuple[Callable[[Model], Jud
     shown: Sequence[Feed] = subject.shown if settings.data is not None else ()
     judge = Judge(Candidate("original", subject.path), shown, wanted)
 
+    judge_round = judging(judge, subject.folder)
+
     def judged(model: Model) -> Judgement:
         settings.tell("judging", 0, None)
-        path = subject.folder / "judged.onnx"
-        save(model, path)
-        return judge.judge(Candidate("pruned", path))
+        return judge_round(model)
 
     return judged, judge.reference
 

@@ -74,7 +74,7 @@ class Judge:
             if candidate.path == self._original.path:
                 raise
             reason = one_line(error).replace(str(candidate.path), "the candidate")
-            return Judgement(False, reason, None, None, {})
+            return Judgement(False, reason, None, None, {}, failed=True)
         fidelity = {name: total.result() for name, total in totals.items() if total.count}
         decided = replace(self._decide(score, fidelity, unlike), constant_db=self._constant_db)
         return self._supported(decided) if candidate.quantized else decided

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...backends.base import Feed
 from ...calibration.data import Feeds
-from ...graph_ir import Model, UsageError, save, signature_of
+from ...graph_ir import DataError, Model, UsageError, save, signature_of
 from ...passes.base import Context
 from ...passes.prune.plan import load_plan
 from ..prune.job import Origin, Pruned, Tell
@@ -49,8 +49,9 @@ def pruned(
 
     Raises:
         UsageError: nothing can be pruned, the budget is out of reach, or the plan is for another model.
+        DataError: the metric fails on a pruned model.
     """
-    result = _prune(model, spec, feeds, _judged(judge, work), work, tell)
+    result = _prune(model, spec, feeds, judging(judge, work), work, tell)
     for each in result.rounds:
         judgement = each.judgement
         found = "" if each.left is None else f", {each.left:.1%} left of {each.wanted or 0:.1%} wanted"
@@ -89,10 +90,24 @@ def _prune(
     return prune(model, spec.job, Origin(bindings), feeds=feeds, judge=judge, clock=clock, tell=tell)
 
 
-def _judged(judge: Judge, work: Path) -> Callable[[Model], Judgement]:
+def judging(judge: Judge, work: Path) -> Callable[[Model], Judgement]:
+    """What judges the model of a round: to lose too much ends the rounds, to fail is an error.
+
+    Args:
+        judge: of the original.
+        work: a folder for the models judged.
+
+    Returns:
+        A function that raises DataError where the model cannot be run, or the metric fails on it or gives no
+        finite number.
+    """
+
     def judged(model: Model) -> Judgement:
         path = work / "round.onnx"
         save(model, path)
-        return judge.judge(Candidate("round", path))
+        judgement = judge.judge(Candidate("round", path))
+        if judgement.failed:
+            raise DataError(f"the pruned model cannot be judged: {judgement.reason}")
+        return judgement
 
     return judged

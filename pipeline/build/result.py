@@ -48,6 +48,7 @@ class Judgement:
         fidelity: closeness of each output over the feeds.
         constant_db: by output, how far the power of its part that is the same for every feed lifts the
             signal-to-noise ratio, in dB.
+        failed: whether it could not be run or scored at all; it is not accepted then.
     """
 
     accepted: bool
@@ -56,6 +57,7 @@ class Judgement:
     drop: float | None
     fidelity: Mapping[str, Closeness]
     constant_db: Mapping[str, float] = field(default_factory=dict[str, float])
+    failed: bool = False
 
     @property
     def closeness_db(self) -> float:

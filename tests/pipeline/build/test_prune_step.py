@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from tersor.graph_ir import UsageError, load, save
+from tersor.graph_ir import DataError, UsageError, load, save
 from tersor.pipeline.build import BuildResult
 from tersor.pipeline.presets import PRUNE_READY
 from tersor.pipeline.prune.budget import Budget
@@ -19,6 +22,17 @@ from tests.support.building import quick, steady, work_in
 from tests.support.prune_models import chain, mlp
 
 X = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+
+FIRST: list[NDArray[Any]] = []
+
+
+def fails_on_others(run: Callable[[Mapping[str, NDArray[Any]]], list[Any]]) -> float:
+    """A metric that takes the original alone."""
+    found = run({"x": X[:1]})[0]
+    FIRST.append(found)
+    if not np.allclose(found, FIRST[0], rtol=1e-3):
+        raise RuntimeError("out of labels")
+    return 1.0
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +85,12 @@ def test_a_round_that_goes_too_far_is_given_up_and_the_recipe_goes_on(folder: Pa
     assert "allowed 60.0 dB" in rounds(result)[1]
     assert rounds(result)[1].startswith("prune: round 1 was given up: output 'y' has")
     assert result.judged["recipe"][1].sqnr_db == float("inf")
+
+
+def test_a_metric_that_fails_on_a_round_ends_the_build(folder: Path) -> None:
+    FIRST.clear()
+    with pytest.raises(DataError, match=r"the pruned model cannot be judged: metric .* out of labels"):
+        built(folder, "[[step]]\nprune = { params = 0.5, align = 1 }\n", metric=f"{__name__}:fails_on_others")
 
 
 def test_a_plan_is_replayed(folder: Path) -> None:
