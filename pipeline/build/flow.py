@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from ...analysis.cost import cost
+from ...analysis.provenance import original_name, origins
 from ...analysis.shapes import infer_shapes
 from ...backends.base import Feed
 from ...backends.onnxruntime.audit import Audit, LeftoverDequantize, audit
@@ -19,6 +20,7 @@ from ...backends.onnxruntime.runtime_check import MismatchError, check_concurren
 from ...calibration.collect import UnobservableError
 from ...calibration.data import Feeds, open_feeds
 from ...graph_ir import Model, load, notes, signature_of
+from ...graph_ir.ops import label, walk_nodes
 from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
 from .choose import contenders, distrust, pick
@@ -153,7 +155,7 @@ def _prove(
     settings: BuildSettings,
 ) -> Proof:
     """Audit what onnxruntime makes of the winner, and run it under concurrent callers."""
-    found = _audited(winner, bindings)
+    found = _audited(winner, original, bindings)
     if found is not None and found.misread:
         row = found.misread[0]
         return Proof(found, [], f"onnxruntime misreads node {row.node!r}: {row.reason}")
@@ -178,13 +180,18 @@ def _left_over(found: Audit, original: Candidate) -> list[LeftoverDequantize]:
     return [left for left in found.leftovers if left.initializer not in before]
 
 
-def _audited(winner: Candidate, bindings: Mapping[str, int]) -> Audit | None:
-    """The fusion audit of a quantized candidate; None for the others."""
+def _audited(winner: Candidate, original: Candidate, bindings: Mapping[str, int]) -> Audit | None:
+    """The fusion audit of a quantized candidate, nodes called as in the original; None for the others."""
     if not winner.quantized:
         return None
     model = load(winner.path)
     infer_shapes(model)
     table = cost(model, bindings=dict(bindings))
-    return audit(
+    found = audit(
         winner.path, winner.config, macs={entry.name: float(entry.macs or 0) for entry in table.nodes}
+    )
+    sources = {label(node): node.op_type for node in walk_nodes(load(original.path))}
+    names = {label(node): original_name(node.op_type, origins(node), sources) for node in walk_nodes(model)}
+    return replace(
+        found, rows=tuple(replace(row, node=names.get(row.node) or row.node) for row in found.rows)
     )

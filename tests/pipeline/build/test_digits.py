@@ -15,6 +15,8 @@ from tersor.analysis.fidelity import Fidelity
 from tersor.backends.onnxruntime.config import SessionConfig
 from tersor.backends.onnxruntime.cpu import usable_cores
 from tersor.backends.onnxruntime.session import OrtSession
+from tersor.graph_ir import load
+from tersor.graph_ir.ops import label
 from tersor.pipeline.build import BuildResult, build
 from tersor.pipeline.build.choose import not_slower
 from tersor.pipeline.build.flow import JUDGING_FEEDS
@@ -100,6 +102,9 @@ def test_the_report_agrees_with_itself_and_with_the_files(built: BuildResult) ->
         assert names["original"]["over_original"][1] == 1
         speed = names["original"]["median_ms"] / names[shipped]["median_ms"]
         assert report["speedup"][threads] == pytest.approx(speed, rel=1e-2)
+    originals = {label(node) for node in load(MODEL).graph}
+    assert {entry["node"] for entry in report["int8"]["not_int8"]} <= originals
+    assert {part["name"] for part in report["sensitivity"]["parts"]} <= originals
     assert report["int8"]["linear_int8"] <= report["int8"]["linear_nodes"]
     assert all(math.isfinite(entry["metric"]) for entry in by_name.values())
 
