@@ -44,7 +44,9 @@ def command(
     metric: str | None = typer.Option(
         None, metavar="MODULE:FUNCTION", help="metric(run) -> float, higher is better; after every round."
     ),
-    max_drop: str = typer.Option("1%", help="How much of the metric may be lost, relative: 1%, 0.01."),
+    max_drop: str | None = typer.Option(
+        None, help="How much of the metric may be lost, relative: 1%, 0.01.", show_default="1%"
+    ),
     rounds: int | None = typer.Option(None, help="Get there in so many rounds.", show_default="1"),
     whole_model: bool = typer.Option(
         False, "--global/--per-group", help="Compare channels across groups, or cut each group alike."
@@ -160,7 +162,7 @@ def command(
             data=data,
             samples=samples,
             metric=metric,
-            max_drop=share(max_drop),
+            max_drop=None if max_drop is None else share(max_drop),
             cache=cache,
             threads=threads,
             seed=seed,

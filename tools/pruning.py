@@ -36,6 +36,7 @@ from .optimize import external_files
 from .prune_paths import refuse_paths, refuse_weights
 
 JUDGING_FEEDS = 32
+MAX_DROP = 0.01  # share of the metric
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Settings:
         data: see `calibration.open_feeds`.
         samples: how many of the feeds are used at most.
         metric: `module:function`.
-        max_drop: share of the metric that may be lost.
+        max_drop: share of the metric that may be lost; None takes `MAX_DROP`.
         cache: folder for measured tables; None takes the user's.
         threads: of measured runs.
         seed: of criteria, the refit and drawn inputs.
@@ -70,7 +71,7 @@ class Settings:
     data: str | None = None
     samples: int = 64
     metric: str | None = None
-    max_drop: float = 0.01
+    max_drop: float | None = None
     cache: Path | None = None
     threads: int = 1
     seed: int = 0
@@ -88,7 +89,9 @@ class Settings:
             raise UsageError(f"--threads must not be negative, not {self.threads}")
         if self.seed < 0:
             raise UsageError(f"--seed must not be negative, not {self.seed}")
-        if not 0 <= self.max_drop < 1:
+        if self.max_drop is not None and self.metric is None:
+            raise UsageError("--max-drop is a share of the metric; give --metric too")
+        if self.max_drop is not None and not 0 <= self.max_drop < 1:
             raise UsageError(f"--max-drop is a share of the metric from 0 to below 1, not {self.max_drop}")
         if self.job is None and self.plan is None and self.sparsity is None:
             raise UsageError("say how much is to go: --ratio 0.3, --macs 0.5, --latency 0.6, or a --plan")
@@ -218,6 +221,8 @@ def _notes(subject: _Subject, settings: Settings, pruned: Pruned | None, *, time
     found = [*subject.notes, *([] if pruned is None else pruned.notes)]
     if not timed:
         found.append("no input could be drawn that the model runs on, so nothing was timed; give --data")
+    if settings.metric is None:
+        found.append("without --metric the accuracy was not judged; nothing was given up for it")
     if settings.data is None and pruned is not None:
         found.append("without --data no weights were refitted; data usually keeps far more of the accuracy")
     return found
@@ -250,7 +255,7 @@ def _judge(subject: _Subject, settings: Settings) -> tuple[Callable[[Model], Jud
         settings.model,
         Path(),
         metric=settings.metric,
-        max_drop=settings.max_drop,
+        max_drop=MAX_DROP if settings.max_drop is None else settings.max_drop,
         min_sqnr_db=-math.inf,
     )
     shown: Sequence[Feed] = subject.shown if settings.data is not None else ()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,16 @@ def test_a_metric_that_gives_no_number_is_an_error(
     assert (done.code, done.out) == (2, "")
     assert "gave nan, not a finite number" in done.err
     assert hashes(folder) == before
+
+
+@pytest.mark.parametrize("how", [["--ratio", "0.5"], ["--pattern", "2:4"]])
+def test_without_a_metric_it_says_that_nothing_was_judged(
+    capsys: pytest.CaptureFixture[str], folder: Path, how: list[str]
+) -> None:
+    given = ["prune", folder / "chain.onnx", "-o", folder / "o.onnx", *how, "--json"]
+    for options, judged in ([], False), (["--metric", f"{HERE}:fails_third"], True):
+        CALLS.clear()
+        done = tersor(capsys, *given, *options)
+        assert done.code == 0, done.err
+        told = any("the accuracy was not judged" in note for note in json.loads(done.out)["notes"])
+        assert told is not judged

@@ -56,6 +56,7 @@ def refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: object
         (["--plan", "none.json"], "cannot read the plan 'none.json': No such file or directory"),
         (["--ratio", "0.05"], "nothing is cut: every group rounds back to the width it has with --align 16"),
         (["--macs", "0.01"], "1.0% of the original cannot be reached: with every group at its least width"),
+        (["--ratio", "0.5", "--max-drop", "1%"], "--max-drop is a share of the metric; give --metric too"),
         (["--ratio", "0.5", "--data", "none.npz"], "no data at 'none.npz'"),
     ],
 )  # fmt: skip
