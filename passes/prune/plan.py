@@ -202,10 +202,12 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 def _numbers(text: object, atoms: int, where: str) -> tuple[int, ...]:
     """What `_ranges` wrote; each below `atoms`."""
+    if not isinstance(text, str):
+        raise UsageError(f"{where}: {text!r} is no range of atoms; write them as 0-15,18")
     found: list[int] = []
-    for run in text.split(",") if isinstance(text, str) and text.strip() else ():
+    for run in text.split(",") if text.strip() else ():
         first, dash, last = (part.strip() for part in run.partition("-"))
-        if not (first.isdecimal() and (not dash or last.isdecimal())):
+        if not (first.isdecimal() and (not dash or (last.isdecimal() and int(first) <= int(last)))):
             raise UsageError(f"{where}: {run.strip()!r} is no range of atoms; write them as 0-15,18")
         if int(last or first) >= atoms:
             raise UsageError(f"{where}: it keeps atom {last or first}, and has atoms 0 to {atoms - 1}")
