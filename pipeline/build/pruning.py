@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 
+from ...analysis.cost import cost
 from ...backends.base import Feed
 from ...calibration.data import Feeds
 from ...graph_ir import DataError, Model, UsageError, save, signature_of
@@ -76,7 +77,7 @@ def _prune(
 ) -> Pruned:
     if spec.job is None:
         assert spec.plan is not None
-        return replay(model, load_plan(spec.plan), feeds=feeds, refit=spec.refit, judge=judge)
+        return replay(model, load_plan(spec.plan), feeds=feeds, refit=spec.refit, judge=judge, seed=spec.seed)
     path = work / "unpruned.onnx"
     save(model, path)
     signature = signature_of(model)
@@ -87,7 +88,21 @@ def _prune(
         if not shown:
             raise UsageError("a latency budget needs inputs to run the model on; give --data")
         clock = Clock(path, shown[0], work, table=Table(cache_folder()), bindings=bindings)
-    return prune(model, spec.job, Origin(bindings), feeds=feeds, judge=judge, clock=clock, tell=tell)
+    origin = Origin(bindings, overhead(model, path, bindings))
+    return prune(model, spec.job, origin, feeds=feeds, judge=judge, clock=clock, tell=tell)
+
+
+def overhead(model: Model, path: Path, bindings: Mapping[str, int]) -> int:
+    """Bytes of a model's files that are not weights.
+
+    Args:
+        model: with inferred shapes, or without.
+        path: where it is stored; weights may lie beside it.
+        bindings: sizes of named dims.
+    """
+    weights = path.with_name(path.name + ".data")
+    stored = path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
+    return max(0, stored - cost(model, bindings=bindings).parameter_bytes)
 
 
 def judging(judge: Judge, work: Path) -> Callable[[Model], Judgement]:

@@ -38,12 +38,14 @@ class PruneSpec:
         plan: a plan for the model as it is at this step.
         data: a section of data; None takes the command line's, if any.
         refit: whether weights are refitted on the data.
+        seed: of the refit of a plan that is replayed.
     """
 
     job: Job | None
     plan: Path | None = None
     data: str | None = None
     refit: bool = True
+    seed: int = 0
 
 
 def read_prune(where: str, section: Any, data: Collection[str], folder: Path, backend: str) -> PruneSpec:
@@ -71,7 +73,7 @@ def read_prune(where: str, section: Any, data: Collection[str], folder: Path, ba
     if len(budgets) + (plan is not None) != 1:
         raise UsageError(f"{where} needs one of {', '.join(KINDS)} or plan")
     if plan is not None:
-        return PruneSpec(None, folder / plan, named, refit)
+        return PruneSpec(None, folder / plan, named, refit, typed(where, table, "seed", int, 0))
     budget = placed(where, lambda: Budget(budgets[0], share_of(where, budgets[0], table[budgets[0]])))
     limits = Limits(
         align=typed(where, table, "align", int, ALIGN[backend]),
@@ -93,7 +95,7 @@ def read_prune(where: str, section: Any, data: Collection[str], folder: Path, ba
         raise UsageError(f"{where}: `attention` is heads or widths, not {attention!r}")
     cut: Attention = "heads" if attention == "heads" else "widths"
     job = placed(where, lambda: Job(budget, criterion, limits, excluded, rounds, refit, seed, cut))
-    return PruneSpec(job, None, named, refit)
+    return PruneSpec(job, None, named, refit, seed)
 
 
 def _bound(where: str, table: Mapping[str, Any], key: str, default: float) -> float:

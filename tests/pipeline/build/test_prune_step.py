@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tersor.graph_ir import DataError, UsageError, load, save
+from tersor.analysis.cost import cost
+from tersor.graph_ir import DataError, Model, UsageError, load, save
+from tersor.passes.prune.plan import PrunePlan
 from tersor.pipeline.build import BuildResult
 from tersor.pipeline.presets import PRUNE_READY
 from tersor.pipeline.prune.budget import Budget
-from tersor.pipeline.prune.job import Job
+from tersor.pipeline.prune.job import Job, Origin, Pruned
 from tersor.pipeline.prune.rounds import prune
+from tersor.pipeline.prune.steps import replay
 from tests.support.building import quick, steady, work_in
 from tests.support.prune_models import chain, mlp
 
@@ -100,6 +103,33 @@ def test_a_plan_is_replayed(folder: Path) -> None:
     assert result.winner.name == "recipe"
     shapes = [node.inputs[1].shape for node in model.graph if node.op_type == "Conv" and node.inputs[1]]
     assert [shape[0] for shape in shapes if shape is not None] == [16, 32, 32, 8]
+
+
+def test_a_size_counts_the_bytes_of_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origins: list[Origin] = []
+
+    def spied(model: Model, job: Job, origin: Origin, **rest: Any) -> Pruned:
+        origins.append(origin)
+        return prune(model, job, origin, **rest)
+
+    monkeypatch.setattr("tersor.pipeline.build.pruning.prune", spied)
+    built(folder, "[[step]]\nprune = { size = 0.6, align = 1 }\n", min_sqnr_db=-100.0)
+    file = (folder / "chain.onnx").stat().st_size
+    expected = file - cost(load(folder / "chain.onnx")).parameter_bytes
+    assert origins[0].overhead_bytes == pytest.approx(expected, rel=0.1)
+
+
+def test_the_seed_of_the_step_reaches_a_replay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def spied(model: Model, plan: PrunePlan, *, seed: int, **rest: Any) -> Pruned:
+        seeds.append(seed)
+        return replay(model, plan, seed=seed, **rest)
+
+    monkeypatch.setattr("tersor.pipeline.build.pruning.replay", spied)
+    prune(chain(), Job(Budget("ratio", 0.5), "l2")).plan.save(folder / "plan.json")
+    built(folder, '[[step]]\nprune = { plan = "plan.json", seed = 7 }\n', min_sqnr_db=-100.0)
+    assert seeds == [7]
 
 
 def test_a_plan_for_another_model_ends_the_build(folder: Path) -> None:
