@@ -125,6 +125,15 @@ def command(
         rounds=rounds,
         save_plan=save_plan,
         written=out is not None or dry_run,
+        ignored={
+            "--align": align is not None,
+            "--criterion": criterion,
+            "--global": whole_model,
+            "--min-keep": min_keep,
+            "--max-keep": max_keep,
+            "--exclude": exclude,
+            "--attention": attention is not Attention.HEADS,
+        },
     )
     left_alone = tuple(exclude or ())
     masks = sparsity_of(

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ..analysis.coupling import Coupling
 from ..graph_ir import UsageError
 from ..pipeline.prune.budget import KINDS, Budget
 from ..pipeline.prune.select import Limits
@@ -35,8 +38,11 @@ def refuse_mixtures(
     rounds: int | None,
     save_plan: Path | None,
     written: bool,
+    ignored: Mapping[str, object],
 ) -> None:
     """Refuse options that have nothing to say to each other, and a result that goes nowhere.
+
+    `ignored` holds, by option, what says how a budget is met: a plan that is replayed has no use for it.
 
     Raises:
         UsageError: naming them, and what to give instead.
@@ -51,6 +57,11 @@ def refuse_mixtures(
     if rounds is not None and not budget:
         kinds = ", ".join(f"--{kind}" for kind in KINDS)
         raise UsageError(f"--rounds needs a budget to share out: one of {kinds}")
+    said = [option for option, value in ignored.items() if value]
+    if plan is not None and not budget and said:
+        raise UsageError(
+            f"a plan alone is replayed as it is, and {said[0]} would be ignored; leave it out or add a budget"
+        )
     if not written:
         raise UsageError("give -o OUT for the result, or --dry-run to write no model")
 
@@ -106,6 +117,20 @@ def limits_of(
         if down > up:
             raise UsageError(f"{name}: --min-keep {down:g} is above --max-keep {up:g}")
     return Limits(ALIGN[target] if align is None else align, low, high, single, whole_model)
+
+
+def refuse_idle_bounds(limits: Limits, coupling: Coupling) -> None:
+    """Refuse bounds for groups of a name that no group has.
+
+    Raises:
+        UsageError: naming the pattern, and a group of a similar name.
+    """
+    names = [group.name for group in coupling.groups]
+    for glob, _, _ in limits.keep:
+        if not any(fnmatchcase(name, glob) for name in names):
+            near = get_close_matches(glob, names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; --explain lists the groups"
+            raise UsageError(f"--min-keep or --max-keep {glob!r} fits no group{hint}")
 
 
 def _bounds(option: str, given: Sequence[str]) -> tuple[float | None, dict[str, float]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from ..analysis.coupling import couple
 from ..backends.base import Feed
 from ..backends.onnxruntime.latency import Latency
 from ..calibration import Feeds, open_feeds
@@ -19,7 +20,7 @@ from ..passes.prune.plan import PrunePlan, load_plan
 from ..pipeline import manager
 from ..pipeline.build.accuracy import Judge
 from ..pipeline.build.facts import bindings_in, drawn, facts_of
-from ..pipeline.build.pruning import judging
+from ..pipeline.build.pruning import judging, overhead
 from ..pipeline.build.result import Candidate, Facts, Judgement
 from ..pipeline.build.settings import BuildSettings
 from ..pipeline.instruments import Verify
@@ -33,6 +34,7 @@ from ..pipeline.prune.table import Table, cache_folder
 from ..pipeline.prune.timing import Clock
 from ..pipeline.spec import parse
 from .optimize import external_files
+from .prune_options import refuse_idle_bounds
 from .prune_paths import refuse_paths, refuse_weights
 
 JUDGING_FEEDS = 32
@@ -170,7 +172,10 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
             subject.model, plan, feeds=subject.feeds, refit=settings.refit, judge=judge, seed=settings.seed
         )
     else:
-        origin = Origin(subject.bindings(), _overhead(subject))
+        if settings.job.limits.keep:
+            refuse_idle_bounds(settings.job.limits, couple(subject.model, attention=settings.job.attention))
+        bindings = subject.bindings()
+        origin = Origin(bindings, overhead(subject.model, subject.path, bindings))
         pruned = prune(
             subject.model,
             settings.job,
@@ -268,18 +273,6 @@ def _judge(subject: _Subject, settings: Settings) -> tuple[Callable[[Model], Jud
         return judge_round(model)
 
     return judged, judge.reference
-
-
-def _overhead(subject: _Subject) -> int:
-    from ..analysis.cost import cost
-
-    stored = cost(subject.model, bindings=subject.bindings()).parameter_bytes
-    return max(0, _bytes(subject) - stored)
-
-
-def _bytes(subject: _Subject) -> int:
-    weights = subject.path.with_name(subject.path.name + ".data")
-    return subject.path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
 
 
 def _saver(path: Path) -> Callable[[PrunePlan], None]:

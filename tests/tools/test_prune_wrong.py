@@ -57,6 +57,12 @@ def refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: object
         (["--ratio", "0.05"], "nothing is cut: every group rounds back to the width it has with --align 16"),
         (["--macs", "0.01"], "1.0% of the original cannot be reached: with every group at its least width"),
         (["--ratio", "0.5", "--max-drop", "1%"], "--max-drop is a share of the metric; give --metric too"),
+        (["--ratio", "0.5", "--min-keep", "zzz=0.5"], "--min-keep or --max-keep 'zzz' fits no group"),
+        (["--ratio", "0.5", "--max-keep", "a:2=1"], "--min-keep or --max-keep 'a:2' fits no group; did you"),
+        (["--plan", "p.json", "--align", "4"], "a plan alone is replayed as it is, and --align would be"),
+        (["--plan", "p.json", "--criterion", "l2"], "a plan alone is replayed as it is, and --criterion"),
+        (["--plan", "p.json", "--global"], "a plan alone is replayed as it is, and --global would be"),
+        (["--plan", "p.json", "--exclude", "a"], "a plan alone is replayed as it is, and --exclude would be"),
         (["--ratio", "0.5", "--data", "none.npz"], "no data at 'none.npz'"),
     ],
 )  # fmt: skip
