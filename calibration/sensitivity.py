@@ -82,26 +82,29 @@ class Sensitivity:
         samples: how many feeds were run.
         together_db: signal-to-noise ratio of the worst output when all parts are quantised.
         sum_db: the same if the noise of the parts just added up.
+        observer: the rule the ranges were chosen by; empty where the caller of `sensitivity` knows.
     """
 
     losses: tuple[Loss, ...]
     samples: int
     together_db: float
     sum_db: float
+    observer: str = ""
 
     def summary(self, share: float = 0.9) -> str:
-        """`3 of 52 regions lose 92 % of the accuracy`: the fewest parts that make up a share of the loss."""
+        """`3 of 52 regions make 92% of what int8 loses`: the fewest parts that make up a share of it."""
         if not self.losses or self.losses[-1].cumulative == 0:
             return "nothing is lost"
         count = next(i for i, loss in enumerate(self.losses, 1) if loss.cumulative >= share - 1e-9)
         what = "regions" if self.losses[0].part.kind == "region" else "tensors"
         lost = self.losses[count - 1].cumulative
-        return f"{count} of {len(self.losses)} {what} lose {lost:.0%} of the accuracy"
+        return f"{count} of {len(self.losses)} {what} make{'s' * (count == 1)} {lost:.0%} of what int8 loses"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; decibels that are infinite are text, which JSON lacks numbers for."""
         return {
             "summary": self.summary(),
+            "observer": self.observer or None,
             "samples": self.samples,
             "together_db": _figure(self.together_db),
             "sum_db": _figure(self.sum_db),

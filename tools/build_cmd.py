@@ -81,7 +81,7 @@ def command(
     if as_json:
         print_json(to_dict(result, settings))
     else:
-        _print(result, settings.out)
+        _print(result, settings.out, samples)
 
 
 def _print_concurrency(result: BuildResult) -> None:
@@ -109,7 +109,7 @@ def share(text: str) -> float:
         raise UsageError(f"{text!r} is no share; write 1% or 0.01") from error
 
 
-def _print(result: BuildResult, out: Path) -> None:
+def _print(result: BuildResult, out: Path, samples: int) -> None:
     from ..backends.onnxruntime.rules import LINEAR
     from .render import print_table, quantity, size
 
@@ -149,7 +149,9 @@ def _print(result: BuildResult, out: Path) -> None:
         if row.op_type in LINEAR:
             print(f"not int8: {row.node} ({row.op_type}): {row.reason or 'left float'}")
     if result.sensitivity is not None:
-        print(f"in int8, {result.sensitivity.summary()}; `tersor sensitivity` shows which")
+        table = result.sensitivity
+        options = f"--observer {table.observer} --samples {samples} --runs {table.samples}"
+        print(f"sensitivity: {table.summary()}; `tersor sensitivity {options}` shows which")
     _print_concurrency(result)
     for note in result.notes:
         print(f"note: {note}")

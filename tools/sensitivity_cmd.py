@@ -58,7 +58,7 @@ def command(
 
         found = sensitivity_of(model, data, per, observer=observer, samples=samples, runs=runs, progress=tell)
     if as_json:
-        print_json({"model": str(model), "per": per, "observer": observer, **found.to_dict()})
+        print_json({"model": str(model), "per": per, **found.to_dict()})
     else:
         _print(found, len(found.losses) if show_all else top)
 

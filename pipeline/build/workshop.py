@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -168,7 +169,7 @@ class Workshop:
         tell, ground = self.settings.progress, self._sure(methods)
         model = ground.model()
         planned = plan(model, ground.ranges(observer), options.plan_options)
-        return sensitivity(
+        found = sensitivity(
             model,
             planned,
             feeds,
@@ -180,6 +181,7 @@ class Workshop:
             threads=0,
             progress=lambda done, total: tell("measuring sensitivity", done, total),
         )
+        return replace(found, observer=observer)
 
     def dynamic(self, name: str, methods: tuple[str, ...] = ()) -> Candidate | None:
         """Dynamic int8 of the linear layers; None when there are none worth it, or a method does nothing."""

@@ -152,7 +152,7 @@ def test_a_weight_that_int8_cannot_hold_comes_first() -> None:
     assert found.losses[0].share > 0.9
     assert (
         found.summary()
-        == f"1 of {len(found.losses)} regions lose {found.losses[0].share:.0%} of the accuracy"
+        == f"1 of {len(found.losses)} regions makes {found.losses[0].share:.0%} of what int8 loses"
     )
     assert measured(spoilt, feeds, "tensor").losses[0].part.name == "w3"
 

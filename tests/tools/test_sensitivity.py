@@ -35,7 +35,7 @@ def test_the_table_is_cut_and_says_so(capsys: pytest.CaptureFixture[str]) -> Non
     assert "13 more with --all" in short
     assert "more with" not in whole
     assert len(whole.splitlines()) == len(short.splitlines()) + 12
-    assert "of 16 regions lose 9" in whole.splitlines()[-1]
+    assert "of 16 regions make 9" in whole.splitlines()[-1]
 
 
 def test_what_cannot_be_measured_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
