@@ -16,7 +16,7 @@ from .result import Candidate, Judgement
 
 ALIKE_DB = 3.0  # candidates whose outputs are alike in closeness
 TIE = 0.02  # candidates this close in time are told apart by accuracy
-PRICE_PER_DB = 0.015  # the part of the speed that is given for each dB the fastest lacks to be comfortable
+PRICE_PER_DB = 0.015  # the part of the speed that a dB is worth which is lacking to be comfortable
 MOST_PRICE = 0.2
 ROUNDING_DB = 60.0  # outputs closer than this differ by rounding only
 NOISE = 0.01  # how much slower than the original a candidate may look and still count as not slower
@@ -99,9 +99,8 @@ def pick(
 ) -> tuple[Candidate, str]:
     """The fastest accepted candidate that is not slower than the original; ties go to the more accurate.
 
-    A metric on a few hundred samples cannot tell one per cent. So where the fastest candidate's outputs are
-    not comfortably close to the original's, some of its speed is given for closer ones: `PRICE_PER_DB` for
-    each dB it lacks.
+    A metric on a few hundred samples cannot tell one per cent. So each dB that a candidate's outputs lack to
+    be comfortably close to the original's counts as if it took `PRICE_PER_DB` more time, `MOST_PRICE` at most.
 
     Args:
         judged: candidates by name; the original is among them.
@@ -120,9 +119,8 @@ def pick(
     if not running:
         return judged[original][0], "nothing accepted was at least as fast as the original"
     fastest = min(running, key=lambda name: running[name])
-    lacking = COMFORT_DB - _accuracy(judged[fastest][1])
-    slack = min(MOST_PRICE, max(TIE, PRICE_PER_DB * lacking))
-    tied = [name for name, time in running.items() if time <= running[fastest] * (1 + slack)]
+    priced = {name: time * (1 + _price(judged[name][1])) for name, time in running.items()}
+    tied = [name for name, time in priced.items() if time <= min(priced.values()) * (1 + TIE)]
     # The original comes last among equals: what the passes made is no slower, and simpler.
     winner = max(tied, key=lambda name: (_accuracy(judged[name][1]), name != original, -running[name]))
     if winner == original:
@@ -136,6 +134,10 @@ def pick(
 
 def _speed(time: float) -> str:
     return f"{1 / time:.2f} times the original's speed"
+
+
+def _price(judgement: Judgement) -> float:
+    return min(MOST_PRICE, max(0.0, PRICE_PER_DB * (COMFORT_DB - _accuracy(judgement))))
 
 
 def _accuracy(judgement: Judgement) -> float:

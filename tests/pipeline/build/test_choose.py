@@ -112,6 +112,12 @@ def test_speed_is_given_for_closeness_that_is_missing() -> None:
     assert chosen(candidates, times(original=4.0, a=1.0, b=1.5)) == "a"
 
 
+def test_little_closeness_buys_little_speed() -> None:
+    """Regression: half a dB more once bought a fifth of the speed."""
+    candidates = field(judged("original"), judged("a", 22), judged("b", 22.5))
+    assert chosen(candidates, times(original=4.0, a=1.0, b=1.1)) == "a"
+
+
 def test_no_speed_is_given_for_closeness_that_nobody_needs() -> None:
     candidates = field(judged("original"), judged("a", 50), judged("b", 70))
     assert chosen(candidates, times(original=4.0, a=1.0, b=1.1)) == "a"
