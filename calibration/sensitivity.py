@@ -50,6 +50,7 @@ class Loss:
             where the source model is not known or has none.
         given: whether the source model has a tensor of the part's name.
         noise: noise over signal power, summed over the outputs.
+        samples: how many feeds these figures rest on: one where the part hardly mattered on the first.
         share: of the noise of all parts.
         cumulative: share of this part and those that cost more.
     """
@@ -58,6 +59,7 @@ class Loss:
     sqnr_db: float
     output: str
     noise: float
+    samples: int = 1
     share: float = 0.0
     cumulative: float = 0.0
     node: str = ""
@@ -79,7 +81,7 @@ class Sensitivity:
 
     Attributes:
         losses: one for each part.
-        samples: how many feeds were run.
+        samples: how many feeds were run, with the parts that mattered on the first; see `Loss.samples`.
         together_db: signal-to-noise ratio of the worst output when all parts are quantised.
         sum_db: the same if the noise of the parts just added up.
         observer: the rule the ranges were chosen by; empty where the caller of `sensitivity` knows.
@@ -117,6 +119,7 @@ class Sensitivity:
                     "nodes": list(loss.part.nodes),
                     "sqnr_db": _figure(loss.sqnr_db),
                     "output": loss.output,
+                    "samples": loss.samples,
                     "share": _figure(loss.share),
                     "cumulative": _figure(loss.cumulative),
                 }
@@ -196,8 +199,10 @@ class _Totals:
 
     def __init__(self) -> None:
         self._found: dict[str, Fidelity] = {}
+        self._samples = 0
 
     def update(self, want: Mapping[str, NDArray[Any]], got: Mapping[str, NDArray[Any]]) -> None:
+        self._samples += 1
         for name, left in want.items():
             right = got[name]
             if not isinstance(left, np.ndarray) or left.dtype.kind not in _NUMBERS:  # pyright: ignore[reportUnnecessaryIsInstance] - sequences are lists
@@ -220,7 +225,7 @@ class _Totals:
 
     def loss(self, part: Part) -> Loss:
         sqnr, name = self.worst()
-        return Loss(part, sqnr, name, sum(self.noise().values()))
+        return Loss(part, sqnr, name, sum(self.noise().values()), self._samples)
 
 
 def _ratio(total: Fidelity) -> float:

@@ -41,7 +41,8 @@ def command(
     A region is an operator with an int8 kernel and what the kernel takes in: bias, activation, its inputs and
     its result. It is called by its node in MODEL; a tensor that MODEL lacks has the node beside it. SQNR is
     that of the worst output of the model when the part alone is int8, the share is of the noise energy of all
-    parts. Ranges, weights and bias correction are those of `tersor build`.
+    parts. What hardly matters on the first sample is run on that one only. Ranges, weights and bias
+    correction are those of `tersor build`.
     """
     from ..graph_ir import UsageError
     from ..pipeline.build.regions import sensitivity_of
@@ -74,10 +75,11 @@ def _print(found: Sensitivity, top: int) -> None:
             loss.output,
             f"{loss.share:.1%}",
             f"{loss.cumulative:.1%}",
+            loss.samples,
         )
         for loss in found.losses[:top]
     ]
-    print_table(["part", "kind", "SQNR dB", "output", "share", "so far"], rows)
+    print_table(["part", "kind", "SQNR dB", "output", "share", "so far", "samples"], rows)
     if len(found.losses) > top:
         print(f"{len(found.losses) - top} more with --all")
     print(

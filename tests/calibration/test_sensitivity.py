@@ -166,6 +166,13 @@ def test_the_same_feeds_give_the_same_table_and_it_is_plain_json() -> None:
     assert report["parts"][0]["name"] == first.losses[0].part.name
 
 
+def test_a_loss_says_how_many_samples_it_rests_on() -> None:
+    found = measured(spoilt, feeds_of((2, 16, 6, 6), 3))
+    assert found.losses[0].samples == found.samples == 3
+    assert {loss.samples for loss in found.losses} == {1, 3}
+    assert [part["samples"] for part in found.to_dict()["parts"]] == [loss.samples for loss in found.losses]
+
+
 def test_nothing_lost_is_said() -> None:
     empty = Sensitivity((), 1, math.inf, math.inf)
     assert empty.summary() == "nothing is lost"
