@@ -100,7 +100,8 @@ def pick(
     """The fastest accepted candidate that is not slower than the original; ties go to the more accurate.
 
     A metric on a few hundred samples cannot tell one per cent. So each dB that a candidate's outputs lack to
-    be comfortably close to the original's counts as if it took `PRICE_PER_DB` more time, `MOST_PRICE` at most.
+    be comfortably close to the original's counts as if it took `PRICE_PER_DB` more time, at most
+    `MOST_PRICE` in all.
 
     Args:
         judged: candidates by name; the original is among them.
