@@ -83,5 +83,7 @@ def test_prune_goes_from_file_to_file(tmp_path: Path) -> None:
     assert [tuple(w.shape or ()) for w in weights.values()] == [(8, 16), (16, 4)]
     with pytest.raises(UsageError, match="give one budget, not ratio and macs"):
         tersor.prune(tmp_path / "in.onnx", None, ratio=0.5, macs=0.5)
+    with pytest.raises(UsageError, match="give --metric too"):
+        tersor.prune(tmp_path / "in.onnx", None, ratio=0.5, max_drop=0.01)
     with pytest.raises(UsageError, match="width"):
         tersor.prune(tmp_path / "in.onnx", None, width=0.5)

@@ -167,7 +167,7 @@ def prune(
     criterion: str | None = None,
     rounds: int = 1,
     metric: str | None = None,
-    max_drop: float = 0.01,
+    max_drop: float | None = None,
     plan: str | os.PathLike[str] | None = None,
     save_plan: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -182,7 +182,7 @@ def prune(
         criterion: what makes a channel important (docs/prune.md); `reconstruction` with data, else `l2`.
         rounds: how many steps the budget is reached in.
         metric: `module:function`, called as `metric(run) -> float` after every round, higher is better.
-        max_drop: the share of the metric that may be lost (0.01 is one per cent).
+        max_drop: the share of the metric that may be lost; 0.01, one per cent, when left out.
         plan: a plan to replay, or with a budget to go on from.
         save_plan: where the plan goes.
         seed: of criteria, the refit and drawn inputs.
