@@ -73,7 +73,7 @@ def _facts(model: Model) -> Facts:
 def _pin_value(facts: Facts, value: Value, reason: str) -> None:
     for axis in range(len(facts.sizes(value) or ())):
         if (value, axis) in facts.axes:
-            facts.pins[value, axis] = reason
+            facts.pins.setdefault((value, axis), reason)
 
 
 class _Reader:
@@ -97,7 +97,7 @@ class _Reader:
         groups: list[Group] = []
         stays: dict[int, tuple[int, str]] = {}  # by space: how many positions must stay, and why
         for island in found:
-            groups += self._groups(island)
+            groups += self._groups(island)  # first, for it also says which lone positions stay
             for space in island.spaces:
                 if space in self._producers:
                     atoms = island.at(space, self._spaces.size[space])
@@ -109,15 +109,19 @@ class _Reader:
         for space, reason in self._spaces.pins.items():
             if space in self._producers:
                 stays[space] = self._spaces.size[space], reason
-        order = {node: i for i, node in enumerate(n for _, n in self._facts.producers)}
+        order: dict[Node, int] = {}  # by the first mention
+        for _, node in self._facts.producers:
+            order.setdefault(node, len(order))
         pinned = [self._pin(space, *stays[space]) for space in sorted(stays)]
         return Coupling(
             tuple(sorted(groups, key=lambda g: min(order[n] for n in g.producers))), tuple(pinned)
         )
 
-    def _groups(self, island: Island) -> Iterator[Group]:
+    def _groups(self, island: Island) -> list[Group]:
+        """The island's groups; positions that are alone in theirs are marked in `stays`."""
+        found: list[Group] = []
         if not any(space in self._producers for space in island.spaces):
-            return
+            return found
         size = self._spaces.size
         free = np.array([reason is None for reason in island.stays])
         kinds = np.where(free, classes(island, size), 0)  # 0: must stay
@@ -142,14 +146,17 @@ class _Reader:
                 for space in spaces
                 for atoms in (island.at(space, size[space]),)
             }
-            yield Group(
-                self._name(homes),
-                len(mine),
-                tuple(self._axes(homes)),
-                producers,
-                _of(spaces, self._consumers),
-                _of(spaces, self._normalisers),
+            found.append(
+                Group(
+                    self._name(homes),
+                    len(mine),
+                    tuple(self._axes(homes)),
+                    producers,
+                    _of(spaces, self._consumers),
+                    _of(spaces, self._normalisers),
+                )
             )
+        return found
 
     def _axes(self, homes: Mapping[int, NDArray[np.int32]]) -> Iterator[GroupAxis]:
         for space, atoms in homes.items():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tersor.analysis.coupling.atoms import Island, classes, islands
 from tersor.analysis.coupling.choices import settle
+from tersor.analysis.coupling.graph import couple
 from tersor.analysis.coupling.spaces import Spaces
 from tersor.analysis.coupling.ties import AxisKey, Facts, Ties
 from tersor.graph_ir.text import parse
@@ -180,3 +181,17 @@ def test_atoms_are_the_connected_positions(size: int, data: st.DataObject) -> No
         pairs += [(one * size + source, other * size + here) for here, source in enumerate(indices)]
     _, (island,) = found(ties)
     assert island.atom.tolist() == reference(3 * size, pairs)
+
+
+def test_the_reason_given_first_stays() -> None:
+    model = parse("""
+    <ir_version: 8, opset_import: ["": 17, "other": 1]>
+    g (float[1,3] x) => (float[1,4] y, float[1,4] z)
+    <float[3,4] w = {seed}>
+    {
+      y = MatMul (x, w)
+      z = other.Unknown (y)
+    }
+    """)
+    (pinned,) = [pin for pin in couple(model).pinned if pin.value == "y"]
+    assert pinned.reason == "no rule is known for other.Unknown"
