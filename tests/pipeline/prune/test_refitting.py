@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tersor.analysis.coupling import couple
 from tersor.analysis.evaluate import Evaluator
-from tersor.graph_ir import Model, fingerprint, parse
+from tersor.graph_ir import Model, Rewriter, constant, fingerprint, parse
 from tersor.passes.base import Context
 from tersor.passes.prune.apply import apply_plan
 from tersor.passes.prune.plan import Cut, PrunePlan
@@ -48,11 +48,10 @@ def test_what_a_refit_can_make_up_for_is_made_up_for() -> None:
 
 def test_a_refit_that_does_not_help_the_model_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     def harm(original: Model, made: Model, *rest: object, seed: int) -> None:
-        from tersor.graph_ir import Rewriter
-
         value = made.graph.initializers["v"]
-        array = np.zeros([int(d) for d in value.shape or ()], np.float32)
-        Rewriter(made).set_data(value, array - 100)
+        array = constant(value)
+        assert array is not None
+        Rewriter(made).set_data(value, np.full_like(array, -100))
 
     monkeypatch.setattr(refitting, "refit", harm)
     original, model, plan = pruned()
