@@ -18,7 +18,7 @@ inputs have shifted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -109,7 +109,7 @@ def refit(
     levels = [_small_enough(list(each), left) for _, each in found]
     rewriter = rewriter or Rewriter(pruned)
     done: list[Refitted] = []
-    originals = Originals(original, kept, feeds, _count(feeds), seed, threads)
+    originals = Originals(original, kept, feeds, count_of(feeds), seed, threads)
     number = 0
     for portion in portions(levels, originals.count):
         samples = originals.gather([step for level in portion for step in level])
@@ -126,10 +126,15 @@ def refit(
     return done
 
 
-def _count(feeds: Iterable[Mapping[str, Any]]) -> int:
+def count_of(feeds: Iterable[Mapping[str, Any]]) -> int:
+    """How many feeds there are; they are only gone through where nothing says so.
+
+    Raises:
+        DataError: there are none.
+    """
     if isinstance(feeds, Feeds) and feeds.count is not None:
         return feeds.count
-    count = len(feeds) if isinstance(feeds, Sequence) else sum(1 for _ in feeds)
+    count = len(feeds) if isinstance(feeds, Sized) else sum(1 for _ in feeds)
     if not count:
         raise DataError("there are no feeds to refit with")
     return count

@@ -20,7 +20,7 @@ from ...analysis.fidelity import Fidelity
 from ...graph_ir import Model
 from ...passes.prune.plan import PrunePlan
 from .criteria import Samples
-from .reconstruct import refit
+from .reconstruct import count_of, refit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,10 +39,18 @@ class _Part:
     """Every eighth of the feeds, or all others; can be gone through again and again."""
 
     feeds: Samples
+    count: int
     held: bool
 
+    def __len__(self) -> int:
+        held = sum(1 for i in range(self.count) if self._is_held(i))
+        return held if self.held else self.count - held
+
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return (feed for i, feed in enumerate(self.feeds) if (i % EACH == EACH // 2 - 1) is self.held)
+        return (feed for i, feed in enumerate(self.feeds) if self._is_held(i) is self.held)
+
+    def _is_held(self, index: int) -> bool:
+        return index % EACH == EACH // 2 - 1
 
 
 def refitted(
@@ -63,11 +71,14 @@ def refitted(
     """
     masks = plan.masks(coupling)
     made = pruned.clone()
-    held = list(_Part(feeds, held=True)) if sum(1 for _ in feeds) >= FEWEST else []
-    refit(original, made, masks, _Part(feeds, held=False) if held else feeds, seed=seed)
-    if not held:
+    count = count_of(feeds)
+    if count < FEWEST:
+        refit(original, made, masks, feeds, seed=seed)
         return made, ""
-    want = [Evaluator(original).run(feed) for feed in held]
+    refit(original, made, masks, _Part(feeds, count, held=False), seed=seed)
+    held = list(_Part(feeds, count, held=True))
+    runner = Evaluator(original)
+    want = [runner.run(feed) for feed in held]
     return (made, "") if _noise(made, held, want) <= _noise(pruned, held, want) else (pruned, NO_CLOSER)
 
 
