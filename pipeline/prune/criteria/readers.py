@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ....graph_ir import Node, Value
+from ....graph_ir import Model, Node, Value
 from ....graph_ir.ops import int_attr, is_op
+from .base import Samples
 from .constants import computed
+from .moments import Moments, measure
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from ....analysis.coupling import Group
+    from ....analysis.coupling import Coupling, Group
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,23 @@ class Reader:
     axis: int
     columns: NDArray[np.float64]
     atom_of: NDArray[np.int32]
+
+
+def measured(
+    model: Model, coupling: Coupling, data: Samples, *, between: bool, seed: int
+) -> tuple[dict[str, list[Reader]], dict[str, Moments]]:
+    """The readers of each group by its name, and the moments of what they read by its name.
+
+    Args:
+        model: left unchanged.
+        coupling: of the model.
+        data: see `moments.measure`, as for the rest.
+        between: keep products of channels.
+        seed: of the places drawn for them.
+    """
+    found = {group.name: readers(group) for group in coupling.groups}
+    axes = {reader.x.name or "": reader.axis for each in found.values() for reader in each}
+    return found, measure(model, data, axes, between=between, seed=seed)
 
 
 def readers(group: Group) -> list[Reader]:

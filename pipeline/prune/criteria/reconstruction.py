@@ -24,8 +24,8 @@ import numpy as np
 from ....graph_ir import Model, Value
 from .base import Samples, Scores, required
 from .l2 import L2
-from .moments import MOST_CHANNELS, Moments, measure
-from .readers import Reader, readers
+from .moments import MOST_CHANNELS, Moments
+from .readers import Reader, measured
 from .surgery import Surgery
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ class Reconstruction:
     def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
         """See `Criterion.score`; the seed draws the places that count. Unread groups are judged by `l2`."""
         samples = required(data, self.name)
-        found = {group.name: readers(group) for group in coupling.groups}
-        axes = {reader.x.name or "": reader.axis for each in found.values() for reader in each}
-        moments = measure(model, samples, axes, between=True, seed=seed)
+        found, moments = measured(model, coupling, samples, between=True, seed=seed)
         scores = L2().score(model, coupling, None, seed)
         for group in coupling.groups:
             if found[group.name]:

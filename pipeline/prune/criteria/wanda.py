@@ -17,8 +17,7 @@ import numpy as np
 from ....graph_ir import Model
 from .base import Samples, Scores, required
 from .l2 import L2
-from .moments import measure
-from .readers import readers
+from .readers import measured
 
 if TYPE_CHECKING:
     from ....analysis.coupling import Coupling
@@ -34,9 +33,7 @@ class Wanda:
     def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
         """See `Criterion.score`; all places of all samples count, so the seed is not used."""
         samples = required(data, self.name)
-        found = {group.name: readers(group) for group in coupling.groups}
-        axes = {reader.x.name or "": reader.axis for each in found.values() for reader in each}
-        moments = measure(model, samples, axes, between=False, seed=seed)
+        found, moments = measured(model, coupling, samples, between=False, seed=seed)
         scores = L2().score(model, coupling, None, seed)
         for group in coupling.groups:
             if not found[group.name]:
