@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .graph import Attention, couple
+from .graph import Attention, attention_of, couple
 from .groups import Coupling, Group, GroupAxis, Mask, Pinned
 from .ties import AxisKey, Rule, Ties
 
@@ -17,5 +17,6 @@ __all__ = [
     "Pinned",
     "Rule",
     "Ties",
+    "attention_of",
     "couple",
 ]

@@ -9,7 +9,7 @@ pins its axes instead of being taken for an elementwise one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,11 @@ from .spaces import Spaces
 from .ties import AxisKey, Facts, Ties
 
 Attention: TypeAlias = Literal["heads", "widths"]
+
+
+def attention_of(text: object) -> Attention | None:
+    """The way to cut attention that a text names; None when it names none."""
+    return cast("Attention", text) if text in get_args(Attention) else None
 
 
 def couple(model: Model, *, infer: bool = True, attention: Attention = "heads") -> Coupling:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ...analysis.coupling import Coupling
+from ...analysis.coupling import Coupling, attention_of
 from ...graph_ir import Model, UsageError, Value, atomic_write, fingerprint
 
 if TYPE_CHECKING:
@@ -161,9 +161,9 @@ class PrunePlan:
         mark, rounds, cuts = head.get("fingerprint"), head.get("rounds", 1), head.get("cuts")
         if not isinstance(mark, str) or not _is_count(rounds) or not isinstance(cuts, list):
             raise UsageError(f"{where} lacks a fingerprint, rounds or cuts; make it anew")
-        attention = head.get("attention", "heads")
-        if attention not in ("heads", "widths"):
-            raise UsageError(f"{where}: attention is 'heads' or 'widths', not {attention!r}")
+        attention = attention_of(head.get("attention", "heads"))
+        if attention is None:
+            raise UsageError(f"{where}: attention is 'heads' or 'widths', not {head['attention']!r}")
         made = tuple(_cut(entry, where) for entry in cast("list[object]", cuts))
         return cls(mark, made, cast("int", rounds), attention)
 

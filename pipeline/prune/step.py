@@ -11,17 +11,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from ...analysis.coupling import attention_of
 from ...graph_ir import UsageError
 from ..recipe_fields import known, placed, share_of, table_of, typed
 from .budget import KINDS, Budget
 from .job import Job
 from .select import Limits
 from .widths import ALIGN
-
-if TYPE_CHECKING:
-    from ...analysis.coupling import Attention
 
 _OTHERS = (
     "plan", "data", "criterion", "rounds", "global", "align", "min_keep", "max_keep", "exclude", "refit",
@@ -90,11 +88,11 @@ def read_prune(where: str, section: Any, data: Collection[str], folder: Path, ba
         placed(where, lambda: get(criterion))
     rounds, seed = typed(where, table, "rounds", int, 1), typed(where, table, "seed", int, 0)
     excluded = _names(where, table)
-    attention = typed(where, table, "attention", str, "heads")
-    if attention not in ("heads", "widths"):
-        raise UsageError(f"{where}: `attention` is heads or widths, not {attention!r}")
-    cut: Attention = "heads" if attention == "heads" else "widths"
-    job = placed(where, lambda: Job(budget, criterion, limits, excluded, rounds, refit, seed, cut))
+    named_attention = typed(where, table, "attention", str, "heads")
+    attention = attention_of(named_attention)
+    if attention is None:
+        raise UsageError(f"{where}: `attention` is heads or widths, not {named_attention!r}")
+    job = placed(where, lambda: Job(budget, criterion, limits, excluded, rounds, refit, seed, attention))
     return PruneSpec(job, None, named, refit, seed)
 
 
