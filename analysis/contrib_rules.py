@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..graph_ir import Attr, Node
+from . import expr
 from .expr import Dim
 from .node_view import NodeView
 from .shape_rules import Rule
@@ -59,11 +60,35 @@ def _matmul(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
 
 
 def _multi_head(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
-    """Queries and values apart: `[batch, tokens of the queries, width of the values]`."""
-    query, value = view.dims(0), view.dims(2)
-    if query is None or value is None or len(query) != 3 or len(value) != 3:
+    """`[batch, tokens of the queries, width of the values]`, and the keys and values of now and before.
+
+    Queries are `[B, S, N D]`, keys and values alike or `[B, N, L, D]`, or packed: all three in the first
+    input, `[B, S, N, 3, D]`, or keys and values in the second, `[B, L, N, 2, D]`.
+    """
+    query, key, value = view.dims(0), view.dims(1), view.dims(2)
+    heads = view.int("num_heads", 0)
+    if query is not None and len(query) == 5:
+        return [(query[0], query[1], expr.mul(query[2], query[4]))]
+    if query is None or key is None or len(query) != 3 or heads < 1:
         return [None]
-    return [(query[0], query[1], value[2])]
+    if len(key) == 5:
+        return [query]
+    if value is None or len(value) not in (3, 4):
+        return [None]
+    each = value[3] if len(value) == 4 else expr.div(value[2], heads)
+    states = [(query[0], heads, None, size) for size in (expr.div(query[2], heads), each)]
+    return [(query[0], query[1], value[2] if len(value) == 3 else expr.mul(heads, each)), *states]
+
+
+def _group_query(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
+    """`[B, S, Hq D]`, and the keys and values of now and before; all three may be in the first input."""
+    query = view.dims(0)
+    heads, pairs = view.int("num_heads", 0), view.int("kv_num_heads", 0)
+    if query is None or len(query) != 3 or min(heads, pairs) < 1:
+        return [None]
+    each = expr.div(query[2], heads if view.has(1) else heads + 2 * pairs)
+    state = (query[0], pairs, None, each)
+    return [(query[0], query[1], expr.mul(heads, each)), state, state]
 
 
 def _attention(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
@@ -86,8 +111,10 @@ RULES: dict[tuple[str, str], Rule] = {
     (MICROSOFT, "FusedGemm"): _matmul,
     (MICROSOFT, "FusedMatMul"): _matmul,
     (MICROSOFT, "Gelu"): _like_first,
+    (MICROSOFT, "GroupQueryAttention"): _group_query,
     (MICROSOFT, "MultiHeadAttention"): _multi_head,
     (MICROSOFT, "QuickGelu"): _like_first,
+    (MICROSOFT, "RotaryEmbedding"): _like_first,
     (MICROSOFT, "SkipLayerNormalization"): _skip_norm,
     (MICROSOFT, "SkipSimplifiedLayerNormalization"): _skip_norm,
 }

@@ -22,13 +22,31 @@ CASES = {
     "FusedMatMul": ("FusedMatMul<transB = 1>(x, w)", "w 7,12", ROWS),
     "FusedMatMul of stacks": ("FusedMatMul<transA = 1>(x, w)", "w 2,5,7", ROWS),
     "MultiHeadAttention": ("MultiHeadAttention<num_heads = 3>(x, k, v)", "k 2,4,12; v 2,4,6", ROWS),
+    "MultiHeadAttention by head": (
+        "MultiHeadAttention<num_heads = 3>(x, k, v)",
+        "k 2,3,7,4; v 2,3,7,4",
+        ROWS,
+    ),
+    "GroupQueryAttention": (
+        "GroupQueryAttention<num_heads = 6, kv_num_heads = 3>(x, k, v, , , seq, total)",
+        "k 2,5,24; v 2,5,24",
+        "float[2,5,48] x",
+    ),
+    "GroupQueryAttention, packed": (
+        "GroupQueryAttention<num_heads = 2, kv_num_heads = 1>(x, , , , , seq, total)",
+        "",
+        "float[2,5,32] x",
+    ),
+    "RotaryEmbedding": ("RotaryEmbedding<num_heads = 3>(x, place, c, s)", "c 5,2; s 5,2", ROWS),
     "Attention": ("Attention<num_heads = 3>(x, w, b)", "w 12,27; b 27", ROWS),
     "SkipLayerNormalization": ("SkipLayerNormalization(x, x, g)", "g 12", ROWS),
 }
 
 
 def inferred(call: str, weights: str, x: str) -> Model:
-    proto = to_proto(build(f"h = com.microsoft.{call}  y = Relu(h)", weights, x=x, y="float y"))
+    lengths = "int32[2] seq = {4, 4}, int32 total = {5}, int64[1] place = {0}"
+    made = build(f"h = com.microsoft.{call}  y = Relu(h)", weights, x=x, y="float y", constants=lengths)
+    proto = to_proto(made)
     proto.graph.output[0].type.tensor_type.ClearField("shape")
     model = from_proto(proto)
     infer_shapes(model)
@@ -38,7 +56,7 @@ def inferred(call: str, weights: str, x: str) -> Model:
 @pytest.mark.parametrize("name", CASES)
 def test_shapes_are_those_of_the_runtime(name: str) -> None:
     model = inferred(*CASES[name])
-    (first, _) = model.graph
+    first = next(iter(model.graph))
     computed = run_onnxruntime(model, feeds_for(model))
     assert computed is not None
     assert static_shape(first.outputs[0]) == computed[0].shape
@@ -48,7 +66,8 @@ def test_shapes_are_those_of_the_runtime(name: str) -> None:
     "case",
     [
         ("Attention<num_heads = 3>(x, w, b)", "w 12,28; b 28", ROWS),
-        ("MultiHeadAttention<num_heads = 3>(x)", "", "float[2,5,3,3,4] x"),
+        ("MultiHeadAttention<num_heads = 3>(x, k)", "k 2,5,12", ROWS),
+        ("GroupQueryAttention<num_heads = 3>(x)", "", ROWS),
         ("FusedMatMul<transBatchA = 1>(x, w)", "w 5,12,7", ROWS),
         ("FusedMatMul(x, w)", "w 1,12,7", ROWS),
         ("NotAnOperator(x)", "", ROWS),

@@ -124,6 +124,61 @@ def _multi_head() -> Model:
     )
 
 
+def _multi_head_by_head() -> Model:
+    """Keys and values by head, as cross attention gets them from a cache."""
+    return build(
+        """q = MatMul(x, wq)  k0 = MatMul(x, wk)  k1 = Reshape(k0, split)
+        k = Transpose<perm = [0, 2, 1, 3]>(k1)  v0 = MatMul(x, wv)  v1 = Reshape(v0, split)
+        v = Transpose<perm = [0, 2, 1, 3]>(v1)
+        a = com.microsoft.MultiHeadAttention<num_heads = 4>(q, k, v)  y = MatMul(a, wo)""",
+        "wq 12,12; wk 12,12; wv 12,12; wo 12,6",
+        x=ROWS,
+        y=OUT,
+        constants="int64[4] split = {2, 5, 4, 3}, float[2,5,12] a",
+    )
+
+
+def _one_weight(past: str) -> Model:
+    """Attention with its projections inside; its states may start from constants."""
+    more, given, out = (f"; {past}", ", , past", "a, now") if past else ("", "", "a")
+    return build(
+        f"""h = MatMul(x, wh)  {out} = com.microsoft.Attention<num_heads = 4>(h, wqkv, b{given})
+        y = MatMul(a, wo)""",
+        f"wh 12,10; wqkv 10,36; b 36; wo 12,6{more}",
+        x=ROWS,
+        y=OUT,
+        constants="float[2,5,12] a",
+    )
+
+
+def _group_query(packed: bool, rotary: bool = False) -> Model:
+    """Six heads of queries over three of keys, causal; angles inside the operator or in front of it."""
+    wide = 96 if packed else 48  # the operator turns heads of 16, 32...
+    declared = f"float[1,5,{wide}] a, int32[1] seq = {{4}}, int32 total = {{5}}"
+    places = ", int64[1,5] place = {0, 1, 2, 3, 4}" if rotary else ""
+    kinds = "num_heads = 6, kv_num_heads = 3"
+    if packed:
+        body = f"""p0 = MatMul(x, wqkv)  p = Add(p0, b)
+            a = com.microsoft.GroupQueryAttention<{kinds}, do_rotary = 1>
+                (p, , , , , seq, total, cos, sin)"""
+        weights = "wqkv 12,192; b 192; cos 8,8; sin 8,8"
+    else:
+        turn = "com.microsoft.RotaryEmbedding"
+        turned = f"""r = {turn}<num_heads = 6>(q, place, cos, sin)
+            s = {turn}<num_heads = 3>(k, place, cos, sin)"""
+        pair = "r, s" if rotary else "q, k"
+        body = f"""q = MatMul(x, wq)  k = MatMul(x, wk)  v = MatMul(x, wv)  {turned if rotary else ""}
+            a = com.microsoft.GroupQueryAttention<{kinds}>({pair}, v, , , seq, total)"""
+        weights = f"wq 12,48; wk 12,24; wv 12,24{'; cos 8,4; sin 8,4' if rotary else ''}"
+    return build(
+        f"{body}  y = MatMul(a, wo)",
+        f"{weights}; wo {wide},6",
+        x="float[1,5,12] x",
+        y="float[1,5,6] y",
+        constants=f"{declared}{places}",
+    )
+
+
 def _tied() -> Model:
     """An embedding whose table is also the matrix of the last layer."""
     return build(
@@ -204,6 +259,12 @@ SEQUENCE_BLOCKS: Mapping[str, Maker] = {
     "fused qkv by split": lambda: _fused_qkv("split"),
     "attention in windows": _windows,
     "multi head attention": _multi_head,
+    "multi head attention by head": _multi_head_by_head,
+    "attention of one weight": lambda: _one_weight(""),
+    "attention with a past": lambda: _one_weight("past 2,2,4,3,3"),
+    "group query attention": lambda: _group_query(packed=False),
+    "group query attention, packed": lambda: _group_query(packed=True),
+    "group query attention, turned": lambda: _group_query(packed=False, rotary=True),
     "tied embedding": _tied,
     "lstm": lambda: _recurrent("LSTM", 4),
     "lstm both ways": lambda: _recurrent("LSTM", 4, 2),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from ..ties import Rule
 from . import (
     attention,
+    attention_contrib,
     einsum,
     elementwise,
     gather,
@@ -39,6 +40,7 @@ RULES: dict[tuple[str, str], Rule] = {
     **gather.RULES,
     **recurrent.RULES,
     **attention.RULES,
+    **attention_contrib.RULES,
     **quantize.RULES,
     **sources.RULES,
     **shape_reads.RULES,

@@ -34,6 +34,7 @@ FIXES: dict[tuple[str, str], Fix] = {
     ("", "RNN"): counts.recurrent,
     ("", "Reshape"): shapes.reshape,
     ("", "Resize"): shapes.resize,
+    ("", "RotaryEmbedding"): counts.rotary,
     ("", "Shape"): shapes.shape_of,
     ("", "Size"): shapes.size_of,
     ("", "Slice"): parts.slice_,
@@ -41,7 +42,9 @@ FIXES: dict[tuple[str, str], Fix] = {
     ("", "Tile"): shapes.tile,
     (MICROSOFT, "Attention"): counts.packed_attention,
     (MICROSOFT, "FusedConv"): counts.conv,
+    (MICROSOFT, "GroupQueryAttention"): counts.group_query,
     (MICROSOFT, "MultiHeadAttention"): counts.multi_head,
+    (MICROSOFT, "RotaryEmbedding"): counts.rotary,
 }
 
 _ELEMENTWISE = (

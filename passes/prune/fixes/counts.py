@@ -9,7 +9,7 @@ import numpy as np
 
 from ....graph_ir import Node, Value
 from ....graph_ir.ops import float_attr, input_at, int_attr, ints_attr
-from .cuts import Cuts, blocks
+from .cuts import Cuts, Mask, blocks
 
 
 def conv(cuts: Cuts, node: Node, weight_at: int = 1) -> None:
@@ -80,11 +80,15 @@ def recurrent(cuts: Cuts, node: Node) -> None:
 
 
 def multi_head(cuts: Cuts, node: Node) -> None:
-    """com.microsoft MultiHeadAttention on `[batch, length, heads * width]`: heads, or the width of each."""
+    """com.microsoft MultiHeadAttention: heads, or the width of each where they lie side by side.
+
+    They do in `[batch, length, heads * width]`; by head are `[batch, heads, length, width]`, and packed ones
+    are `[batch, length, heads, 2 or 3, width]`.
+    """
     heads = int_attr(node, "num_heads", 0)
     left = _heads_left(cuts, node, heads, node.inputs[0])
     for value in (*node.inputs[1:3], node.outputs[0]):
-        if value is not None and len(cuts.old(value)) == 3:
+        if value is not None:
             _agree(cuts, node, heads, left, value)
     cuts.set_attribute(node, "num_heads", sum(left))
 
@@ -100,12 +104,38 @@ def attention(cuts: Cuts, node: Node) -> None:
     of_keys = _heads_left(cuts, node, shared, key, scale=False)
     _agree(cuts, node, heads, left, node.outputs[0])
     _agree(cuts, node, shared, of_keys, node.inputs[2])
-    share = heads // shared if shared and not heads % shared else 0
-    # A single head of keys and values serves whatever heads of queries there are.
-    if not share or (shared > 1 and left != [stays for stays in of_keys for _ in range(share)]):
-        cuts.refuse(node, "its heads of queries and keys are not cut alike")
+    _share(cuts, node, left, of_keys)
     cuts.set_attribute(node, "q_num_heads", sum(left))
     cuts.set_attribute(node, "kv_num_heads", sum(of_keys))
+
+
+def group_query(cuts: Cuts, node: Node) -> None:
+    """com.microsoft GroupQueryAttention: heads; all three parts may lie side by side in the first input."""
+    heads, shared = int_attr(node, "num_heads", 0), int_attr(node, "kv_num_heads", 0)
+    left = _heads_left(cuts, node, heads, node.outputs[0])
+    key, value = node.inputs[1], node.inputs[2]
+    if key is None:
+        whole, _ = blocks(_whole(cuts, node, node.inputs[0]), heads + 2 * shared)
+        if whole is None:
+            cuts.refuse(node, "its heads are not cut alike")
+        parts = whole[:heads], whole[heads : heads + shared], whole[heads + shared :]
+        if parts[0].tolist() != left or parts[1].tolist() != parts[2].tolist():
+            cuts.refuse(node, "its heads are not cut alike")
+        of_keys = parts[1].tolist()
+    else:
+        of_keys = _heads_left(cuts, node, shared, key, scale=False)
+        _agree(cuts, node, heads, left, node.inputs[0])
+        _agree(cuts, node, shared, of_keys, value)
+    _share(cuts, node, left, of_keys)
+    cuts.set_attribute(node, "num_heads", sum(left))
+    cuts.set_attribute(node, "kv_num_heads", sum(of_keys))
+
+
+def rotary(cuts: Cuts, node: Node) -> None:
+    """RotaryEmbedding: heads, which are an attribute for an input of rank 3."""
+    if len(cuts.old(node.inputs[0])) == 3:
+        heads = int_attr(node, "num_heads", 0)
+        cuts.set_attribute(node, "num_heads", sum(_heads_left(cuts, node, heads, node.inputs[0])))
 
 
 def packed_attention(cuts: Cuts, node: Node) -> None:
@@ -135,8 +165,9 @@ def packed_attention(cuts: Cuts, node: Node) -> None:
 
 
 def _heads_left(cuts: Cuts, node: Node, heads: int, value: Value | None, *, scale: bool = True) -> list[bool]:
-    """Which heads stay of a last axis; a head that only becomes narrower keeps its scale."""
-    mask = cuts.mask(value, -1)
+    """Which heads stay of a value; a head that only becomes narrower keeps its scale."""
+    rank = len(cuts.old(value))
+    mask = cuts.mask(value, {4: 1, 5: 2}.get(rank, -1))
     if mask is None:
         return [True] * heads
     whole, inside = blocks(mask, heads)
@@ -147,6 +178,26 @@ def _heads_left(cuts: Cuts, node: Node, heads: int, value: Value | None, *, scal
     if scale:
         _keep_scale(cuts, node, len(inside), changed=True)
     return [True] * heads
+
+
+def _whole(cuts: Cuts, node: Node, value: Value | None) -> Mask:
+    """What stays of a last axis, all of it when it is not cut."""
+    mask = cuts.mask(value, -1)
+    return np.ones(cuts.size(node, value, -1), dtype=np.bool_) if mask is None else mask
+
+
+def _share(cuts: Cuts, node: Node, left: list[bool], of_keys: list[bool]) -> None:
+    """Each head of keys goes with the heads of queries that share it, or these lose the same of each share.
+
+    A single head of keys serves whatever heads of queries there are.
+    """
+    heads, shared = len(left), len(of_keys)
+    share = heads // shared if shared and not heads % shared else 0
+    shares = [left[i : i + share] for i in range(0, heads, share)] if share else []
+    with_keys = shares == [[stays] * share for stays in of_keys]
+    alike = all(of_keys) and all(each == shares[0] for each in shares)
+    if not shares or not (with_keys or alike):
+        cuts.refuse(node, "its heads of queries and keys are not cut alike")
 
 
 def _agree(cuts: Cuts, node: Node, heads: int, left: list[bool], value: Value | None) -> None:

@@ -62,18 +62,6 @@ def test_a_mask_for_each_head_goes_with_it() -> None:
     assert not any(place.startswith("m:") for place in places(shared, "q:2"))
 
 
-def test_packed_queries_keys_and_values_are_pinned() -> None:
-    model = build(
-        "q = MatMul(x, wq)  p = Reshape(q, packed)  a = com.microsoft.MultiHeadAttention<num_heads = 4>(p)"
-        "  y = MatMul(a, wo)",
-        "wq 12,36; wo 12,6",
-        x="float[2,5,12] x",
-        y="float[2,5,6] y",
-        constants="int64[5] packed = {2, 5, 4, 3, 3}, float[2,5,12] a",
-    )
-    assert "packed" in reason(model, "q")
-
-
 def test_heads_that_do_not_divide_are_pinned() -> None:
     model = attend("a = com.microsoft.MultiHeadAttention<num_heads = 5>(q, k, v)")
     assert "do not divide" in reason(model, "q")
