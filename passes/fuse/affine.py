@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, Value
+from ...graph_ir.ops import is_op
 from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, Rule, commute, const, maybe, op, var
 from .linear import LINEAR, channels, channels_of_input, linear_of, view
@@ -73,12 +74,32 @@ class AffineBefore(Rule):
         c = channels_of_input(typed(m["c"]), m["from"], linear)
         if isinstance(c, Miss):
             return c
+        if (whole := _ends(m["from"])) is not None:
+            return Miss(f"ends a {whole}, which runtimes run as one kernel")
         inner = m.node(self.inner)
         parameters = scale_and_shift(inner, c, inner.inputs[0] is m["c"])
         if isinstance(parameters, Miss):
             return parameters
         folded = linear.before(*parameters)
         return folded if isinstance(folded, Miss) else folded.emit(m["from"], rw, m.root)
+
+
+def _ends(x: Value) -> str | None:
+    """What a constant factor or addend of x is the last part of, below the opsets that have it whole."""
+    product = x.producer()
+    if product is None or not is_op(product, "Mul", "Div"):
+        return None
+    if any(_made_by(a, "Erf") for v in product.inputs for a in _made_by(v, "Add")):
+        return "Gelu"
+    if any(_made_by(d, "Sqrt") for v in (x, *product.inputs) for d in _made_by(v, "Div")[1:]):
+        return "LayerNormalization"
+    return None
+
+
+def _made_by(value: Value | None, *op_types: str) -> list[Value | None]:
+    """The operands of the value's producer if it is one of these operators; else nothing."""
+    node = None if value is None else value.producer()
+    return list(node.inputs) if node is not None and is_op(node, *op_types) else []
 
 
 class AffineBeforeOnRight(AffineBefore):
@@ -102,7 +123,8 @@ class FoldAffine(Pass):
     override; a result between the two that others read; folded weights that overflow or lose digits.
     Holds for finite results. A shift in front moves the cancellation of x + t into the sum: exact in real
     numbers, rounded at the size of W t. Run the passes that recognise LayerNorm, HardSwish and their like
-    first: folding takes their last Mul, Add or Div away.
+    first: folding takes their last Mul, Add or Div away. Where the opset is too low for Gelu and
+    LayerNormalization, runtimes still know them by their parts, so their last constants stay.
 
     Attributes:
         before: fold into the operator behind the constant one too, not only into the one in front.

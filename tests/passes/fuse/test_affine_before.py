@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from tersor.analysis.shapes import infer_shapes
 from tersor.graph_ir import Model
 from tersor.passes.fuse.affine import FoldAffine
 from tests.support.rewriting import declined, model_of, rewrite
@@ -213,3 +214,26 @@ def test_in_bodies_and_functions() -> None:
     }"""
     model = model_of("y = local.block(x)", x="float[1,1,3,3] x", y="float[1,1,3,3] y", functions=function)
     assert rewrite(FOLD, model).ops == ["block", "Conv"]
+
+
+@pytest.mark.parametrize(
+    ("body", "whole"),
+    [
+        ("d = Div(x, r) e = Erf(d) g = Add(e, r) p = Mul(x, g) n = Mul(p, c)", "Gelu"),
+        ("d = Div(x, r) e = Erf(d) g = Add(r, e) p = Mul(g, x) n = Div(p, c)", "Gelu"),
+        ("v = Exp(x) s = Sqrt(v) p = Div(x, s) n = Mul(p, c)", "LayerNormalization"),
+        ("v = Exp(x) s = Sqrt(v) d = Div(x, s) p = Mul(d, r) n = Add(p, c)", "LayerNormalization"),
+    ],
+)
+def test_the_end_of_what_runtimes_know_by_its_parts_stays(body: str, whole: str) -> None:
+    model = made(f"{body} y = MatMul(n, w)", "float[4,6] w, float[4] r, float[4] c", "3,4", "3,6")
+    infer_shapes(model)
+    assert f"ends a {whole}, which runtimes run as one kernel" in declined(FOLD, model)
+
+
+def test_a_factor_behind_another_product_is_folded() -> None:
+    model = made(
+        "e = Erf(x) p = Mul(x, e) n = Mul(p, c) y = MatMul(n, w)", "float[4,6] w, float[4] c", "3,4", "3,6"
+    )
+    infer_shapes(model)
+    assert rewrite(FOLD, model).ops == ["Erf", "Mul", "MatMul"]
