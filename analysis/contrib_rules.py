@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Result dims of operators that onnxruntime's own optimizer makes, for which onnx has no schemas.
 
-After onnxruntime's docs/ContribOperators.md. Results have the element type of the first input.
+After onnxruntime's docs/ContribOperators.md. Results have the element type of the first input, or of the one
+named in `TYPED`.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ def outputs(
     """
     count = len(node.outputs)
     rule = RULES.get((node.domain, node.op_type))
-    if rule is None or not types or not types[0].elem:
+    typed = TYPED.get((node.domain, node.op_type), 0)
+    if rule is None or typed >= len(types) or not types[typed].elem:
         return [None] * count
     view = NodeView(node.op_type, version, types, [None] * len(types), attrs, node.inputs, count)
-    found = [None if dims is None else table.tensor(types[0].elem, dims) for dims in rule(view)]
+    found = [None if dims is None else table.tensor(types[typed].elem, dims) for dims in rule(view)]
     return [*found, *[None] * count][:count]
 
 
@@ -50,7 +52,7 @@ def _skip_norm(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
 
 
 def _matmul(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
-    """FusedMatMul, FusedGemm: products of matrices, of stacks of them by one, and of equal stacks."""
+    """FusedMatMul and its like: products of matrices, of stacks of them by one, and of equal stacks."""
     a, b = view.dims(0), view.dims(1)
     if a is None or b is None or min(len(a), len(b)) < 2 or view.int("transBatchA", 0):
         return [None]
@@ -112,9 +114,13 @@ RULES: dict[tuple[str, str], Rule] = {
     (MICROSOFT, "FusedMatMul"): _matmul,
     (MICROSOFT, "Gelu"): _like_first,
     (MICROSOFT, "GroupQueryAttention"): _group_query,
+    (MICROSOFT, "MatMulIntegerToFloat"): _matmul,
     (MICROSOFT, "MultiHeadAttention"): _multi_head,
     (MICROSOFT, "QuickGelu"): _like_first,
     (MICROSOFT, "RotaryEmbedding"): _like_first,
     (MICROSOFT, "SkipLayerNormalization"): _skip_norm,
     (MICROSOFT, "SkipSimplifiedLayerNormalization"): _skip_norm,
 }
+
+TYPED: dict[tuple[str, str], int] = {(MICROSOFT, "MatMulIntegerToFloat"): 2}
+"""The input that has the element type of the results, where it is not the first: a scale."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import onnx
 
 _DEFAULT = SessionConfig()
-_COUNTED = LINEAR | {"MatMulInteger", "ConvInteger"}
+_COUNTED = LINEAR | {"MatMulInteger", "MatMulIntegerToFloat", "ConvInteger"}
 
 
 @dataclass(frozen=True)

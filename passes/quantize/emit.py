@@ -5,7 +5,8 @@ Forms that the runtime fuses in a default session (each has a test that reads th
 
     x -> Q -> DQ -> Conv(DQ(int8 W), DQ(int32 B)) -> Q -> DQ    one Q and one DQ for each value
     DQ -> Gemm(DQ W, DQ B)                            float out: the bias must be int32
-    DQ -> MatMul(DQ W) -> Sub(-B)                     N-d; an Add would become a Gemm with a float bias
+    Q -> com.microsoft.MatMulIntegerToFloat           N-d with a bias; a MatMul and an Add between DQ and Q would
+                                                      become a Gemm with a float bias, which has no int8 form
     DQ with equal scales per channel -> float Conv    a scalar DQ would let the runtime requantise W
     DQ -> com.microsoft.QuickGelu -> Q                SiLU; two readers of a DQ would unfuse it
     DQ -> depthwise Conv(DQ(127 ...)) -> Q            an average; the runtime's own int8 one is slow
@@ -22,7 +23,7 @@ from ...graph_ir.numerics import QuantParams
 from ...graph_ir.ops import float_attr, is_op, rank
 from .bias_correction import Means
 from .kinds import BOUNDS, average_kernel, data_channels, data_inputs
-from .linear_form import linear_form
+from .linear_form import LinearForm, linear_form
 from .quant_plan import NodePlan, QuantPlan, Role
 from .values import ValueWriter
 
@@ -71,6 +72,7 @@ class Emitter:
                 else:
                     self._emit(node, planned)
             done += 1
+        self.values.drop_unread()
         return done
 
     def _emit(self, node: Node, planned: NodePlan) -> None:
@@ -158,16 +160,29 @@ class Emitter:
         weights, params, bias = form.weights, form.params, form.bias
         attributes = [a for a in node.attributes.values() if a.name not in ("alpha", "beta")]
         data, title = self.values.operand(x, node), _title(node)
-        inputs = [data, self.values.weight(source, weights, params, node)]
         if planned.bias_add is not None and rank(x) != 2:
-            assert bias is not None
-            product = self.rw.node("MatMul", inputs, before=node, name=title).outputs[0]
-            negated = self.rw.constant(-bias, f"{source.name}_negated_bias", node)
-            return self.values.node("Sub", [product, negated], node, f"{product.name}_biased")
+            return self._with_float_bias(node, data, form)
+        inputs = [data, self.values.weight(source, weights, params, node)]
         if bias is not None:
             inputs.append(self.values.bias(bias, grid, params, node))
         op_type = "Gemm" if planned.bias_add is not None else node.op_type
         return self.rw.node(op_type, inputs, attributes, before=node, name=title).outputs[0]
+
+    def _with_float_bias(self, node: Node, data: Value | None, form: LinearForm) -> Value:
+        """A product of stacks with its bias as the one operator that the runtime has for it."""
+        found, source = self.values.codes_of(data), node.inputs[1]
+        assert found is not None
+        assert source is not None
+        assert form.bias is not None
+        codes, params = found
+        scale, zero = self.values.grid(params, node, source.name or "")
+        weight, w_scale, w_zero = self.values.weight_codes(source, form.weights, form.params, node)
+        bias = self.rw.constant(form.bias, f"{source.name}_bias", node)
+        self.rw.model.opset_imports.setdefault(MICROSOFT, 1)
+        operands = [codes, weight, scale, w_scale, zero, w_zero, bias]
+        name = _title(node)
+        made = self.rw.node("MatMulIntegerToFloat", operands, before=node, name=name, domain=MICROSOFT)
+        return made.outputs[0]
 
     def _keep_float(self, node: Node) -> None:
         """Keep a float Conv, ConvTranspose or Gemm between DQ and Q float in a default session.

@@ -116,7 +116,17 @@ class ValueWriter:
         return self._grids[params.key]
 
     def weight(self, source: Value, array: NDArray[Any], params: QuantParams, near: Node) -> Value:
-        """The DQ of a constant's codes; the codes are shared by all users with the same grid.
+        """The DQ of a constant's codes (see `weight_codes`)."""
+        attributes = {} if params.axis is None else {"axis": params.axis}
+        inputs = self.weight_codes(source, array, params, near)
+        return self.node(
+            "DequantizeLinear", inputs, near, f"{source.name or 'weight'}_dequantized", attributes
+        )
+
+    def weight_codes(
+        self, source: Value, array: NDArray[Any], params: QuantParams, near: Node
+    ) -> tuple[Value, Value, Value]:
+        """A constant's codes, scale and zero point; they are shared by all users with the same grid.
 
         Args:
             source: the constant.
@@ -127,11 +137,15 @@ class ValueWriter:
         key = source, params.key
         if key not in self._weights:
             self._weights[key] = self.rw.constant(quantize(array, params), f"{source.name}_quantized", near)
-        name = source.name or "weight"
-        scale, zero = self.grid(params, near, name)
-        attributes = {} if params.axis is None else {"axis": params.axis}
-        inputs = [self._weights[key], scale, zero]
-        return self.node("DequantizeLinear", inputs, near, f"{name}_dequantized", attributes)
+        return self._weights[key], *self.grid(params, near, source.name or "weight")
+
+    def drop_unread(self) -> None:
+        """Remove the DQs that nothing reads: operators took the codes."""
+        for value in [v for v in self._codes if not v.uses() and not v.is_graph_output()]:
+            node = value.producer()
+            del self._codes[value]
+            if node is not None:
+                self.rw.erase(node)
 
     def bias(self, bias: NDArray[Any], x: QuantParams, w: QuantParams, near: Node) -> Value:
         """The DQ of an int32 bias with the exact scale of the accumulator."""

@@ -21,6 +21,11 @@ CASES = {
     "FusedGemm": ('FusedGemm<activation = "Relu", transB = 1>(x, w)', "w 5,12", "float[7,12] x"),
     "FusedMatMul": ("FusedMatMul<transB = 1>(x, w)", "w 7,12", ROWS),
     "FusedMatMul of stacks": ("FusedMatMul<transA = 1>(x, w)", "w 2,5,7", ROWS),
+    "MatMulIntegerToFloat": (
+        "MatMulIntegerToFloat(x, codes, scale, scale, , , b)",
+        "b 7",
+        "uint8[2,5,12] x",
+    ),
     "MultiHeadAttention": ("MultiHeadAttention<num_heads = 3>(x, k, v)", "k 2,4,12; v 2,4,6", ROWS),
     "MultiHeadAttention by head": (
         "MultiHeadAttention<num_heads = 3>(x, k, v)",
@@ -45,6 +50,7 @@ CASES = {
 
 def inferred(call: str, weights: str, x: str) -> Model:
     lengths = "int32[2] seq = {4, 4}, int32 total = {5}, int64[1] place = {0}"
+    lengths += f", float scale = {{0.5}}, int8[12,7] codes = {{{', '.join('3' * 84)}}}"
     made = build(f"h = com.microsoft.{call}  y = Relu(h)", weights, x=x, y="float y", constants=lengths)
     proto = to_proto(made)
     proto.graph.output[0].type.tensor_type.ClearField("shape")

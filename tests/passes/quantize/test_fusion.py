@@ -137,7 +137,16 @@ CASES: dict[str, tuple[Model, dict[str, int]]] = {
     ),
     "n-d matmul and bias": (
         graph("t = MatMul(x, w) y = Add(t, b)", "float[24,32] w = {seed}, float[32] b = {seed}", x="2,4,24"),
-        {"MatMulIntegerToFloat": 1},
+        {"MatMulIntegerToFloat": 1, "Add": 0, "Sub": 0, "DequantizeLinear": 0},
+    ),
+    "n-d matmul and bias into int8": (
+        graph(
+            "t = MatMul(x, w) u = Add(t, b) v = Gelu(u) p = MatMul(v, z) y = Add(p, k)",
+            "float[24,32] w = {seed}, float[32] b = {seed}, float[32,24] z = {seed}, float[24] k = {seed}",
+            x="2,4,24",
+            opset=20,
+        ),
+        {"MatMulIntegerToFloat": 2, "Gelu": 1, "QuantizeLinear": 2, "DequantizeLinear": 0},
     ),
     "1-d conv": (
         graph("t = Conv(x, w) y = Conv(t, w)", "float[16,16,3] w = {seed}", x="1,16,20"),
