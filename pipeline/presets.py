@@ -18,13 +18,22 @@ LOSSLESS = (
     "fold-pad,fold-batch-norm,fold-affine,matmul-add-to-gemm,cse,dedup-weights,eliminate-dead-code)!"
 )
 
+# The same for a runtime that knows newer opsets than the model's: one operator there for several here.
+_FUSIONS = "fuse-hard-swish,fuse-gelu,fuse-layer-norm"
+RAISED = LOSSLESS.replace(_FUSIONS, ",".join(f"{name}{{raise-opset=true}}" for name in _FUSIONS.split(",")))
+
 # What Q/DQ per channel and the int8 kernels start from.
 INT8_READY = "infer-shapes,raise-opset{to=13}"
 
 # What channels are removed from: constants told apart from what is computed, and no vectors shared by chance.
 PRUNE_READY = f"{FREEZE},inline,infer-shapes,fold-constants,eliminate-dead-code,unshare-vectors"
 
-PRESETS: dict[str, str] = {"lossless": LOSSLESS, "int8-ready": INT8_READY, "prune-ready": PRUNE_READY}
+PRESETS: dict[str, str] = {
+    "lossless": LOSSLESS,
+    "raised": RAISED,
+    "int8-ready": INT8_READY,
+    "prune-ready": PRUNE_READY,
+}
 
 
 def preset(name: str) -> str:

@@ -22,7 +22,7 @@ from ...passes.quantize.insert_qdq import MEANS, RANGES, InsertQdq
 from ...passes.quantize.plan import plan
 from .. import manager
 from ..instruments import Verify
-from ..presets import FREEZE, INT8_READY, LOSSLESS
+from ..presets import FREEZE, INT8_READY, RAISED
 from ..spec import Pipeline, parse, spec_of
 from .ground import Ground
 from .result import Candidate
@@ -51,7 +51,7 @@ class Workshop:
     @cached_property
     def lossless(self) -> Pipeline:
         """The passes every candidate but the original has been through."""
-        wanted = LOSSLESS if self.settings.passes is None else self.settings.passes
+        wanted = RAISED if self.settings.passes is None else self.settings.passes
         return Pipeline((*parse(FREEZE).elements, *parse(wanted).elements))
 
     @cached_property
