@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ...graph_ir import UsageError
 from .widths import ALIGN
@@ -22,6 +22,9 @@ Kept: TypeAlias = "NDArray[np.int64]"
 
 Left: TypeAlias = "Callable[[Kept], float]"
 """The share of the original that is then left of what the budget counts."""
+
+Aim: TypeAlias = Literal["time", "importance"]
+AIMS: tuple[Aim, ...] = ("time", "importance")
 
 
 class OutOfReachError(UsageError):
@@ -39,6 +42,11 @@ class Limits:
         whole_model: compare atoms across groups; otherwise each group loses about the same share, unless the
             scores are losses and the budget is no ratio (`criteria.predicts_loss`).
         halve: let groups that are a single step wide go down to half of it.
+        aim: what a MACs budget is to buy: `time` takes more from groups that save more of the time than of
+            the MACs (see `effort`), `importance` looks at nothing but the scores.
+
+    Raises:
+        UsageError: the aim is not known.
     """
 
     align: int = ALIGN["onnxruntime-cpu"]
@@ -47,6 +55,11 @@ class Limits:
     keep: tuple[tuple[str, float, float], ...] = ()
     whole_model: bool = False
     halve: bool = False
+    aim: Aim = "time"
+
+    def __post_init__(self) -> None:
+        if self.aim not in AIMS:
+            raise UsageError(f"--aim is {' or '.join(AIMS)}, not {self.aim!r}")
 
     def of(self, group: Group, share: float = 1.0) -> tuple[float, float]:
         """Least and largest share of the group to keep.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ...analysis.coupling import Coupling, Group
 
+LEAN = 2.0  # how far the shares of groups differ where one saves more of the time than another
 _SLACK = 1e-9
 _CLOSE = 0.002  # of the original: so near a target nothing is given back
 _REFILLS = 512  # groups that are tried
@@ -33,7 +34,9 @@ class Line:
         limits: Limits,
         excluded: Mapping[str, str],
         shares: Mapping[str, float],
+        *,
         costs: NDArray[np.float64] | None = None,
+        gains: NDArray[np.float64] | None = None,
     ) -> None:
         self._groups = coupling.groups
         self._atoms = np.array([group.atoms for group in self._groups], np.int64)
@@ -44,6 +47,7 @@ class Line:
         normalised = normalise(dict(scores))
         snaps: list[NDArray[np.int64]] = []
         columns: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]] = []
+        lean = np.ones(len(self._groups)) if gains is None else gains
         for i, group in enumerate(self._groups):
             given = scores.get(group.name)
             reason = excluded.get(group.name)
@@ -59,10 +63,11 @@ class Line:
             snaps.append(self._steps[i].nearest(np.arange(group.atoms + 1)))
             order = np.argsort(given, kind="stable")
             self._ordered[i] = order
-            relative = normalised[group.name][order] if costs is None else _per_cost(given[order], costs[i])
-            columns.append(
-                ((np.arange(group.atoms) + 0.5) / group.atoms, relative, np.full(group.atoms, i, np.int64))
-            )
+            relative = normalised[group.name][order] if costs is None else _per(given[order], costs[i])
+            # All groups are left with one share, to the power of what `LEAN` makes of their gain.
+            depth = -np.log1p(-(np.arange(group.atoms) + 0.5) / group.atoms)
+            owner = np.full(group.atoms, i, np.int64)
+            columns.append((_per(depth, lean[i] ** LEAN), _per(relative, lean[i]), owner))
         self._snap = np.concatenate(snaps) if snaps else np.zeros(0, np.int64)
         ranks = np.concatenate([c[0] for c in columns]) if columns else np.zeros(0)
         relative = np.concatenate([c[1] for c in columns]) if columns else np.zeros(0)
@@ -160,9 +165,9 @@ class Line:
         return f"{text}; {rule.why}"
 
 
-def _per_cost(losses: NDArray[np.float64], cost: float) -> NDArray[np.float64]:
-    """What is lost per unit of the budget; what saves nothing goes last."""
-    return losses / cost if cost > 0.0 else np.full_like(losses, np.inf)
+def _per(losses: NDArray[np.float64], saved: float) -> NDArray[np.float64]:
+    """What is lost per unit that is saved; what saves nothing goes last."""
+    return losses / saved if saved > 0.0 else np.full_like(losses, np.inf)
 
 
 def _check(group: Group, scores: NDArray[np.float64]) -> None:

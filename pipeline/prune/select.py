@@ -47,6 +47,7 @@ def select(
     excluded: Mapping[str, str] | None = None,
     shares: Mapping[str, float] | None = None,
     costs: NDArray[np.float64] | None = None,
+    gains: NDArray[np.float64] | None = None,
 ) -> list[Chosen]:
     """Choose the atoms that stay.
 
@@ -61,6 +62,8 @@ def select(
         shares: group name -> how much of the original model's group it is, 1 when left out.
         costs: what an atom of each group takes of what the budget counts, for scores that are losses: atoms
             of all groups then go by loss per cost.
+        gains: by group, what it saves of the time over what it saves of the budget (`effort.gains`); groups
+            that save more give up more. 1 for all when left out.
 
     Returns:
         One entry for each group, in the order of the coupling.
@@ -69,7 +72,7 @@ def select(
         OutOfReachError: the budget cannot be reached.
         UsageError: a limit is impossible, or a score is not finite.
     """
-    line = Line(coupling, scores, limits, excluded or {}, shares or {}, costs)
+    line = Line(coupling, scores, limits, excluded or {}, shares or {}, costs=costs, gains=gains)
     ideal, kept = rule(line)
     return [line.chosen(i, int(ideal[i]), int(kept[i]), criterion) for i in range(len(coupling.groups))]
 

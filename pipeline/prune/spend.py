@@ -9,14 +9,14 @@ calls, whatever the number of nodes. `analysis.cost` counts exactly once a plan 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from ...analysis.cost import CostTable, cost
+from ...analysis.cost import cost
 from ...graph_ir import Model, Node, TensorProtocol, Value
 from ...graph_ir.ops import (
     constant_tensor,
@@ -78,14 +78,25 @@ class Axes:
         grown = np.bincount(self._rows, self._counts * kept[self._groups], minlength=self.original.size)
         return self._fixed + grown
 
+    def without(self, kept: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Sizes of axes when one group alone keeps `kept` atoms: rows of axes and their sizes; [entries].
+
+        There is an entry for each axis of each group; `summed` adds such entries up by group.
+        """
+        atoms = np.array([group.atoms for group in self.coupling.groups], np.float64)
+        return self._rows, self.original[self._rows] - self._counts * (atoms - kept)[self._groups]
+
+    def summed(self, entries: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Entries in the order of `without`, added up by group; [groups]."""
+        return np.bincount(self._groups, entries, minlength=len(self.coupling.groups)).astype(np.float64)
+
     def by_group(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum of the weights of the channels one atom of each group has; [groups].
 
         Args:
             weights: of a channel of each axis, [axes].
         """
-        found = self._counts * weights[self._rows]
-        return np.bincount(self._groups, found, minlength=len(self.coupling.groups)).astype(np.float64)
+        return self.summed(self._counts * weights[self._rows])
 
 
 class Products:
@@ -158,7 +169,7 @@ class Spend:
         self._params = Products(self.axes, ((float(t.size), axes) for t, axes in weights))
         stored = ((float(t.nbytes), axes) for t, axes in weights)
         self._bytes = Products(self.axes, [*stored, (float(overhead), [])])
-        self._macs = Products(self.axes, _mac_terms(self.table))
+        self._macs = Products(self.axes, ((value, product) for value, _, product in self.mac_terms()))
         self.full: NDArray[np.int64] = np.array([group.atoms for group in coupling.groups], np.int64)
         self._channels: NDArray[np.float64] = np.array(
             [0 if g.name in left_alone else channels_per_atom(g) for g in coupling.groups], np.float64
@@ -178,6 +189,19 @@ class Spend:
             whole, now = counted.total(self.full), counted.total(kept)
         return now / whole if whole else 1.0
 
+    def mac_terms(self) -> Iterator[tuple[float, Node, Product]]:
+        """The MACs of each node that could be counted, and the axes whose sizes they are a product of."""
+        for entry in self.table.nodes:
+            if not entry.macs:
+                continue
+            products = mac_products(entry.node)
+            sizes = [prod(static_shape(value) or (1,)) for value, _ in (p[0] for p in products if p)]
+            if len(products) == 2 and sum(sizes):  # a recurrent node: W and R share its MACs by their sizes
+                for product, size in zip(products, sizes, strict=True):
+                    yield entry.macs * size / sum(sizes), entry.node, product
+            else:
+                yield float(entry.macs), entry.node, products[0] if products else []
+
     def costs(self, kind: str) -> NDArray[np.float64]:
         """What an atom of each group takes of what a budget counts, up to a factor; MACs stand for time."""
         if kind == "ratio":
@@ -196,19 +220,6 @@ def _weights(model: Model) -> Iterable[tuple[TensorProtocol, Product]]:
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
                 yield tensor, [(value, axis) for axis in range(len(tensor.shape))]
-
-
-def _mac_terms(table: CostTable) -> Iterable[tuple[float, Product]]:
-    for entry in table.nodes:
-        if not entry.macs:
-            continue
-        products = mac_products(entry.node)
-        sizes = [prod(static_shape(value) or (1,)) for value, _ in (p[0] for p in products if p)]
-        if len(products) == 2 and sum(sizes):  # a recurrent node: W and R share its MACs by their sizes
-            for product, size in zip(products, sizes, strict=True):
-                yield entry.macs * size / sum(sizes), product
-        else:
-            yield float(entry.macs), products[0] if products else []
 
 
 def mac_products(node: Node) -> list[Product]:
