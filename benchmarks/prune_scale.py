@@ -24,7 +24,7 @@ import numpy as np
 
 from tersor.analysis.coupling import couple
 from tersor.analysis.shapes import infer_shapes
-from tersor.graph_ir import load
+from tersor.graph_ir import fingerprint, load
 from tersor.pipeline.prune.criteria import get
 from tersor.pipeline.prune.select import Limits, select, to_reach
 from tersor.pipeline.prune.spend import Spend
@@ -78,10 +78,10 @@ def once(path: Path) -> tuple[int, int, dict[str, float]]:
     def choose() -> object:
         spend = Spend(model, coupling)
         reach = to_reach(lambda kept: spend.left("macs", kept), 0.5)
-        return plan_of(model, select(coupling, scores, reach, Limits(align=4)), "heads")
+        return plan_of(fingerprint(model), select(coupling, scores, reach, Limits(align=4)), "heads")
 
     plan = timed("select", choose)
-    timed("apply", lambda: applied(model, plan))  # type: ignore[arg-type]
+    timed("apply", lambda: applied(model, plan, coupling))  # type: ignore[arg-type]
     return sum(1 for _ in model.graph), len(coupling.groups), times
 
 

@@ -22,6 +22,7 @@ def print_report(report: PruneReport, out: Path | None, *, explain: bool) -> Non
     pruned = report.pruned
     if pruned is not None:
         _print_groups(pruned, explain=explain)
+        _print_tried(pruned)
         if explain:
             print_pinned(pruned.pinned)
         _print_rounds(pruned)
@@ -53,7 +54,8 @@ def print_pinned(pinned: Sequence[Pinned]) -> None:
 def _print_groups(pruned: Pruned, *, explain: bool) -> None:
     cut = [g for g in pruned.groups if g.is_cut]
     stays = [g for g in pruned.groups if not g.is_cut]
-    shown = stays if explain or len(pruned.groups) <= _SHOWN else []
+    few = len(pruned.groups) <= _SHOWN and not pruned.tried  # else what was tried is shown instead
+    shown = stays if explain or few else []
     rows = [(g.group, g.before, g.ideal, g.after, g.why) for g in pruned.groups if g in cut or g in shown]
     if rows:
         print_table(("channels", "before", "ideal", "after", "why"), rows)
@@ -64,6 +66,14 @@ def _print_groups(pruned: Pruned, *, explain: bool) -> None:
         verb = "layer cannot" if count == 1 else "layers cannot"
         print(f"{count} {verb} be pruned, in full or in part; --explain says why")
     print()
+
+
+def _print_tried(pruned: Pruned) -> None:
+    """What the round that was given up would have cut."""
+    rows = [(g.group, g.before, g.ideal, g.after, g.why) for g in pruned.tried if g.is_cut]
+    if rows:
+        print_table(("channels", "before", "ideal", "after", "why"), rows, title="tried, and given up")
+        print()
 
 
 def _print_rounds(pruned: Pruned) -> None:

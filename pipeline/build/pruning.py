@@ -23,6 +23,8 @@ from .accuracy import Judge
 from .facts import bindings_in, drawn
 from .result import Candidate, Judgement
 
+_NAMED = 8  # groups in one line
+
 
 def pruned(
     model: Model,
@@ -61,10 +63,18 @@ def pruned(
         elif judgement is not None and judgement.fidelity:
             found += f", {judgement.sqnr_db:.1f} dB"
         context.note(f"prune, round {each.number}{found}")
-    for note in [*result.notes, result.stopped]:
+    for note in [*result.notes, result.stopped, _tried(result)]:
         if note:
             context.note(f"prune: {note}")
     return result.model if result.held else model
+
+
+def _tried(result: Pruned) -> str:
+    """What the round that was given up would have cut, the most first; empty when none was."""
+    cut = sorted((g for g in result.tried if g.is_cut), key=lambda g: g.after / g.before)
+    told = ", ".join(f"{g.group} from {g.before} to {g.after}" for g in cut[:_NAMED])
+    more = f", and {len(cut) - _NAMED} more groups" if len(cut) > _NAMED else ""
+    return f"given up was to cut {told}{more}" if cut else ""
 
 
 def _prune(

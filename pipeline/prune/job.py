@@ -102,6 +102,7 @@ class Pruned:
         stopped: why it ended before the last round; empty when it did not.
         notes: for people.
         held: whether there is a result to go on with: something was cut, and judged good enough.
+        tried: what the round that was given up would have made of groups; empty when none was.
     """
 
     model: Model
@@ -113,3 +114,4 @@ class Pruned:
     stopped: str = ""
     notes: list[str] = field(default_factory=list[str])
     held: bool = True
+    tried: list[Chosen] = field(default_factory=list["Chosen"])

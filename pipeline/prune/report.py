@@ -14,6 +14,7 @@ from .job import Pruned, Round
 if TYPE_CHECKING:
     from ...backends.onnxruntime.latency import Latency
     from ..build.result import Facts, Judgement
+    from .select import Chosen
     from .sparsify import SparsityReport
 
 
@@ -99,17 +100,19 @@ def _pruned(pruned: Pruned) -> dict[str, Any]:
         "fingerprint": pruned.plan.fingerprint,
         "stopped": pruned.stopped,
         "rounds": [round_facts(each) for each in pruned.rounds],
-        "groups": [
-            {
-                "group": g.group,
-                "atoms": g.atoms,
-                "kept": len(g.kept),
-                "width": {"before": g.before, "ideal": g.ideal, "after": g.after},
-                "why": g.why,
-            }
-            for g in pruned.groups
-        ],
+        "groups": [_group(g) for g in pruned.groups],
+        "tried": [_group(g) for g in pruned.tried],
         "pinned": [vars(pin) for pin in pruned.pinned],
+    }
+
+
+def _group(group: Chosen) -> dict[str, Any]:
+    return {
+        "group": group.group,
+        "atoms": group.atoms,
+        "kept": len(group.kept),
+        "width": {"before": group.before, "ideal": group.ideal, "after": group.after},
+        "why": group.why,
     }
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,18 +13,20 @@ from ...analysis.coupling import couple
 from ...graph_ir import Model, UsageError, fingerprint
 from ...passes.prune.compose import compose, continued
 from ...passes.prune.plan import PrunePlan
-from .budget import UNITS, corrected
-from .criteria import DEFAULT_WITH_DATA, DEFAULT_WITHOUT_DATA, Samples, Scores, get, predicts_loss
+from . import steps
+from .budget import corrected
+from .criteria import Samples, Scores, predicts_loss
 from .exclude import excluded
 from .job import Job, Origin, Pruned, Round, Tell, silent
 from .refitting import refitted
 from .select import Chosen, Left, Limits, OutOfReachError, select, share_of_each, to_reach
 from .spend import Spend
-from .steps import Made, NothingToPruneError, applied, channels_left, joined, plan_of, replayed, whole
+from .steps import Made
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ...analysis.coupling import Coupling
     from ..build.result import Judgement
     from .select import Kept
     from .timing import Clock
@@ -80,7 +82,7 @@ def prune(
         kept = judgement is None or judgement.accepted
         work.rounds.append(Round(number, made.left, job.budget.after(number, job.rounds), judgement, kept))
         if not kept:
-            work.stopped = f"round {number} was given up: {judgement.reason if judgement else ''}"
+            work.give_up(made, f"round {number} was given up: {judgement.reason if judgement else ''}")
             break
         work.accept(made)
         if keep is not None:
@@ -88,66 +90,53 @@ def prune(
     return work.result()
 
 
+@dataclass(eq=False)
 class _Work:
     """The model so far, and the plan that makes it of the original."""
 
-    def __init__(
-        self,
-        original: Model,
-        job: Job,
-        origin: Origin,
-        feeds: Samples | None,
-        clock: Clock | None,
-        tell: Tell,
-    ) -> None:
-        self._original = original
-        self._job = job
-        self._origin = origin
-        self._feeds = feeds
-        self._clock = clock
-        self._tell = tell
+    _original: Model
+    _job: Job
+    _origin: Origin
+    _feeds: Samples | None
+    _clock: Clock | None
+    _tell: Tell
+
+    def __post_init__(self) -> None:
+        original, job = self._original, self._job
         self._coupling = couple(original, attention=job.attention)
         if not self._coupling.groups:
-            raise NothingToPruneError(self._coupling.pinned)
+            raise steps.NothingToPruneError(self._coupling.pinned)
         self._first = self._coupling
         self._groups: dict[str, Chosen] = {}
         self._left = 1.0
         self.model = original
-        self.plan = PrunePlan(fingerprint(original), (), 0, job.attention)
+        self._mark = fingerprint(original)
+        self._unseen: tuple[Made, set[str]] | None = None
+        self.plan = PrunePlan(self._mark, (), 0, job.attention)
         self.rounds: list[Round] = []
         self.stopped = ""
+        self._tried: dict[str, Chosen] = {}
         self.notes: list[str] = []
-        default = DEFAULT_WITHOUT_DATA if feeds is None else DEFAULT_WITH_DATA
-        self._criterion = get(job.criterion or default)
-        if self._criterion.needs_data and feeds is None:
-            raise UsageError(f"criterion {self._criterion.name!r} looks at activations; give --data")
-        if job.budget.kind == "latency" and clock is None:
-            raise UsageError("a latency budget needs inputs to run the model on; give --data")
+        self._criterion = steps.criterion_of(job, data=self._feeds is not None, clock=self._clock is not None)
 
     # -- one round ----------------------------------------------------------------------------------------
 
     def begin_with(self, plan: PrunePlan) -> None:
         """Start from what a plan for the original leaves."""
-        if plan.rounds >= self._job.rounds:
-            raise UsageError(
-                f"the plan sums up {plan.rounds} rounds; to go on from it give more than that by --rounds"
-            )
-        if plan.attention != self._job.attention:
-            raise UsageError(f"the plan cuts {plan.attention}: give --attention {plan.attention}, too")
+        steps.check_start(plan, self._job)
         plan.check(self._original, self._coupling)
-        kept = {cut.group: len(cut.kept) for cut in plan.cuts}
         spend = self._spend(excluded(self._original, self._coupling, self._job.exclude))
-        now = [kept.get(group.name, group.atoms) for group in self._coupling.groups]
-        model = applied(self._original, plan)
-        model = self._refit(model, plan)
-        left = self._measured(model) if self._kind == "latency" else spend.left(self._kind, np.array(now))
-        self.accept(Made(model, plan, replayed(self._coupling, plan), left))
+        chosen = steps.replayed(self._coupling, plan)
+        now = np.array([len(c.kept) for c in chosen])
+        model = self._refit(steps.applied(self._original, plan, self._coupling), plan)
+        left = self._measured(model) if self._kind == "latency" else spend.left(self._kind, now)
+        self.accept(Made(model, plan, chosen, left))
         self.plan = plan
 
     def round(self, number: int) -> Made | None:
         """Cut once more; None when nothing more need go, or widths do not allow it."""
         wanted = self._job.budget.after(number, self._job.rounds)
-        if wanted >= self._left or not self._coupling.groups:
+        if wanted >= self._left or not self._look_again().groups:
             return None
         left_alone = excluded(self.model, self._coupling, self._job.exclude)
         if len(left_alone) == len(self._coupling.groups):
@@ -167,7 +156,7 @@ class _Work:
             share = left(kept)
             if self._kind == "ratio":  # of all groups of the original, also those cut no further
                 alone = excluded(self._original, self._first, self._job.exclude)
-                share = channels_left(self._first, alone, [*self._groups.values(), *chosen])
+                share = steps.channels_left(self._first, alone, [*self._groups.values(), *chosen])
             made = self._make(chosen, share)
         if made is not None:
             plan = compose(self.plan, made.plan) if self.plan.cuts else made.plan
@@ -177,32 +166,38 @@ class _Work:
     def accept(self, made: Made) -> None:
         """Go on from a round's result."""
         self.plan = compose(self.plan, made.plan)
-        again = couple(made.model, attention=self._job.attention)
         added = set(made.model.graph.initializers) - set(self.model.graph.initializers)
-        self._coupling = continued(self._coupling, made.plan, again, added)
-        lost = {c.group for c in made.chosen if len(c.kept) > 1} - {g.name for g in self._coupling.groups}
-        if lost:
-            self.notes.append(f"{len(lost)} groups hang together otherwise once cut, and were cut no further")
+        self._unseen = made, added
         self.model, self._left = made.model, made.left
-        for now in made.chosen:
-            before = self._groups.get(now.group)
-            self._groups[now.group] = now if before is None else joined(before, now)
+        self._groups = steps.along(self._groups, made.chosen)
+
+    def give_up(self, made: Made, why: str) -> None:
+        """Stop at what there was before a round; what it would have cut is told."""
+        self.stopped = why
+        self._tried = steps.along(self._groups, made.chosen)
+
+    def _look_again(self) -> Coupling:
+        """Find what can be cut of what the last round left; only another round needs to know."""
+        if self._unseen is not None:
+            made, added = self._unseen
+            self._unseen = None
+            again = couple(made.model, attention=self._job.attention)
+            self._coupling = continued(self._coupling, made.plan, again, added)
+            self.notes += steps.otherwise_tied(made, self._coupling)
+            self._mark = fingerprint(made.model)
+        return self._coupling
 
     def result(self) -> Pruned:
         """What has been reached."""
         if not self.rounds and not self.plan.cuts:
-            raise UsageError(
-                f"nothing is cut: every group rounds back to the width it has with --align "
-                f"{self._job.limits.align}; give a smaller --align or remove more"
-            )
-        wanted = self._job.budget.left
-        if not self.stopped and self._left > wanted * (1 + _NEAR):
-            what = f"{self._left:.1%} of the {UNITS[self._kind]}"
-            self.notes.append(f"{what} are left; {wanted:.1%} were wanted")
-        groups = [self._groups.get(g.name) or whole(g, self.stopped) for g in self._first.groups]
+            raise steps.NothingCutError(self._job.limits.align)
+        if not self.stopped:
+            self.notes += steps.shortfall(self._job.budget, self._left, _NEAR)
+        groups = steps.told(self._first, self._groups, self.stopped)
+        tried = steps.told(self._first, self._tried) if self._tried else []
         return Pruned(
             self.model, self.plan, self._criterion.name, self.rounds, groups, self._first.pinned,
-            self.stopped, list(dict.fromkeys(self.notes)), held=bool(self.plan.cuts),
+            self.stopped, list(dict.fromkeys(self.notes)), held=bool(self.plan.cuts), tried=tried,
         )  # fmt: skip
 
     # -- steps --------------------------------------------------------------------------------------------
@@ -248,8 +243,10 @@ class _Work:
             return found
 
     def _make(self, chosen: list[Chosen], left: float) -> Made | None:
-        plan = plan_of(self.model, chosen, self._job.attention)
-        return Made(applied(self.model, plan), plan, chosen, left) if plan.cuts else None
+        plan = steps.plan_of(self._mark, chosen, self._job.attention)
+        return (
+            Made(steps.applied(self.model, plan, self._coupling), plan, chosen, left) if plan.cuts else None
+        )
 
     def _by_latency(self, scores: Scores, left_alone: Mapping[str, str], wanted: float) -> Made | None:
         """Select by the predicted time, measure the whole model, correct what is asked for, and again."""

@@ -21,6 +21,7 @@ from .job import Job
 from .select import Limits
 from .widths import ALIGN
 
+_WITH_PLAN = ("plan", "data", "refit", "seed")
 _OTHERS = (
     "plan", "data", "criterion", "rounds", "global", "align", "min_keep", "max_keep", "exclude", "refit",
     "seed", "attention",
@@ -71,6 +72,11 @@ def read_prune(where: str, section: Any, data: Collection[str], folder: Path, ba
     if len(budgets) + (plan is not None) != 1:
         raise UsageError(f"{where} needs one of {', '.join(KINDS)} or plan")
     if plan is not None:
+        idle = [key for key in table if key not in _WITH_PLAN]
+        if idle:
+            raise UsageError(
+                f"{where}: a plan alone is replayed as it is, and `{idle[0]}` would be ignored; leave it out"
+            )
         return PruneSpec(None, folder / plan, named, refit, typed(where, table, "seed", int, 0))
     budget = placed(where, lambda: Budget(budgets[0], share_of(where, budgets[0], table[budgets[0]])))
     limits = Limits(

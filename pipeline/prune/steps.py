@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...analysis.coupling import Coupling, couple
-from ...graph_ir import Model, UsageError, fingerprint, gc_paused
+from ...graph_ir import Model, UsageError, Value, gc_paused
 from ...passes.base import Context
-from ...passes.prune.apply import apply_plan
+from ...passes.prune.apply import apply_masks
 from ...passes.prune.plan import Cut, PrunePlan, Widths
-from .job import Pruned, Round
+from .budget import UNITS, Budget
+from .criteria import DEFAULT_WITH_DATA, DEFAULT_WITHOUT_DATA, get
+from .job import Job, Pruned, Round
 from .refitting import refitted
 from .select import Chosen
 from .widths import channels_per_atom
@@ -21,7 +23,7 @@ from .widths import channels_per_atom
 if TYPE_CHECKING:
     from ...analysis.coupling import Attention, Group, Pinned
     from ..build.result import Judgement
-    from .criteria import Samples
+    from .criteria import Criterion, Samples
 
 _NAMED = 4  # reasons in one line
 
@@ -52,7 +54,7 @@ def replay(
     """
     coupling = couple(original, attention=plan.attention)
     plan.check(original, coupling)
-    model, note = applied(original, plan), ""
+    model, note = applied(original, plan, coupling), ""
     if refit and feeds is not None:
         model, note = refitted(original, model, plan, coupling, feeds, seed)
     notes = [note] if note else []
@@ -63,20 +65,64 @@ def replay(
     return Pruned(model, plan, "", rounds, replayed(coupling, plan), coupling.pinned, stopped, notes, kept)
 
 
-def plan_of(model: Model, chosen: Sequence[Chosen], attention: Attention) -> PrunePlan:
-    """The plan for one round; without cuts when every group stays whole."""
+def criterion_of(job: Job, *, data: bool, clock: bool) -> Criterion:
+    """The criterion that a job names, or the default.
+
+    Raises:
+        UsageError: there is none of that name, or the job needs data and there is none.
+    """
+    found = get(job.criterion or (DEFAULT_WITH_DATA if data else DEFAULT_WITHOUT_DATA))
+    if found.needs_data and not data:
+        raise UsageError(f"criterion {found.name!r} looks at activations; give --data")
+    if job.budget.kind == "latency" and not clock:
+        raise UsageError("a latency budget needs inputs to run the model on; give --data")
+    return found
+
+
+def check_start(plan: PrunePlan, job: Job) -> None:
+    """Whether a run can go on from a plan.
+
+    Raises:
+        UsageError: it sums up all the rounds there are to be, or cuts attention otherwise.
+    """
+    if plan.rounds >= job.rounds:
+        raise UsageError(
+            f"the plan sums up {plan.rounds} rounds; to go on from it give more than that by --rounds"
+        )
+    if plan.attention != job.attention:
+        raise UsageError(f"the plan cuts {plan.attention}: give --attention {plan.attention}, too")
+
+
+def plan_of(mark: str, chosen: Sequence[Chosen], attention: Attention) -> PrunePlan:
+    """The plan for one round of the model with a fingerprint; without cuts when every group stays whole."""
     cuts = [
         Cut(c.group, c.atoms, c.kept, c.why, Widths(c.before, c.ideal, c.after)) for c in chosen if c.is_cut
     ]
-    return PrunePlan(fingerprint(model), tuple(cuts), attention=attention)
+    return PrunePlan(mark, tuple(cuts), attention=attention)
 
 
-def applied(model: Model, plan: PrunePlan) -> Model:
-    """A copy of the model with a plan applied."""
+def applied(model: Model, plan: PrunePlan, coupling: Coupling) -> Model:
+    """A copy of the model with a plan applied.
+
+    Args:
+        model: as `couple` left it.
+        plan: for this model; that is not looked into again.
+        coupling: of the model.
+    """
     with gc_paused():
         copy = model.clone()
-        apply_plan(copy, plan, Context())
+        twins = dict(zip(_values(model), _values(copy), strict=True))
+        masks = plan.masks(coupling)
+        apply_masks(copy, {(twins[value], axis): mask for (value, axis), mask in masks.items()}, Context())
     return copy
+
+
+def _values(model: Model) -> Iterator[Value]:
+    """What the main graph holds and computes, in an order that is the same for a copy."""
+    yield from model.graph.inputs
+    yield from model.graph.initializers.values()
+    for node in model.graph:
+        yield from node.outputs
 
 
 def replayed(coupling: Coupling, plan: PrunePlan) -> list[Chosen]:
@@ -114,7 +160,31 @@ def whole(group: Group, why: str) -> Chosen:
     return Chosen(group.name, group.atoms, tuple(range(group.atoms)), width, width, width, why)
 
 
-def joined(first: Chosen, second: Chosen) -> Chosen:
+def shortfall(budget: Budget, left: float, near: float) -> list[str]:
+    """A note when more is left than was wanted, by more than a share that does not matter."""
+    if left <= budget.left * (1 + near):
+        return []
+    return [f"{left:.1%} of the {UNITS[budget.kind]} are left; {budget.left:.1%} were wanted"]
+
+
+def told(coupling: Coupling, groups: Mapping[str, Chosen], why: str = "") -> list[Chosen]:
+    """What became of every group, in order; those not named are whole, and why."""
+    return [groups.get(group.name) or whole(group, why) for group in coupling.groups]
+
+
+def along(groups: Mapping[str, Chosen], chosen: Iterable[Chosen]) -> dict[str, Chosen]:
+    """What became of groups with one more round."""
+    later = {c.group: _joined(groups[c.group], c) if c.group in groups else c for c in chosen}
+    return {**groups, **later}
+
+
+def otherwise_tied(made: Made, left: Coupling) -> list[str]:
+    """A note when groups that a round cut are no groups any more."""
+    lost = {c.group for c in made.chosen if len(c.kept) > 1} - {g.name for g in left.groups}
+    return [f"{len(lost)} groups hang together otherwise once cut, and were cut no further"] if lost else []
+
+
+def _joined(first: Chosen, second: Chosen) -> Chosen:
     """Two rounds as one: `second` counts the atoms that `first` left."""
     kept = tuple(first.kept[i] for i in second.kept)
     why = second.why if second.is_cut or not first.is_cut else first.why
@@ -130,6 +200,16 @@ class NothingToPruneError(UsageError):
     def __init__(self, pinned: Sequence[Pinned]) -> None:
         self.pinned = tuple(pinned)
         super().__init__(f"nothing can be pruned{_why(pinned)}")
+
+
+class NothingCutError(UsageError):
+    """Every group would keep its width."""
+
+    def __init__(self, align: int) -> None:
+        super().__init__(
+            f"nothing is cut: every group rounds back to the width it has with --align {align}; "
+            "give a smaller --align or remove more"
+        )
 
 
 def _why(pinned: Sequence[Pinned]) -> str:

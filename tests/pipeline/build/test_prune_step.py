@@ -87,6 +87,8 @@ def test_a_round_that_goes_too_far_is_given_up_and_the_recipe_goes_on(folder: Pa
     result = built(folder, steps)
     assert "allowed 60.0 dB" in rounds(result)[1]
     assert rounds(result)[1].startswith("prune: round 1 was given up: output 'y' has")
+    assert rounds(result)[2].startswith("prune: given up was to cut ")
+    assert re.search(r" b:1 from 64 to \d+", rounds(result)[2])
     assert result.judged["recipe"][1].sqnr_db == float("inf")
 
 
@@ -130,6 +132,13 @@ def test_the_seed_of_the_step_reaches_a_replay(folder: Path, monkeypatch: pytest
     prune(chain(), Job(Budget("ratio", 0.5), "l2")).plan.save(folder / "plan.json")
     built(folder, '[[step]]\nprune = { plan = "plan.json", seed = 7 }\n', min_sqnr_db=-100.0)
     assert seeds == [7]
+
+
+@pytest.mark.parametrize("idle", ["align = 1", 'criterion = "l2"', "rounds = 2", 'attention = "widths"'])
+def test_what_a_plan_would_ignore_is_refused(folder: Path, idle: str) -> None:
+    name = idle.partition(" ")[0]
+    with pytest.raises(UsageError, match=f"a plan alone is replayed as it is, and `{name}` would be ignored"):
+        built(folder, f'[[step]]\nprune = {{ plan = "plan.json", {idle} }}\n')
 
 
 def test_a_plan_for_another_model_ends_the_build(folder: Path) -> None:

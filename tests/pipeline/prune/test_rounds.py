@@ -105,6 +105,9 @@ def test_it_stops_before_the_round_that_loses_too_much() -> None:
     assert [r.kept for r in result.rounds] == [True, True, False]
     assert result.held
     assert result.stopped.startswith("round 3 was given up: metric drops 8")
+    assert [g.before for g in result.tried] == [32, 64, 48]
+    assert all(tried.after < g.after for tried, g in zip(result.tried, result.groups, strict=True))
+    assert all(set(tried.kept) < set(g.kept) for tried, g in zip(result.tried, result.groups, strict=True))
     assert left(chain(), result, "params") == pytest.approx(result.rounds[1].left)
     assert [plan.rounds for plan in saved] == [1, 2]
     assert saved[-1] == result.plan
