@@ -88,8 +88,8 @@ def cost(model: Model, *, bindings: Mapping[str, int] | None = None) -> CostTabl
     return CostTable(
         nodes=tuple(nodes),
         macs=sum(n.macs or 0 for n in nodes),
-        parameters=sum(t.size for t in tensors),
-        parameter_bytes=sum(t.nbytes for t in tensors),
+        parameters=sum(counter.held(t)[0] for t in tensors),
+        parameter_bytes=sum(counter.held(t)[1] for t in tensors),
         bytes_moved=sum(n.bytes_moved or 0 for n in nodes),
         peak_activation_bytes=peak.bytes,
         peak_node=peak.node,
@@ -121,6 +121,8 @@ class _Counter:
     notes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     found: dict[Value, Sizes] = field(default_factory=dict[Value, Sizes])
     calls: dict[Function, list[NodeCost]] = field(default_factory=dict[Function, list[NodeCost]])
+    moved: dict[Value, int] = field(default_factory=dict[Value, int])
+    weights: dict[int, tuple[int, int]] = field(default_factory=dict[int, "tuple[int, int]"])
 
     def note_nodes(self, nodes: Sequence[NodeCost]) -> None:
         self.notes.extend((n.name, n.reason) for n in nodes if n.reason)
@@ -154,9 +156,20 @@ class _Counter:
 
     def bytes(self, value: Value) -> int:
         """Bytes of a value; raises `Uncountable`."""
-        if value.dtype is None or value.dtype in (DataType.UNDEFINED, DataType.STRING):
-            raise Uncountable(f"the element size of {value.name!r} is unknown")
-        return ceil(prod(self.sizes(value)) * value.dtype.itemsize)
+        found = self.moved.get(value)
+        if found is None:
+            dtype = value.dtype
+            if dtype is None or dtype in (DataType.UNDEFINED, DataType.STRING):
+                raise Uncountable(f"the element size of {value.name!r} is unknown")
+            found = self.moved[value] = ceil(prod(self.sizes(value)) * dtype.itemsize)
+        return found
+
+    def held(self, tensor: TensorProtocol) -> tuple[int, int]:
+        """Elements and bytes of a weight; both are slow to ask for, and asked for several times."""
+        found = self.weights.get(id(tensor))
+        if found is None:
+            found = self.weights[id(tensor)] = tensor.size, tensor.nbytes
+        return found
 
     def known_bytes(self, value: Value) -> int:
         """Bytes of a value, 0 (noted) when unknown."""
@@ -183,7 +196,7 @@ class _Counter:
             macs = self.macs(node, reasons)
         except Uncountable as reason:
             reasons[str(reason)] = None
-        elements, stored = sum(t.size for t in weights), sum(t.nbytes for t in weights)
+        elements, stored = (sum(self.held(t)[i] for t in weights) for i in (0, 1))
         return NodeCost(node, label(node), node.op_type, macs, elements, stored, moved, "; ".join(reasons))
 
     def macs(self, node: Node, reasons: dict[str, None]) -> int:
