@@ -45,8 +45,10 @@ class WeightOnly(Pass):
     symmetric, its own zero point. Activations stay float. In `matmulnbits` form a layer becomes one
     com.microsoft MatMulNBits (and an Add of the bias), which onnxruntime reads in place; its definition is in
     onnxruntime's docs/ContribOperators.md. In `dq` form the weights stand behind a standard blocked
-    DequantizeLinear (opset 21), which any runtime understands; onnxruntime makes the same MatMulNBits of it,
-    with the accuracy level that the session says (4 if nothing). Gemm's factors go into the constants.
+    DequantizeLinear (opset 21), which any runtime understands; onnxruntime from 1.25 on makes the same
+    MatMulNBits of it, with the accuracy level that the session says (4 if nothing). Before 1.25 it does so
+    only for a MatMul of 4 bits without a bias, and widens other weights in every run. Gemm's factors go into
+    the constants.
 
     It saves memory and load time, and time where reading weights is what takes it (few rows at a time). Left
     alone: weights that are not a constant float32 matrix, and what `insert-qdq` would refuse for the node

@@ -24,6 +24,7 @@ from tersor.passes.quantize.row_grid import block_grid
 from tersor.passes.quantize.weight_only import WeightOnly
 from tests.support.int8 import feeds_of, graph, run, session
 from tests.support.numerics import snapshot
+from tests.support.runtime import FUSES_NARROW_WEIGHTS
 
 FORMS = list(product(("matmulnbits", "dq"), (4, 8), (True, False)))
 LAYERS = [
@@ -101,15 +102,18 @@ def test_four_bit_tensors_are_packed_as_onnx_says(signed: bool) -> None:
     assert (values.min(), values.max()) == (low, high)
 
 
-@pytest.mark.parametrize("form", ["matmulnbits", "dq"])
+@pytest.mark.parametrize(("form", "bits"), list(product(("matmulnbits", "dq"), (4, 8))))
 @pytest.mark.parametrize(("body", "weights", "x"), LAYERS)
 def test_the_runtime_runs_its_narrow_kernel(
-    form: Any, body: str, weights: str, x: str, tmp_path: Path
+    form: Any, bits: int, body: str, weights: str, x: str, tmp_path: Path
 ) -> None:
-    model, _ = narrowed(WeightOnly(form=form), body, weights, x)
+    model, _ = narrowed(WeightOnly(form=form, bits=bits), body, weights, x)
     session(snapshot(model), optimised=tmp_path / "made.onnx")
-    made = onnx.load(tmp_path / "made.onnx")
-    assert {n.op_type for n in made.graph.node} <= {"MatMulNBits", "Add"}
+    made = {n.op_type for n in onnx.load(tmp_path / "made.onnx").graph.node}
+    if form == "dq" and not FUSES_NARROW_WEIGHTS and (bits == 8 or "Gemm" in body):
+        assert "DequantizeLinear" in made
+    else:
+        assert made <= {"MatMulNBits", "Add"}
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
