@@ -159,7 +159,7 @@ def _group_query(packed: bool, rotary: bool = False) -> Model:
     kinds = "num_heads = 6, kv_num_heads = 3"
     if packed:
         body = f"""p0 = MatMul(x, wqkv)  p = Add(p0, b)
-            a = com.microsoft.GroupQueryAttention<{kinds}, do_rotary = 1>
+            a, ak, av = com.microsoft.GroupQueryAttention<{kinds}, do_rotary = 1>
                 (p, , , , , seq, total, cos, sin)"""
         weights = "wqkv 12,192; b 192; cos 8,8; sin 8,8"
     else:
@@ -168,7 +168,7 @@ def _group_query(packed: bool, rotary: bool = False) -> Model:
             s = {turn}<num_heads = 3>(k, place, cos, sin)"""
         pair = "r, s" if rotary else "q, k"
         body = f"""q = MatMul(x, wq)  k = MatMul(x, wk)  v = MatMul(x, wv)  {turned if rotary else ""}
-            a = com.microsoft.GroupQueryAttention<{kinds}>({pair}, v, , , seq, total)"""
+            a, ak, av = com.microsoft.GroupQueryAttention<{kinds}>({pair}, v, , , seq, total)"""
         weights = f"wq 12,48; wk 12,24; wv 12,24{'; cos 8,4; sin 8,4' if rotary else ''}"
     return build(
         f"{body}  y = MatMul(a, wo)",
