@@ -46,6 +46,7 @@ TABLE: dict[str, str] = {
     "fuse-silu": "fuse.silu:FuseSilu",
     "fuse-gelu": "fuse.gelu:FuseGelu",
     "fuse-layer-norm": "fuse.layer_norm:FuseLayerNorm",
+    "fuse-attention": "fuse.attention:FuseAttention",
     "sink-transpose": "layout.sink_transpose:SinkTransposes",
     "permute-flattened-weights": "layout.flattened_weights:PermuteFlattenedWeights",
     "merge-transpose": "fuse.merge_transpose:MergeTransposes",

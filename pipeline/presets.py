@@ -20,7 +20,11 @@ LOSSLESS = (
 
 # The same for a runtime that knows newer opsets than the model's: one operator there for several here.
 _FUSIONS = "fuse-hard-swish,fuse-gelu,fuse-layer-norm"
-RAISED = LOSSLESS.replace(_FUSIONS, ",".join(f"{name}{{raise-opset=true}}" for name in _FUSIONS.split(",")))
+_RAISING = ",".join(f"{name}{{raise-opset=true}}" for name in _FUSIONS.split(","))
+RAISED = (
+    f"{LOSSLESS.replace(_FUSIONS, _RAISING)},"
+    "infer-shapes,fuse-attention{raise-opset=true},cse,eliminate-dead-code"
+)
 
 # What Q/DQ per channel and the int8 kernels start from.
 INT8_READY = "infer-shapes,raise-opset{to=13}"

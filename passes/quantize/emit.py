@@ -5,8 +5,8 @@ Forms that the runtime fuses in a default session (each has a test that reads th
 
     x -> Q -> DQ -> Conv(DQ(int8 W), DQ(int32 B)) -> Q -> DQ    one Q and one DQ for each value
     DQ -> Gemm(DQ W, DQ B)                            float out: the bias must be int32
-    Q -> com.microsoft.MatMulIntegerToFloat           N-d with a bias; a MatMul and an Add between DQ and Q would
-                                                      become a Gemm with a float bias, which has no int8 form
+    Q -> com.microsoft.MatMulIntegerToFloat           N-d with a bias; as MatMul and Add behind a DQ it would
+                                                      become a Gemm with a float bias, without int8 form
     DQ with equal scales per channel -> float Conv    a scalar DQ would let the runtime requantise W
     DQ -> com.microsoft.QuickGelu -> Q                SiLU; two readers of a DQ would unfuse it
     DQ -> depthwise Conv(DQ(127 ...)) -> Q            an average; the runtime's own int8 one is slow

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How exporters cut rows into heads, read backwards: from a product's operand to the rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...graph_ir import Node, Value, constant
+from ...graph_ir.ops import input_at, int_attr, ints_attr, is_op
+from .reshape_dims import Dims, known_dims
+
+BY_HEAD = (0, 2, 1, 3)  # [batch, tokens, heads, size] -> [batch, heads, tokens, size], and back
+_BY_HEAD_TURNED = (0, 2, 3, 1)
+_TURNED = (0, 1, 3, 2)
+_PACKED_BY_HEAD = (
+    2,
+    0,
+    3,
+    1,
+    4,
+)  # [batch, tokens, parts, heads, size] -> [parts, batch, heads, tokens, size]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Rows cut into heads and multiplied by a number.
+
+    Attributes:
+        rows: `[batch, tokens, parts * heads * size]`.
+        heads: their number.
+        size: of one head.
+        part: which of the parts, for rows that hold queries, keys and values side by side.
+        parts: how many there are.
+        factor: what they are multiplied by.
+    """
+
+    rows: Value
+    heads: int
+    size: int
+    part: int = 0
+    parts: int = 1
+    factor: float = 1.0
+
+    @property
+    def outer(self) -> Dims:
+        """Batch and tokens."""
+        return (known_dims(self.rows) or ())[:2]
+
+
+def heads_of(value: Value | None, *, turned: bool = False) -> Heads | None:
+    """The heads `[batch, heads, tokens, size]` (turned: the last two the other way round) a value holds."""
+    scaled = _scaled(value)
+    if scaled is not None:
+        found = heads_of(scaled[0], turned=turned)
+        return None if found is None else replace(found, factor=found.factor * scaled[1])
+    node = None if value is None else value.producer()
+    if node is None:
+        return None
+    perm = ints_attr(node, "perm") if is_op(node, "Transpose") else None
+    if perm is not None:
+        if turned and tuple(perm) == _TURNED:
+            return heads_of(node.inputs[0])
+        wanted = _BY_HEAD_TURNED if turned else BY_HEAD
+        cut = _cut(node.inputs[0], 4) if tuple(perm) == wanted else None
+        return None if cut is None else Heads(cut[0], cut[1][2], cut[1][3])
+    return None if turned else _part(node)
+
+
+def scale_of(node: Node | None, operand: Value) -> float | None:
+    """The number a Mul or Div multiplies one operand by; None when it is no constant number."""
+    if node is None or not is_op(node, "Mul", "Div") or len(node.inputs) != 2:
+        return None
+    left, right = node.inputs
+    other = right if left is operand else left
+    data = constant(other)
+    if data is None or data.size != 1 or data.ndim > 4 or data.dtype != np.float32:
+        return None
+    number = float(data.reshape(-1)[0])
+    if node.op_type == "Mul":
+        return number
+    return 1 / number if other is right and number != 0 else None
+
+
+def _scaled(value: Value | None) -> tuple[Value, float] | None:
+    node = None if value is None else value.producer()
+    for operand in () if node is None or not is_op(node, "Mul", "Div") else node.inputs:
+        factor = None if operand is None or constant(operand) is not None else scale_of(node, operand)
+        if operand is not None and factor is not None:
+            return operand, factor
+    return None
+
+
+def _cut(value: Value | None, rank: int) -> tuple[Value, tuple[int, ...]] | None:
+    """The rows a Reshape cuts, behind batch and tokens, and the sizes of the result (0 where not known)."""
+    node = None if value is None else value.producer()
+    rows = node.inputs[0] if node is not None and is_op(node, "Reshape") else None
+    before, after = known_dims(rows), known_dims(value)
+    if rows is None or before is None or after is None or len(before) != 3 or len(after) != rank:
+        return None
+    sizes = tuple(d if isinstance(d, int) else 0 for d in after)
+    if None in before[:2] or before[:2] != after[:2] or 0 in sizes[2:]:
+        return None
+    return (rows, sizes) if before[2] == int(np.prod(sizes[2:])) else None
+
+
+def _part(node: Node) -> Heads | None:
+    """Queries, keys or values out of rows that hold them side by side."""
+    if is_op(node, "Gather"):
+        index = constant(node.inputs[1])
+        packed = node.inputs[0]
+        if int_attr(node, "axis", 0) != 0 or index is None or index.ndim != 0:
+            return None
+        part = int(index)
+    elif is_op(node, "Squeeze"):
+        chunk = node.inputs[0]
+        split = None if chunk is None else chunk.producer()
+        axes = constant(input_at(node, 1))
+        if chunk is None or split is None or axes is None or axes.reshape(-1).tolist() not in ([0], [-5]):
+            return None
+        if not is_op(split, "Split") or int_attr(split, "axis", 0) not in (0, -5):
+            return None
+        if any((known_dims(out) or (0,))[0] != 1 for out in split.outputs):
+            return None
+        packed, part = split.inputs[0], list(split.outputs).index(chunk)
+    else:
+        return None
+    transpose = None if packed is None else packed.producer()
+    if (
+        transpose is None
+        or not is_op(transpose, "Transpose")
+        or tuple(ints_attr(transpose, "perm") or ()) != _PACKED_BY_HEAD
+    ):
+        return None
+    cut = _cut(transpose.inputs[0], 5)
+    if cut is None:
+        return None
+    parts, heads, size = cut[1][2:]
+    part += parts if part < 0 else 0
+    return Heads(cut[0], heads, size, part, parts) if 0 <= part < parts else None
