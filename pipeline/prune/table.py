@@ -15,19 +15,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.base import BackendError
+from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.config import SessionConfig
 from ...backends.onnxruntime.cpu import host
 from ...backends.onnxruntime.latency import measure, session_runners
 from ...graph_ir import TersorError, atomic_write
 from .layers import Layer
+from .widths import LEAST
 
-_FORMAT = 1
+if TYPE_CHECKING:
+    import onnx
+
+_FORMAT = 2
 _SHARES = (0.25, 0.5, 1.0)
 _ROUNDS = 5
 _MIN_TIME_S = 0.003
@@ -143,11 +147,14 @@ class Table:
 def marks(width: int, align: int, group: int = 1) -> list[int]:
     """The widths a layer is measured at: a quarter, a half and all of it, as multiples of `align`.
 
-    Where `align` is no divisor of the width, of a smaller power of two; always of `group`, too.
+    Where `align` is no divisor of the width, of a smaller power of two; always of `group`, too. Of a width of
+    one step that may be halved, also at half of it.
     """
     step = align
     while step > 1 and width % step:
         step //= 2
+    if step == width and width // 2 >= LEAST:
+        step = width // 2
     step = max(step, group)
     found = {max(step, int(width * share) // step * step) for share in _SHARES}
     return sorted({mark for mark in found if mark < width and mark % group == 0} | {width})
@@ -180,13 +187,28 @@ def _grid(entry: Any) -> Grid | None:
 def _time_layer(layer: Layer, pairs: Sequence[tuple[int, int]], threads: int) -> list[float] | None:
     """Time a layer at all pairs of widths, turn by turn; each with its own input, so one after the other."""
     found: list[float] = []
-    for inputs, outputs in pairs:
-        models = {"layer": (layer.proto(inputs, outputs), SessionConfig())}
-        try:
-            with session_runners(models, layer.feed(inputs), threads=threads) as runners:
-                times = measure(runners, rounds=_ROUNDS, min_time=_MIN_TIME_S, budget_s=1.0)
-        except BackendError:
-            return None
-        # The least of a few short turns: what other programs take from the machine only ever adds.
-        found.append(min(times["layer"].turns_ms))
+    try:
+        call = _least_ms(_nothing(), {"x": np.zeros((1, 1), np.float32)}, threads)
+        for inputs, outputs in pairs:
+            time = _least_ms(layer.proto(inputs, outputs), layer.feed(inputs), threads)
+            # A model is called once, however many layers it has.
+            found.append(max(time - call, time / 10))
+    except BackendError:
+        return None
     return found
+
+
+def _least_ms(model: onnx.ModelProto, feed: Feed, threads: int) -> float:
+    """The least of a few short turns: what other programs take from the machine only ever adds."""
+    with session_runners({"model": (model, SessionConfig())}, feed, threads=threads) as runners:
+        times = measure(runners, rounds=_ROUNDS, min_time=_MIN_TIME_S, budget_s=1.0)
+    return min(times["model"].turns_ms)
+
+
+def _nothing() -> onnx.ModelProto:
+    """A model that does next to nothing."""
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "nothing", [x], [y])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tersor.analysis.coupling import couple
@@ -75,7 +76,10 @@ def test_a_layer_is_timed_at_quarter_half_and_whole_width() -> None:
     assert marks(48, 16) == [16, 48]
     assert marks(24, 16) == [8, 24]
     assert marks(58, 16) == [14, 28, 58]
-    assert marks(16, 16) == [16]
+    assert marks(16, 16) == [8, 16]
+    assert marks(8, 16) == [4, 8]
+    assert marks(4, 16) == [4]
+    assert marks(16, 16, group=16) == [16]
     assert marks(64, 1, group=4) == [16, 32, 64]
     assert marks(3, 16) == [1, 3]
 
@@ -143,6 +147,16 @@ def test_noise_that_says_more_is_quicker_is_smoothed_away(tmp_path: Path) -> Non
         assert grid is not None
         assert (np.diff(grid.ms, axis=0) >= 0).all()
         assert (np.diff(grid.ms, axis=1) >= 0).all()
+
+
+def test_what_any_run_takes_is_no_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(model: onnx.ModelProto, feed: object, threads: int) -> float:
+        return {"nothing": 1.0}.get(model.graph.name, 1.5)
+
+    monkeypatch.setattr("tersor.pipeline.prune.table._least_ms", taken)
+    (grid,) = Table(tmp_path).grids(layers(mlp())[:1], 16)
+    assert grid is not None
+    assert grid.ms == pytest.approx(np.full(grid.ms.shape, 0.5))
 
 
 def test_real_layers_take_time(tmp_path: Path) -> None:
