@@ -69,9 +69,9 @@ def steps(
 ) -> Steps:
     """What a group may keep.
 
-    A width that is a multiple of `align` stays one. Others go in steps of the largest power of two that
-    divides them, at least 4, or stay as they are; those with a depthwise convolution, whose kernels are
-    slowest on odd widths, only in whole multiples of `align` where they are wider than that.
+    A width of at least `align` becomes a multiple of it, or stays as it is: 20, 24 and 28 channels take the
+    time of 32. What is narrower, or comes in atoms of several channels that never make a multiple, goes in
+    steps of the largest power of two that divides it, at least 4.
 
     Args:
         group: of a coupling.
@@ -89,24 +89,22 @@ def steps(
         raise UsageError(f"group {group.name!r}: to keep from {min_keep:g} to {max_keep:g} of it is no range")
     per_atom = channels_per_atom(group)
     width = group.atoms * per_atom
-    channels, why = _step(width, align, depthwise=any(is_depthwise(n) for n in _carriers(group)))
-    if halve and channels == width and width % 2 == 0 and width > LEAST:
-        channels, why = width // 2, f"half of its one step of {width}"
+    channels, why = _step(width, align, single=per_atom == 1)
+    if halve and LEAST < channels <= width < 2 * channels:
+        channels, why = channels // 2, f"half of its one step of {channels}"
     step = channels // gcd(channels, per_atom)
     least = max(1, int(np.ceil(min_keep * group.atoms - 1e-9)))
     most = max(least, int(np.floor(max_keep * group.atoms + 1e-9)))
     return Steps(group.atoms, per_atom, step, least, most, why)
 
 
-def _step(width: int, align: int, *, depthwise: bool) -> tuple[int, str]:
+def _step(width: int, align: int, *, single: bool) -> tuple[int, str]:
     if align == 1:
         return 1, "any width"
-    if width % align == 0:
+    if width % align == 0 or (width > align and single):
         return align, f"multiples of {align}"
-    if depthwise and width > align:
-        return align, f"multiples of {align}, which its depthwise convolution needs"
     power = width & -width  # the largest power of two that divides it
-    step = max(power, min(LEAST, align)) if power < align else align
+    step = min(align, max(power, LEAST))
     return step, f"multiples of {step}, as its width {width} is none of {align}"
 
 
@@ -129,9 +127,3 @@ def is_depthwise(node: Node | None) -> bool:
         return False
     shape = static_shape(node.inputs[3 if node.op_type == "QLinearConv" else 1])
     return int_attr(node, "group", 1) > 1 and shape is not None and len(shape) > 1 and shape[1] == 1
-
-
-def _carriers(group: Group) -> list[Node]:
-    """The nodes that make the activations the group lives in."""
-    made = [axis.value.producer() for axis in group.axes]
-    return [node for node in made if node is not None]

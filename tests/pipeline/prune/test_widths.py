@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tersor.analysis.coupling import Group, GroupAxis, couple
+from tersor.analysis.coupling import Group, GroupAxis
 from tersor.graph_ir import UsageError
 from tersor.pipeline.prune.widths import channels_per_atom, is_depthwise, steps
 from tests.support.prune_models import group, node_named, residual, value
@@ -25,9 +25,16 @@ def test_a_multiple_of_the_alignment_stays_one() -> None:
     assert allowed(64, align=8) == [8, 16, 24, 32, 40, 48, 56, 64]
 
 
-def test_other_widths_go_in_steps_of_the_largest_power_of_two_that_divides_them() -> None:
-    assert allowed(24) == [8, 16, 24]
-    assert allowed(20) == [4, 8, 12, 16, 20]
+def test_a_wider_one_becomes_a_multiple_or_stays() -> None:
+    assert allowed(24) == [16, 24]
+    assert allowed(20) == [16, 20]
+    assert allowed(68) == [16, 32, 48, 64, 68]
+    assert allowed(20, align=8) == [8, 16, 20]
+
+
+def test_a_narrower_one_goes_in_steps_of_the_largest_power_of_two_that_divides_it() -> None:
+    assert allowed(12) == [4, 8, 12]
+    assert allowed(14) == [4, 8, 12, 14]
 
 
 @pytest.mark.parametrize("width", [58, 21, 63])
@@ -44,7 +51,14 @@ def test_what_is_narrower_than_one_step_stays() -> None:
 
 
 def test_a_group_of_one_step_may_be_halved_when_asked() -> None:
-    for width, least in ((16, [8, 16]), (8, [4, 8]), (4, [4]), (64, [16, 32, 48, 64])):
+    for width, least in (
+        (16, [8, 16]),
+        (24, [8, 16, 24]),
+        (8, [4, 8]),
+        (12, [4, 8, 12]),
+        (4, [4]),
+        (64, [16, 32, 48, 64]),
+    ):
         assert steps(group("g", width), 16, halve=True).allowed().tolist() == least
 
 
@@ -79,14 +93,14 @@ def test_the_nearest_width_is_taken_and_the_larger_of_two() -> None:
     ]  # fmt: skip
 
 
-def test_depthwise_convolutions_take_whole_multiples_only() -> None:
+def test_a_depthwise_convolution_is_told_by_its_weight() -> None:
     model = residual()
-    coupling = couple(model)
-    wide = next(g for g in coupling.groups if g.atoms == 96)
     assert is_depthwise(node_named(model, "depthwise"))
     assert not is_depthwise(node_named(model, "expand"))
-    assert steps(wide, 64).allowed().tolist() == [64, 96]
-    assert allowed(96, align=64) == [32, 64, 96]
+
+
+def test_an_alignment_that_does_not_divide_the_width_still_holds() -> None:
+    assert allowed(96, align=64) == [64, 96]
 
 
 def test_impossible_wishes_are_refused() -> None:
