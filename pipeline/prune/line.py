@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from ...analysis.coupling import Coupling, Group
 
-LEAN = 2.0  # how far the shares of groups differ where one saves more of the time than another
+LEAN = 1.5  # how far the shares of groups differ where one saves more of the time than another
 _SLACK = 1e-9
 _CLOSE = 0.002  # of the original: so near a target nothing is given back
+_FAR = 0.02  # so far below it also groups that were not rounded down are given back a step
 _REFILLS = 512  # groups that are tried
 
 
@@ -44,9 +45,11 @@ class Line:
         self._ordered: dict[int, NDArray[np.int64]] = {}
         self._stays: dict[int, str] = {}
         self._steps: dict[int, Steps] = {}
+        self._keys: dict[int, NDArray[np.float64]] = {}  # where in the line each atom stands
         normalised = normalise(dict(scores))
         snaps: list[NDArray[np.int64]] = []
         columns: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]] = []
+        by_score = limits.whole_model or costs is not None
         lean = np.ones(len(self._groups)) if gains is None else gains
         for i, group in enumerate(self._groups):
             given = scores.get(group.name)
@@ -66,14 +69,14 @@ class Line:
             relative = normalised[group.name][order] if costs is None else _per(given[order], costs[i])
             # All groups are left with one share, to the power of what `LEAN` makes of their gain.
             depth = -np.log1p(-(np.arange(group.atoms) + 0.5) / group.atoms)
-            owner = np.full(group.atoms, i, np.int64)
-            columns.append((_per(depth, lean[i] ** LEAN), _per(relative, lean[i]), owner))
+            depth, relative = _per(depth, lean[i] ** LEAN), _per(relative, lean[i])
+            self._keys[i] = relative if by_score else depth
+            columns.append((depth, relative, np.full(group.atoms, i, np.int64)))
         self._snap = np.concatenate(snaps) if snaps else np.zeros(0, np.int64)
         ranks = np.concatenate([c[0] for c in columns]) if columns else np.zeros(0)
         relative = np.concatenate([c[1] for c in columns]) if columns else np.zeros(0)
         owner = np.concatenate([c[2] for c in columns]) if columns else np.zeros(0, np.int64)
         # Equal shares are settled by the score and equal scores by the share, then by the group's place.
-        by_score = limits.whole_model or costs is not None
         keys = (owner, ranks, relative) if by_score else (owner, relative, ranks)
         line = np.lexsort(keys)
         self._owner = owner[line]
@@ -96,14 +99,29 @@ class Line:
     def refilled(self, ideal: Kept, left: Left, target: float) -> Kept:
         """The nearest numbers, and where the target still holds, the next one for what was rounded down.
 
-        The last step on the way to a target may overshoot it. Nothing grows beyond the step above its ideal:
-        channels that cost little of what the budget counts are not free of time or memory.
+        The last step on the way to a target may overshoot it. Nothing grows beyond the step above its ideal,
+        for channels that cost little of what the budget counts are not free of time or memory; but where
+        steps are so coarse that the target is far, what went last comes back, a step at a time.
         """
         kept = self.snapped(ideal)
-        now = left(kept)
         short = [i for i in self._steps if kept[i] < ideal[i]]
         short.sort(key=lambda i: (float(kept[i] - ideal[i]) / int(self._atoms[i]), i))
-        for index in short[:_REFILLS]:
+        kept, now = self._widened(kept, left, target, short[:_REFILLS])
+        tried = 0
+        while target - now > _FAR and tried < _REFILLS:
+            cut = [i for i in self._steps if kept[i] < self._atoms[i]]
+            cut.sort(key=lambda i: (-float(self._keys[i][self._atoms[i] - kept[i] - 1]), i))
+            tried += len(cut)
+            before = now
+            kept, now = self._widened(kept, left, target, cut)
+            if now == before:
+                break
+        return kept
+
+    def _widened(self, kept: Kept, left: Left, target: float, groups: list[int]) -> tuple[Kept, float]:
+        """Give each of the groups in turn one step more, where the target then still holds."""
+        now = left(kept)
+        for index in groups:
             if target - now <= _CLOSE:
                 break
             wider = [int(n) for n in self._steps[index].allowed() if n > kept[index]]
@@ -114,7 +132,7 @@ class Line:
             then = left(more)
             if then <= target + _SLACK:
                 kept, now = more, then
-        return kept
+        return kept, now
 
     def shortest(self, left: Left, target: float) -> int:
         """The least number of atoms that must be asked to go to reach the target."""

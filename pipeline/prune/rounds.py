@@ -16,6 +16,7 @@ from ...passes.prune.plan import PrunePlan
 from . import steps
 from .budget import corrected
 from .criteria import Samples, Scores, predicts_loss
+from .effort import gains
 from .exclude import excluded
 from .job import Job, Origin, Pruned, Round, Tell, silent
 from .refitting import refitted
@@ -151,7 +152,8 @@ class _Work:
             def left(kept: Kept) -> float:
                 return self._left * spend.left(self._kind, kept)
 
-            chosen = self._select(scores, left_alone, left, wanted, lambda: spend.costs(self._kind))
+            lean = gains(spend, self.model, self._job, self._origin.bindings)
+            chosen = self._select(scores, left_alone, left, wanted, lambda: spend.costs(self._kind), lean)
             kept = np.array([len(c.kept) for c in chosen])
             share = left(kept)
             if self._kind == "ratio":  # of all groups of the original, also those cut no further
@@ -218,6 +220,7 @@ class _Work:
         left: Left,
         target: float,
         costs_of: Callable[[], NDArray[np.float64]],
+        lean: NDArray[np.float64] | None = None,
     ) -> list[Chosen]:
         limits = self._job.limits
         each = self._kind == "ratio" and not limits.whole_model
@@ -233,6 +236,7 @@ class _Work:
                 excluded=left_alone,
                 shares={name: len(c.kept) / c.atoms for name, c in self._groups.items()},
                 costs=costs,
+                gains=lean,
             )
 
         try:

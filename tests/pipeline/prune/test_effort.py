@@ -14,6 +14,7 @@ from tersor.pipeline.prune.budget import Budget
 from tersor.pipeline.prune.choice import Aim, Limits
 from tersor.pipeline.prune.effort import ELEMENT, gains
 from tersor.pipeline.prune.job import Job
+from tersor.pipeline.prune.line import LEAN
 from tersor.pipeline.prune.rounds import prune
 from tersor.pipeline.prune.select import select, to_reach
 from tersor.pipeline.prune.spend import Spend
@@ -121,7 +122,7 @@ def test_groups_that_gain_more_are_cut_deeper_and_those_that_gain_nothing_last()
     assert kept(0.5, 1.0, 1.0, 1.0) == [32, 32, 32]
     first, second, third = kept(0.75, 1.4, 1.0, 0.0)
     assert first < second < third == 64
-    assert first / 64 == pytest.approx((second / 64) ** (1.4**2), abs=0.02)
+    assert first / 64 == pytest.approx((second / 64) ** (1.4**LEAN), abs=0.02)
     assert kept(0.2, 1.4, 1.0, 0.0)[2] < 64
 
 

@@ -86,6 +86,17 @@ def test_what_the_last_step_saved_too_much_goes_back() -> None:
     assert kept(chosen) == [48, 32]
 
 
+def test_what_went_before_a_coarse_step_comes_back_where_that_alone_reaches_the_target() -> None:
+    def left(kept: NDArray[np.int64]) -> float:
+        return 1.0 if kept[0] == 32 else 0.1 + 0.4 * float(kept[1]) / 64
+
+    scores, limits = rising(g0=32, g1=64), Limits(align=16, min_keep=0.0)
+    assert kept(select(coupling(32, 64), scores, to_reach(left, 0.5), limits)) == [16, 64]
+    assert kept(select(coupling(32, 64), scores, to_reach(left, 0.45), limits)) == [16, 48]
+    # So near a target a step above its ideal is not taken back.
+    assert kept(select(coupling(32, 64), scores, to_reach(lambda k: left(k) + 0.09, 0.5), limits)) == [16, 48]
+
+
 def test_bounds_hold_for_all_and_for_single_groups() -> None:
     made = coupling(10, 10)
     limits = Limits(align=1, min_keep=0.2, keep=(("g0:*", 0.6, 0.7),))
