@@ -11,9 +11,15 @@ from .optimize import data_file, refuse_own_weights, refuse_same_file, refuse_un
 
 
 def refuse_paths(
-    model: Path, *, out: Path | None, save_plan: Path | None, plan: Path | None, data: str | None
+    model: Path,
+    *,
+    out: Path | None,
+    save_plan: Path | None,
+    plan: Path | None,
+    data: str | None,
+    cache: Path | None = None,
 ) -> None:
-    """Refuse to write over an input or over the other output, before any work.
+    """Refuse to write over an input or over the other output, or where no folder can be, before any work.
 
     A plan may be written over the one that was read: that is how a run goes on.
 
@@ -23,10 +29,16 @@ def refuse_paths(
         save_plan: where the plan goes.
         plan: the plan that is read.
         data: see `calibration.open_feeds`.
+        cache: the folder for tables that was asked for.
 
     Raises:
         UsageError: naming the path.
     """
+    if data is not None and not data.strip():
+        raise UsageError("--data is empty; give a file, a folder, module:function or random")
+    blocked = [] if cache is None else [p for p in (cache, *cache.parents) if p.exists() and not p.is_dir()]
+    if blocked:
+        raise UsageError(f"--cache {str(cache)!r}: {str(blocked[0])!r} is a file, not a folder")
     models = [] if out is None else [out, data_file(out)]
     plans = [] if save_plan is None else [save_plan]
     for written in [*models, *plans]:

@@ -132,6 +132,7 @@ def prune_file(settings: Settings) -> PruneReport:
         save_plan=settings.save_plan,
         plan=settings.plan,
         data=settings.data,
+        cache=settings.cache,
     )
     plan = None if settings.plan is None else load_plan(settings.plan)
     model = load(settings.model)

@@ -29,6 +29,8 @@ def excluded(model: Model, coupling: Coupling, patterns: Sequence[str]) -> dict[
     """
     found: dict[str, str] = {}
     for pattern in patterns:
+        if not pattern.strip():
+            raise UsageError("--exclude is empty; give a name, op:OPERATOR or a chain of operators")
         if pattern.startswith(OP):
             nodes = _by_operator(model, pattern)
         elif CHAIN in pattern:

@@ -64,6 +64,14 @@ def refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: object
         (["--plan", "p.json", "--global"], "a plan alone is replayed as it is, and --global would be"),
         (["--plan", "p.json", "--exclude", "a"], "a plan alone is replayed as it is, and --exclude would be"),
         (["--ratio", "0.5", "--data", "none.npz"], "no data at 'none.npz'"),
+        (["--ratio", "0.5", "--data", ""], "--data is empty; give a file, a folder, module:function"),
+        (["--ratio", "0.5", "--exclude", ""], "--exclude is empty; give a name, op:OPERATOR or a chain"),
+        (["--ratio", "0.5", "--exclude", "op:"], "--exclude 'op:': the model has no such operator"),
+        (["--ratio", "nan"], "--ratio is the share of channels to remove, above 0 and below 1, not nan"),
+        (["--ratio", "0.5", "--metric", "no_such:f"], "'no_such:f': no module 'no_such' in "),
+        (["--ratio", "0.5", "--metric", "no_colon"], "'no_colon' is not of the form module:function"),
+        (["--ratio", "0.5", "--metric", "math:no"], "'math:no': module 'math' has no 'no'"),
+        (["--ratio", "0.5", "--attention", "both"], "invalid value for '--attention': "),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_line(
@@ -71,6 +79,44 @@ def test_wrong_input_is_one_line(
 ) -> None:
     said = refused(capsys, folder, folder / "chain.onnx", "-o", folder / "o.onnx", *options)
     assert said.startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("model.onnx", "these are no bytes of a model", "is not an ONNX model, or is truncated"),
+        ("model.onnx", "", "is empty"),
+        ("model.onnx", None, "is a folder; give the .onnx file itself"),
+    ],
+)
+def test_what_is_no_model_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, content: str | None, line: str
+) -> None:
+    model = tmp_path / name
+    if content is None:
+        model.mkdir()
+    else:
+        model.write_text(content)
+    said = refused(capsys, tmp_path, model, "-o", tmp_path / "o.onnx", "--ratio", "0.5")
+    assert said.startswith(f"'{model}' {line}")
+
+
+def test_what_is_no_data_no_plan_or_no_cache_is_one_line(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    (folder / "empty").mkdir()
+    (folder / "plan.json").write_text("[1]")
+    given = [folder / "chain.onnx", "-o", folder / "o.onnx"]
+    for option, path, line in (
+        ("--data", "empty", "holds no .npz, .npy or picture files"),
+        ("--data", "chain.onnx", "is no data file; give a .npz or .npy file, or a folder of them"),
+        ("--plan", "plan.json", "is no plan: expected an object in braces"),
+        ("--cache", "plan.json", f"--cache '{folder / 'plan.json'}': "),
+        ("--cache", "plan.json/inside", "is a file, not a folder"),
+    ):
+        budget = [] if option == "--plan" else ["--latency", "0.5"]
+        said = refused(capsys, folder, *given, *budget, option, folder / path)
+        assert line in said
 
 
 def test_the_input_is_never_overwritten(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
