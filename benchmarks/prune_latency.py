@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pruning half of the MACs does to the latency, with and without aligned widths.
+"""What pruning half of the MACs does to the latency, by what the choice of channels aims at.
 
-    python benchmarks/prune_latency.py MODEL [MODEL ...] [--macs 0.5] [--latency 0.6] [--json OUT]
+    python benchmarks/prune_latency.py MODEL [MODEL ...] [--macs 0.5] [--latency 0.6] [--cpu-time]
+        [--json OUT]
 
-Each model is brought into the form channels are removed from and pruned by `l2` without data, once with
-widths aligned to 16 and once with any width; the three then take turns in onnxruntime. *eff.* is the speed-up
-as a share of what the removed MACs would give if time went with them: 1 is ideal. *convs* says how many of
-the convolutions came out narrower, at either end. With --latency the model is also pruned to that share of
-its time, from measured tables. Inputs are drawn by the models' signatures.
+Each model is brought into the form channels are removed from and pruned by `l2` without data: as by default,
+with an eye on time; by importance alone; and so with any width. The forms then take turns in onnxruntime.
+*eff.* is the speed-up as a share of what the removed MACs would give if time went with them: 1 is ideal.
+*convs* says how many of the convolutions came out narrower, at either end. With --latency the model is also
+pruned to that share of its time, from measured tables. On a machine that does other things, --cpu-time with
+one thread counts the processor's time instead of the clock's. Inputs are drawn by the models' signatures.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,7 +37,11 @@ from tersor.pipeline.prune.table import Table, cache_folder
 from tersor.pipeline.prune.timing import Clock
 from tersor.pipeline.spec import parse
 
-ALIGNMENTS = {"aligned": 16, "any width": 1}
+FORMS = {
+    "time": Limits(),
+    "importance": Limits(aim="importance"),
+    "any width": Limits(align=1, aim="importance"),
+}
 
 
 @dataclass
@@ -66,7 +73,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--opt", action="store_true", help="simplify the model first, original included")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--cpu-time", action="store_true", help="count the processor's time of one thread")
     options = parser.parse_args()
+    if options.cpu_time and options.threads != 1:
+        parser.error("--cpu-time needs --threads 1")
     rows: list[Row] = []
     print(
         f"{'model':36}{'form':12}{'MACs':>6}{'params':>8}{'time':>7}{'95 % interval':>18}{'eff.':>7}  convs"
@@ -101,26 +111,27 @@ def compare_forms(path: Path, options: argparse.Namespace) -> list[Row]:
         bindings = bindings_in(signature_of(model), feeds)
         files = {"original": (original, SessionConfig())}
         made: dict[str, Model] = {}
-        for form, align in ALIGNMENTS.items():
-            job = Job(Budget("macs", options.macs), options.criterion, Limits(align=align))
+        for form, limits in FORMS.items():
+            job = Job(Budget("macs", options.macs), options.criterion, limits)
             try:
                 made[form] = prune(model, job, Origin(bindings)).model
             except TersorError as error:
                 print(f"{path.stem:36}{form:12}{error}", flush=True)
         if options.latency is not None:
             table = Table(cache_folder(), options.threads)
-            clock = Clock(original, feeds[0], work, table=table, threads=options.threads, bindings=bindings)
+            timed = Clock(original, feeds[0], work, table=table, threads=options.threads, bindings=bindings)
             job = Job(Budget("latency", options.latency), options.criterion)
-            form = f"time {options.latency:g}"
+            form = f"latency {options.latency:g}"
             try:
-                made[form] = prune(model, job, Origin(bindings), clock=clock).model
+                made[form] = prune(model, job, Origin(bindings), clock=timed).model
             except TersorError as error:
                 print(f"{path.stem:36}{form:12}{error}", flush=True)
         for form, pruned in made.items():
             files[form] = (work / f"{form}.onnx", SessionConfig())
             save(pruned, files[form][0])
         with session_runners(files, feeds[0], threads=options.threads) as runners:
-            times = measure(runners, rounds=options.rounds, budget_s=60)
+            clock = time.thread_time if options.cpu_time else time.perf_counter
+            times = measure(runners, rounds=options.rounds, budget_s=60, clock=clock)
         before = cost(model, bindings=bindings)
         rows: list[Row] = []
         for form, pruned in made.items():

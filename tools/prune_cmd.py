@@ -20,6 +20,13 @@ class Attention(str, Enum):
     WIDTHS = "widths"
 
 
+class Aim(str, Enum):
+    """What a MACs budget is to buy."""
+
+    TIME = "time"
+    IMPORTANCE = "importance"
+
+
 def command(
     model: Path = typer.Argument(..., metavar="MODEL", help="The model file; it is never touched."),
     out: Path | None = typer.Option(None, "-o", "--out", metavar="OUT", help="Where the result goes."),
@@ -50,6 +57,11 @@ def command(
     rounds: int | None = typer.Option(None, help="Get there in so many rounds.", show_default="1"),
     whole_model: bool = typer.Option(
         False, "--global/--per-group", help="Compare channels across groups, or cut each group alike."
+    ),
+    aim: Aim | None = typer.Option(
+        None,
+        help="What --macs buys: time, or the least loss of importance alone.",
+        show_default="time",
     ),
     align: int | None = typer.Option(
         None,
@@ -111,7 +123,7 @@ def command(
     from ..pipeline.prune.steps import NothingToPruneError
     from .build_cmd import share
     from .progress import Progress
-    from .prune_options import budget_of, limits_of, refuse_mixtures, sparsity_of
+    from .prune_options import aim_of, budget_of, limits_of, refuse_mixtures, sparsity_of
     from .prune_print import print_pinned, print_report
     from .pruning import Settings, prune_file
     from .render import print_json
@@ -139,7 +151,14 @@ def command(
     masks = sparsity_of(
         sparsity, pattern, criterion, target=target, exclude=left_alone, whole_model=whole_model, seed=seed
     )
-    limits = limits_of(align, target, min_keep or [], max_keep or [], whole_model=whole_model)
+    limits = limits_of(
+        align,
+        target,
+        min_keep or [],
+        max_keep or [],
+        whole_model=whole_model,
+        aim=aim_of(None if aim is None else aim.value, budget),
+    )
     job = (
         None
         if budget is None

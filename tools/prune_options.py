@@ -11,6 +11,7 @@ from pathlib import Path
 from ..analysis.coupling import Coupling
 from ..graph_ir import UsageError
 from ..pipeline.prune.budget import KINDS, Budget
+from ..pipeline.prune.choice import Aim
 from ..pipeline.prune.select import Limits
 from ..pipeline.prune.sparsify import CRITERIA, SparsityOptions
 from ..pipeline.prune.widths import ALIGN
@@ -27,6 +28,17 @@ def budget_of(**given: str | None) -> Budget | None:
     if len(named) > 1:
         raise UsageError(f"give one budget, not {' and '.join(f'--{kind}' for kind in named)}")
     return next((Budget(kind, share(text)) for kind, text in named.items()), None)
+
+
+def aim_of(aim: Aim | None, budget: Budget | None) -> Aim:
+    """What a MACs budget is to buy.
+
+    Raises:
+        UsageError: it is said, and the budget counts no MACs.
+    """
+    if aim is not None and (budget is None or budget.kind != "macs"):
+        raise UsageError("--aim says what a budget of MACs buys; give it with --macs")
+    return aim or Limits.aim
 
 
 def refuse_mixtures(
@@ -95,7 +107,13 @@ def sparsity_of(
 
 
 def limits_of(
-    align: int | None, target: str, min_keep: Sequence[str], max_keep: Sequence[str], *, whole_model: bool
+    align: int | None,
+    target: str,
+    min_keep: Sequence[str],
+    max_keep: Sequence[str],
+    *,
+    whole_model: bool,
+    aim: Aim,
 ) -> Limits:
     """Alignment and bounds.
 
@@ -116,7 +134,7 @@ def limits_of(
     for name, down, up in (("every group", low, high), *single):
         if down > up:
             raise UsageError(f"{name}: --min-keep {down:g} is above --max-keep {up:g}")
-    return Limits(ALIGN[target] if align is None else align, low, high, single, whole_model)
+    return Limits(ALIGN[target] if align is None else align, low, high, single, whole_model, aim=aim)
 
 
 def refuse_idle_bounds(limits: Limits, coupling: Coupling) -> None:

@@ -27,6 +27,11 @@ Aim: TypeAlias = Literal["time", "importance"]
 AIMS: tuple[Aim, ...] = ("time", "importance")
 
 
+def aim_called(name: str) -> Aim | None:
+    """The aim of this name, None where there is none."""
+    return next((aim for aim in AIMS if aim == name), None)
+
+
 class OutOfReachError(UsageError):
     """No choice of widths within the limits meets the budget."""
 
@@ -44,9 +49,6 @@ class Limits:
         halve: let groups that are a single step wide go down to half of it.
         aim: what a MACs budget is to buy: `time` takes more from groups that save more of the time than of
             the MACs (see `effort`), `importance` looks at nothing but the scores.
-
-    Raises:
-        UsageError: the aim is not known.
     """
 
     align: int = ALIGN["onnxruntime-cpu"]
@@ -56,10 +58,6 @@ class Limits:
     whole_model: bool = False
     halve: bool = False
     aim: Aim = "time"
-
-    def __post_init__(self) -> None:
-        if self.aim not in AIMS:
-            raise UsageError(f"--aim is {' or '.join(AIMS)}, not {self.aim!r}")
 
     def of(self, group: Group, share: float = 1.0) -> tuple[float, float]:
         """Least and largest share of the group to keep.

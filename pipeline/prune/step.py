@@ -17,6 +17,7 @@ from ...analysis.coupling import attention_of
 from ...graph_ir import UsageError
 from ..recipe_fields import known, placed, share_of, table_of, typed
 from .budget import KINDS, Budget
+from .choice import AIMS, aim_called
 from .job import Job
 from .select import Limits
 from .widths import ALIGN
@@ -24,7 +25,7 @@ from .widths import ALIGN
 _WITH_PLAN = ("plan", "data", "refit", "seed")
 _OTHERS = (
     "plan", "data", "criterion", "rounds", "global", "align", "min_keep", "max_keep", "exclude", "refit",
-    "seed", "attention",
+    "seed", "attention", "aim",
 )  # fmt: skip
 
 
@@ -79,11 +80,15 @@ def read_prune(where: str, section: Any, data: Collection[str], folder: Path, ba
             )
         return PruneSpec(None, folder / plan, named, refit, typed(where, table, "seed", int, 0))
     budget = placed(where, lambda: Budget(budgets[0], share_of(where, budgets[0], table[budgets[0]])))
+    aim = aim_called(typed(where, table, "aim", str, Limits.aim))
+    if aim is None or ("aim" in table and budget.kind != "macs"):
+        raise UsageError(f"{where}: `aim` is {' or '.join(AIMS)}, for a budget of `macs`")
     limits = Limits(
         align=typed(where, table, "align", int, ALIGN[backend]),
         min_keep=_bound(where, table, "min_keep", Limits.min_keep),
         max_keep=_bound(where, table, "max_keep", Limits.max_keep),
         whole_model=typed(where, table, "global", bool, False),
+        aim=aim,
     )
     if limits.align < 1 or limits.min_keep > limits.max_keep:
         raise UsageError(f"{where}: `align` must be at least 1 and `min_keep` not above `max_keep`")

@@ -218,6 +218,14 @@ def test_a_prune_step_is_read_with_its_limits(tmp_path: Path) -> None:
         ("{ ratio = 0.3, data = 'calib' }", "step 1, prune: no data is called 'calib'; the recipe has no"),
         ("{ ratio = 0.3, min_keep = 2 }", "step 1, prune: `min_keep` is a share from 0 to 1, not 2"),
         ("{ ratio = 0.3, align = 0 }", "step 1, prune: `align` must be at least 1"),
+        (
+            '{ macs = 0.3, aim = "speed" }',
+            "step 1, prune: `aim` is time or importance, for a budget of `macs`",
+        ),
+        (
+            '{ params = 0.3, aim = "time" }',
+            "step 1, prune: `aim` is time or importance, for a budget of `macs`",
+        ),
         ("{ ratio = 0.3, exclude = [3] }", "step 1, prune: `exclude` is a list of names, not [3]"),
     ],
 )

@@ -105,6 +105,20 @@ def test_the_report_for_machines(capsys: pytest.CaptureFixture[str], folder: Pat
     assert found["rounds"][0]["left"] <= 0.5
 
 
+def test_the_aim_is_for_a_budget_of_macs(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    given = ["prune", folder / "chain.onnx", "-o", folder / "o.onnx", "--align", 1, "--json"]
+
+    def widths(*options: str) -> list[int]:
+        found = parsed(tersor(capsys, *given, "--macs", "0.5", *options))
+        assert found["rounds"][0]["left"] <= 0.5
+        return [group["kept"] for group in found["groups"]]
+
+    assert widths() == widths("--aim", "time") != widths("--aim", "importance")
+    failed = tersor(capsys, *given, "--params", "0.5", "--aim", "time")
+    assert failed.code == 2
+    assert "--aim says what a budget of MACs buys; give it with --macs" in failed.err
+
+
 def test_data_refits_and_the_metric_is_told_after_every_round(
     capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:

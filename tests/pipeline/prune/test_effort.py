@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tersor.analysis.cost import cost
 from tersor.analysis.coupling import couple
-from tersor.graph_ir import Model, UsageError, parse
+from tersor.graph_ir import Model, parse
 from tersor.pipeline.prune.budget import Budget
 from tersor.pipeline.prune.choice import Aim, Limits
 from tersor.pipeline.prune.effort import ELEMENT, gains
@@ -147,8 +147,3 @@ def test_the_budget_holds_whatever_the_aim(text: str) -> None:
         left.append(len(found.groups[0].kept))
     # The thin layer is cut deeper for time, the block that is no quicker not at all where others will do.
     assert left[0] <= left[1] if text == THIN else left[0] >= left[1]
-
-
-def test_an_aim_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UsageError, match="--aim is time or importance, not 'speed'"):
-        Limits(aim="speed")  # pyright: ignore[reportArgumentType]
