@@ -31,6 +31,12 @@ def command(
     recipe: str | None = typer.Option(None, metavar="FILE", help="Follow a recipe instead of searching."),
     samples: int = typer.Option(256, help="Use at most so many of the inputs."),
     rounds: int = typer.Option(25, help="Rounds of the closing latency measurement."),
+    budget: str | None = typer.Option(
+        None, metavar="TIME", help="Begin no further trial after 90s, 2m or 1h; by default, try all."
+    ),
+    trials: Path | None = typer.Option(
+        None, metavar="FILE", help="Log of trials: a build that was stopped goes on from it."
+    ),
     seed: int = typer.Option(0, help="For inputs drawn from the signature where no data is given."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
@@ -42,6 +48,7 @@ def command(
       tersor build model.onnx -o out --data calib.npz
       tersor build model.onnx -o out --data calib.npz --metric score:accuracy --max-drop 0.5%
       tersor build model.onnx -o out --data loader:feeds --min-sqnr 25
+      tersor build model.onnx -o out --data loader:feeds --budget 2m --trials trials.jsonl
       tersor build model.onnx -o out
 
     Writes model.onnx, session.json, report.json and build.lock.json into DIR. What is shipped is never slower
@@ -74,6 +81,8 @@ def command(
             recipe=recipe,
             samples=samples,
             rounds=rounds,
+            budget_s=None if budget is None else seconds(budget),
+            trials=trials,
             seed=seed,
             progress=tell,
         )
@@ -82,6 +91,22 @@ def command(
         print_json(to_dict(result, settings))
     else:
         _print(result, settings.out, samples)
+
+
+def _print_others(result: BuildResult) -> None:
+    """The speed of the other forms that were timed in the same run, on one thread."""
+    from ..backends.onnxruntime.latency import compare
+
+    times = result.latency.get(1, {})
+    before = times.get(result.before.name)
+    others = [name for name in times if name not in (result.before.name, result.winner.name)]
+    if before is not None and others:
+        speeds = [
+            f"{name} {compare(before, times[name]).median:.2f}x"
+            + ("" if result.judged[name][1].accepted else " (refused)")
+            for name in others
+        ]
+        print(f"timed beside it, 1 thread: {', '.join(speeds)}")
 
 
 def _print_concurrency(result: BuildResult) -> None:
@@ -107,6 +132,22 @@ def share(text: str) -> float:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError as error:
         raise UsageError(f"{text!r} is no share; write 1% or 0.01") from error
+
+
+def seconds(text: str) -> float:
+    """A time in seconds: `90s`, `2m`, `1.5h` or a plain number.
+
+    Raises:
+        UsageError: when the text is no time.
+    """
+    from ..graph_ir import UsageError
+
+    units = {"s": 1, "m": 60, "h": 3600}
+    number = text[:-1] if text[-1:] in units else text
+    try:
+        return float(number) * units.get(text[-1:], 1)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no time; write 90s, 2m or 1h") from error
 
 
 def _print(result: BuildResult, out: Path, samples: int) -> None:
@@ -145,6 +186,7 @@ def _print(result: BuildResult, out: Path, samples: int) -> None:
         )  # fmt: skip
     print_table(("", result.before.name, result.winner.name, ""), rows)
     print(f"\nshipped: {result.why}")
+    _print_others(result)
     for row in () if found is None else found.misses:
         if row.op_type in LINEAR:
             print(f"not int8: {row.node} ({row.op_type}): {row.reason or 'left float'}")

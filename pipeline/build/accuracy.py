@@ -16,14 +16,11 @@ from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.functions import load_function, user_code
 from ...graph_ir import DataError, one_line
+from .evidence import AMPLIFIED, amplified, enough, needed_db
 from .result import Candidate, Judgement
 from .settings import BuildSettings
 
 COMFORT_DB = 35.0  # above this an output is so close that data not seen will hardly tell
-
-# A metric of n samples sees drops of 1/n at the least, so the fewer there are, the closer outputs must be:
-# this many dB for one sample, 10 dB less for each tenfold.
-EVIDENCE_DB = 40.0
 
 _LEAST_VARYING = 1e-9  # an output that is the same for all feeds has nothing to tell apart
 _NUMBERS = "biuf"  # numpy's kinds of what has a distance
@@ -56,7 +53,7 @@ class Judge:
                 name: constant_db([answers[i] for answers in self._answers])
                 for i, name in enumerate(self._names)
             }
-            self.reference = self._score(session)
+            self.reference = self._score(session.run)
 
     def judge(self, candidate: Candidate) -> Judgement:
         """Run a candidate over the feeds and the metric.
@@ -69,7 +66,7 @@ class Judge:
         try:
             with OrtSession(candidate.path, candidate.config) as session:
                 totals, unlike = self._compared(session)
-                score = self._score(session)
+                score = self._score(session.run)
         except (BackendError, DataError) as error:
             if candidate.path == self._original.path:
                 raise
@@ -77,7 +74,7 @@ class Judge:
             return Judgement(False, reason, None, None, {}, failed=True)
         fidelity = {name: total.result() for name, total in totals.items() if total.count}
         decided = replace(self._decide(score, fidelity, unlike), constant_db=self._constant_db)
-        return self._supported(decided) if candidate.quantized else decided
+        return self._supported(candidate, decided) if candidate.quantized else decided
 
     def _compared(self, session: OrtSession) -> tuple[dict[str, Fidelity], set[str]]:
         """Each output's sums over the feeds, and the outputs that differ in more than numbers."""
@@ -89,20 +86,46 @@ class Judge:
                     unlike.add(name)
         return totals, unlike
 
-    def _supported(self, judgement: Judgement) -> Judgement:
-        """Refuse a quantized form for which a metric of few samples is no evidence: see `EVIDENCE_DB`."""
+    def _supported(self, candidate: Candidate, judgement: Judgement) -> Judgement:
+        """Refuse a quantized form that the metric's samples cannot vouch for: see `evidence`."""
         if not judgement.accepted or judgement.metric is None:
             return judgement
-        needed = EVIDENCE_DB - 10 * math.log10(max(1, self.samples))
-        if judgement.closeness_db >= needed:
+        samples = self.samples
+        factor = enough(samples, judgement.closeness_db)
+        if factor == 1:
             return judgement
-        reason = (
-            f"outputs are {judgement.closeness_db:.1f} dB close, and the metric's {self.samples} samples "
-            f"can vouch for {needed:.1f} dB; give it more"
-        )
-        return replace(judgement, accepted=False, reason=reason)
+        words = f"outputs are {judgement.closeness_db:.1f} dB close, and the metric's {samples} samples "
+        if factor is None:
+            words += f"can vouch for {needed_db(samples * AMPLIFIED[-1]):.1f} dB at best; give it more"
+            return replace(judgement, accepted=False, reason=words)
+        try:
+            moved = abs(self._drop_beyond(candidate, factor))
+        except DataError as error:
+            found = one_line(error)
+        else:
+            if moved <= factor * self._settings.max_drop:
+                return judgement
+            found = f"it moves by {moved:.2%} then"
+        words += f"vouch for that only if it bears {factor} times the error; {found}"
+        return replace(judgement, accepted=False, reason=words)
 
-    def _score(self, session: OrtSession) -> float | None:
+    def _drop_beyond(self, candidate: Candidate, factor: int) -> float:
+        """The drop of the metric under a multiple of a candidate's error.
+
+        Raises:
+            DataError: the outputs cannot be scaled, or the metric cannot be told of them.
+        """
+        original = self._original
+        with (
+            OrtSession(original.path, original.config) as first,
+            OrtSession(candidate.path, candidate.config) as second,
+        ):
+            score = self._score(amplified(first.run, second.run, factor))
+        assert score is not None
+        assert self.reference is not None
+        return relative_drop(self.reference, score)
+
+    def _score(self, answer: Callable[[Feed], list[Any]]) -> float | None:
         if self._metric is None:
             return None
         what = f"metric {self._settings.metric!r}"
@@ -111,7 +134,7 @@ class Judge:
         def run(feed: Feed) -> list[NDArray[Any]]:
             first = next(iter(feed.values()), None)
             self.samples += max(1, first.shape[0]) if first is not None and first.ndim else 1
-            return session.run(feed)
+            return answer(feed)
 
         with user_code(what):
             given: object = self._metric(run)

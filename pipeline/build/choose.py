@@ -12,6 +12,7 @@ from ...backends.onnxruntime.latency import Latency, compare
 from ...graph_ir import load
 from ...graph_ir.ops import walk_nodes
 from .accuracy import COMFORT_DB
+from .form import PLAIN
 from .result import Candidate, Judgement
 
 ALIKE_DB = 3.0  # candidates whose outputs are alike in closeness
@@ -19,27 +20,58 @@ TIE = 0.02  # candidates this close in time are told apart by accuracy
 PRICE_PER_DB = 0.015  # the part of the speed that a dB is worth which is lacking to be comfortable
 MOST_PRICE = 0.2
 ROUNDING_DB = 60.0  # outputs closer than this differ by rounding only
+TOLD = 2  # refused candidates that the sentence names
 NOISE = 0.01  # how much slower than the original a candidate may look and still count as not slower
 
 Times = Mapping[int, Mapping[str, Latency]]
 Judged = tuple[Candidate, Judgement]
 
 
-def contenders(judged: Mapping[str, Judged], most: int) -> list[Candidate]:
+def form_key(candidate: Candidate) -> tuple[tuple[str, int], ...]:
+    """What is equal for candidates that take equal time: how many of each operator there are."""
+    return tuple(sorted(Counter(n.op_type for n in walk_nodes(load(candidate.path))).items()))
+
+
+def priced(time: float, judgement: Judgement) -> float:
+    """A time with the price of what its outputs lack in closeness; see `pick`."""
+    lacking = max(0.0, PRICE_PER_DB * (COMFORT_DB - _accuracy(judgement)))
+    return time * (1 + min(MOST_PRICE, lacking))
+
+
+def contenders(
+    judged: Mapping[str, Judged], most: int, guesses: Mapping[str, float] | None = None
+) -> list[Candidate]:
     """The candidates worth timing: of those with equal operators, which take equal time, the closest alone.
 
     Timing all of them would let noise choose among their ranges. The unquantized ones come first and are
-    always in; of the others, the closest `most`.
+    always in, and so is the plain int8 form, to show what the search has brought; of the others, those `most`
+    that promise most.
+
+    Args:
+        judged: candidates by name.
+        most: how many int8 ones.
+        guesses: time over the original's by name, as the search saw it; without one, closeness alone ranks.
     """
     best: dict[tuple[tuple[str, int], ...], Judged] = {}
     for candidate, judgement in judged.values():
         if candidate.quantized and judgement.accepted:
-            key = tuple(sorted(Counter(n.op_type for n in walk_nodes(load(candidate.path))).items()))
+            key = form_key(candidate)
             if key not in best or judgement.closeness_db > best[key][1].closeness_db:
                 best[key] = (candidate, judgement)
-    plain = [c for c, j in judged.values() if not c.quantized and j.accepted]
-    ranked = sorted(best.values(), key=lambda item: -item[1].closeness_db)
-    return [*plain, *(candidate for candidate, _ in ranked[:most])]
+    known = [c for c, j in judged.values() if (not c.quantized and j.accepted) or _shown(c, j)]
+
+    def promise(item: Judged) -> tuple[float, float]:
+        candidate, judgement = item
+        guess = (guesses or {}).get(candidate.name, 1.0)
+        return priced(guess, judgement), -judgement.closeness_db
+
+    ranked = [c for c, _ in sorted(best.values(), key=promise) if c not in known]
+    return [*known, *ranked[:most]]
+
+
+def _shown(candidate: Candidate, judgement: Judgement) -> bool:
+    """Whether it is the plain form, and runs."""
+    return candidate.name == PLAIN and not judgement.failed
 
 
 def relative_time(times: Times, name: str, reference: str) -> float:
@@ -120,8 +152,8 @@ def pick(
     if not running:
         return judged[original][0], "nothing accepted was at least as fast as the original"
     fastest = min(running, key=lambda name: running[name])
-    priced = {name: time * (1 + _price(judged[name][1])) for name, time in running.items()}
-    tied = [name for name, time in priced.items() if time <= min(priced.values()) * (1 + TIE)]
+    prices = {name: priced(time, judged[name][1]) for name, time in running.items()}
+    tied = [name for name, price in prices.items() if price <= min(prices.values()) * (1 + TIE)]
     # The original comes last among equals: what the passes made is no slower, and simpler.
     winner = max(tied, key=lambda name: (_accuracy(judged[name][1]), name != original, -running[name]))
     if winner == original:
@@ -137,19 +169,16 @@ def _speed(time: float) -> str:
     return f"{1 / time:.2f} times the original's speed"
 
 
-def _price(judgement: Judgement) -> float:
-    return min(MOST_PRICE, max(0.0, PRICE_PER_DB * (COMFORT_DB - _accuracy(judgement))))
-
-
 def _accuracy(judgement: Judgement) -> float:
     """Closeness in dB, as far as it matters: beyond rounding, one is as good as the other."""
     return min(judgement.closeness_db, ROUNDING_DB)
 
 
 def _others(judged: Mapping[str, Judged], times: Times, original: str) -> str:
-    refused = [
-        f"{name} ({judgement.reason})" for name, (_, judgement) in judged.items() if not judgement.accepted
-    ]
+    refused = sorted(
+        ((name, judgement) for name, (_, judgement) in judged.items() if not judgement.accepted),
+        key=lambda item: -item[1].closeness_db,
+    )
     slower = [
         name
         for name, (_, judgement) in judged.items()
@@ -157,7 +186,9 @@ def _others(judged: Mapping[str, Judged], times: Times, original: str) -> str:
     ]
     text = ""
     if refused:
-        text += f"; refused: {', '.join(refused)}"
+        shown = [f"{name} ({judgement.reason})" for name, judgement in refused[:TOLD]]
+        more = len(refused) - len(shown)
+        text += f"; refused: {', '.join(shown)}" + (f" and {more} less close" if more else "")
     if slower:
         text += f"; slower than the original: {', '.join(slower)}"
     return text

@@ -14,12 +14,12 @@ from ...analysis.provenance import original_name, origins
 from ...analysis.shapes import infer_shapes
 from ...backends.base import Feed
 from ...backends.onnxruntime.audit import Audit, LeftoverDequantize, audit
-from ...backends.onnxruntime.cpu import usable_cores
-from ...backends.onnxruntime.latency import Latency, measure, session_runners
+from ...backends.onnxruntime.cpu import host, usable_cores
+from ...backends.onnxruntime.latency import Latency, compare, measure, session_runners
 from ...backends.onnxruntime.runtime_check import MismatchError, check_concurrency
 from ...calibration.collect import UnobservableError
 from ...calibration.data import Feeds, open_feeds
-from ...graph_ir import Model, load, notes, signature_of
+from ...graph_ir import Model, fingerprint, load, notes, signature_of
 from ...graph_ir.ops import label, walk_nodes
 from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
@@ -27,15 +27,18 @@ from .choose import contenders, distrust, pick
 from .facts import bindings_in, drawn, facts_of
 from .files import as_protobuf
 from .follow import follow, limits_of, recipe_feeds
+from .lock import code_hash
 from .result import BuildResult, Candidate, Judgement, Proof
-from .search import Search
+from .search import Search, Timer
 from .settings import BuildSettings
 from .ship import check_out, ship
+from .trial_log import TrialLog
 from .workshop import Workshop
 
 JUDGING_FEEDS = 32
 LEAST_FLOAT_SQNR_DB = 40.0  # a lossless pipeline that moves an output further is not trusted
 MOST_TIMED = 10
+TRIAL_ROUNDS, TRIAL_S = 9, 2.0  # of a candidate's first timing, which guides the search
 
 
 def build(settings: BuildSettings) -> BuildResult:
@@ -84,7 +87,9 @@ def _search(
     notes_ = [*notes(model), *workshop.notes]
     if settings.data is not None and settings.data.partition(":")[0] == "random":
         notes_.append("ranges and closeness were measured on random data: for trying out, not for shipping")
-    search = Search(workshop, judge, settings)
+    search = Search(
+        workshop, judge, settings, _beside(original, judging), _log(settings, model, feeds, judge)
+    )
     if recipe is not None:
         made, found = follow(recipe, settings, feeds, folder, judge)
         judged[made.name] = (made, judge.judge(made))
@@ -92,8 +97,7 @@ def _search(
     elif feeds is not None and workshop.int8_ready is not None:
         workshop.calibrate_with(feeds)
         try:
-            search.static()
-            search.dynamic()
+            search.run()
         except UnobservableError as error:  # outputs made of such values could not vouch for int8 either
             notes_.append(f"no int8: {error}")
         else:
@@ -104,7 +108,7 @@ def _search(
         notes_.append(
             "without --data only the lossless part was done; data would add int8, often twice as fast"
         )
-    times = _times(judged, judging, settings) if judging else {}
+    times = _times(judged, judging, settings, search.times) if judging else {}
     bindings = bindings_in(signature, judging)
     winner, why = pick(judged, times, original.name)
     proof = _prove(winner, original, judging, bindings, settings)
@@ -134,11 +138,41 @@ def _strict(judgement: Judgement) -> Judgement:
     return judgement
 
 
+def _beside(original: Candidate, feeds: Sequence[Feed]) -> Timer:
+    """Times one candidate at a time beside the original, briefly, on one thread."""
+
+    def time(candidate: Candidate) -> float:
+        models = {c.name: (c.path, c.config) for c in (original, candidate)}
+        with session_runners(models, feeds[0], threads=1) as runners:
+            found = measure(runners, rounds=TRIAL_ROUNDS, min_time=0.01, budget_s=TRIAL_S)
+        return compare(found[candidate.name], found[original.name]).median
+
+    return time
+
+
+def _log(settings: BuildSettings, model: Model, feeds: Feeds | None, judge: Judge) -> TrialLog:
+    """The log of the trials, if one is wanted."""
+    if settings.trials is None or feeds is None:
+        return TrialLog(None, {})
+    facts = {
+        "model": fingerprint(model),
+        "data": feeds.digest(),
+        "limits": [settings.max_drop, settings.min_sqnr_db, settings.samples],
+        "metric": [settings.metric, judge.reference],
+        "code": code_hash(),
+        "host": host().to_dict(),
+    }
+    return TrialLog(settings.trials, facts)
+
+
 def _times(
-    judged: Mapping[str, tuple[Candidate, Judgement]], feeds: Sequence[Feed], settings: BuildSettings
+    judged: Mapping[str, tuple[Candidate, Judgement]],
+    feeds: Sequence[Feed],
+    settings: BuildSettings,
+    guesses: Mapping[str, float],
 ) -> dict[int, Mapping[str, Latency]]:
-    """Latency of the accepted candidates, one thread and all, each side by side in one run."""
-    models = {c.name: (c.path, c.config) for c in contenders(judged, MOST_TIMED)}
+    """Latency of the contenders, one thread and all, each side by side in one run."""
+    models = {c.name: (c.path, c.config) for c in contenders(judged, MOST_TIMED, guesses)}
     times: dict[int, Mapping[str, Latency]] = {}
     for threads in sorted({1, usable_cores()}):
         settings.progress(f"timing on {threads} threads", 0, None)

@@ -13,6 +13,7 @@ from ...calibration.sensitivity import Sensitivity
 from ...calibration.switches import Per
 from ...graph_ir import DataError, load
 from ...passes.quantize.insert_qdq import InsertQdq
+from .form import Form
 from .settings import BuildSettings, Progress
 from .workshop import Workshop
 
@@ -48,7 +49,7 @@ def sensitivity_of(
             settings = replace(settings, progress=progress)
         workshop = Workshop(settings, Path(folder))
         workshop.calibrate_with(feeds)
-        found = workshop.sensitivity(observer, InsertQdq(), list(islice(feeds, runs)), per)
+        found = workshop.sensitivity(Form(observer, InsertQdq()), list(islice(feeds, runs)), per)
     if not found.losses:
         raise DataError("the model has no node that can be quantized; `tersor build` says why")
     return found

@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which candidates to make: ranges by each rule, then variants of the best, then fewer int8 nodes.
+"""Which candidates to make, and in what order.
 
-A short, fixed plan: the rule that keeps the outputs closest, biases corrected; where the outputs are not
-comfortably close or the accuracy limit is missed, the nodes that cost most go back to float, twice as many
-each time.
+Ranges by each rule; the accuracy methods that bring the closest form closer; its variants; and, where its
+outputs are not comfortably close, a ladder of placements (`placement`) that leave more and more regions
+float. Everything is judged when it is made, and what is accepted is timed at once beside the original, so
+that the ladder is climbed only so far as it pays. What is measured here only guides the search; the choice
+is made by one measurement of all contenders at its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from ...calibration.sensitivity import Sensitivity
 from ...graph_ir import DataError, ModelError, TersorError
 from ...passes.quantize.insert_qdq import InsertQdq
-from ...passes.quantize.kinds import LINEAR
 from .accuracy import COMFORT_DB, Judge
-from .choose import distrust
+from .choose import distrust, form_key, priced
+from .form import Form, plain
 from .lock import hash_files
+from .placement import ladder
 from .result import Candidate, Judgement
 from .settings import BuildSettings
+from .trial_log import TrialLog
 from .workshop import Workshop
 
 OBSERVERS = ("mse", "percentile", "minmax", "entropy")
@@ -28,61 +33,75 @@ SENSITIVITY_FEEDS = 3
 SMOOTH = "smooth-quant"
 CLEARLY_DB = 0.5  # what an accuracy method has to bring
 WEIGHTS_DB = 10.0  # outputs further off than this suffer from activations, not from the rounding of weights
-ENOUGH_EXCLUDED = 8  # once accepted, more float nodes than this cost speed for little
+WORSE = 1.03  # a rung dearer than the best by this does not pay; two in a row end the climb
 
 Judged = tuple[Candidate, Judgement]
+Timer = Callable[[Candidate], float]
+"""Time of a candidate over that of the original."""
 
 
-@dataclass(frozen=True)
-class _Form:
-    """One static int8 form: which rule, which options, which accuracy methods before them."""
-
-    observer: str
-    options: InsertQdq
-    methods: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        words = ["int8", self.observer]
-        if self.options.mse_weights:
-            words.append("mse-weights")
-        if not self.options.float_stem:
-            words.append("stem")
-        if not self.options.float_tail:
-            words.append("tail")
-        if self.options.exclude:
-            words.append(f"less-{len(self.options.exclude)}")
-        words += [method.partition("{")[0] for method in self.methods]
-        return " ".join(words)
+class OutOfBudgetError(Exception):
+    """The time for trials is over."""
 
 
 class Search:
-    """Makes and judges candidates.
+    """Makes, judges and times candidates.
 
     Args:
         workshop: makes them.
         judge: judges them.
         settings: limits, and who is told how far it is.
+        timer: see `Timer`.
+        log: of the trials; None keeps none.
 
     Attributes:
         judged: candidates by name.
+        times: over the original's, by name, of the accepted ones; equal operators take equal time.
         sensitivity: what each region of the static form with the best ranges costs; None before that.
     """
 
-    def __init__(self, workshop: Workshop, judge: Judge, settings: BuildSettings) -> None:
+    def __init__(
+        self,
+        workshop: Workshop,
+        judge: Judge,
+        settings: BuildSettings,
+        timer: Timer,
+        log: TrialLog | None = None,
+    ) -> None:
         self._workshop = workshop
         self._judge = judge
         self._tell = settings.progress
         self._max_drop = settings.max_drop
+        self._timer = timer
+        self._log = log or TrialLog(None, {})
+        self._end = None if settings.budget_s is None else time.monotonic() + settings.budget_s
         self._digests: dict[str, str] = {}
-        self._names: dict[_Form, str] = {}
+        self._names: dict[Form, str] = {}
+        self._timed: dict[object, float] = {}
         self.judged: dict[str, Judged] = {}
+        self.times: dict[str, float] = {}
         self.sensitivity: Sensitivity | None = None
+
+    def run(self) -> None:
+        """Static forms, then dynamic ones, until all is tried or the budget is spent.
+
+        Raises:
+            UnobservableError: the data cannot be calibrated on.
+        """
+        try:
+            self.static()
+            self.dynamic()
+        except OutOfBudgetError:
+            self._workshop.notes.append(
+                f"the search ended with its budget, after {len(self.judged)} candidates; "
+                "a larger --budget may find a better one"
+            )
 
     def static(self) -> None:
         """Static int8, from the best rule to the best form that is accepted."""
         scheme = "u8s8-reduced" if self._workshop.reduced else "u8s8"
-        forms = [_Form(observer, InsertQdq(scheme)) for observer in OBSERVERS]
+        self._try(plain(scheme))
+        forms = [Form(observer, InsertQdq(scheme)) for observer in OBSERVERS]
         scored = [
             (form, found) for form in self._each("choosing ranges", forms) if (found := self._try(form))
         ]
@@ -98,98 +117,140 @@ class Search:
         self._variants(best)
         self.sensitivity = self._measured(best)
         if self.sensitivity is not None and not self._comfortable(best):
-            self._relax(best, self.sensitivity)
+            self._climb(best, self.sensitivity)
 
     def dynamic(self) -> None:
         """Dynamic int8 of the linear layers."""
         for methods in ((), (SMOOTH,)):
+            self._in_time()
             made = self._workshop.dynamic(" ".join(("int8 dynamic", *methods)), methods)
             if made is not None:
-                self.judged[made.name] = (made, self._judge.judge(made))
+                self._judged(made.name, made)
 
-    def _comfortable(self, form: _Form) -> bool:
+    def _comfortable(self, form: Form) -> bool:
         """Whether the form is accepted, for good reasons, and close enough for data that was not seen."""
         name = self._name(form)
-        if name is None:
-            return False
-        judgement = distrust(self.judged, self._max_drop)[name][1]
-        return judgement.accepted and judgement.closeness_db >= COMFORT_DB
+        return name is not None and self._accepted(name) and self._closeness(name) >= COMFORT_DB
 
-    def _name(self, form: _Form) -> str | None:
+    def _accepted(self, name: str) -> bool:
+        return distrust(self.judged, self._max_drop)[name][1].accepted
+
+    def _closeness(self, name: str) -> float:
+        return self.judged[name][1].closeness_db
+
+    def _name(self, form: Form) -> str | None:
         """The name a form was judged under: its own, or that of an earlier one with the same bytes."""
         return self._names.get(form)
 
-    def _methods(self, best: _Form) -> _Form:
+    def _methods(self, best: Form) -> Form:
         """The form with those accuracy methods before it that bring its outputs clearly closer."""
         for method in (SMOOTH, f"adaptive-rounding{{bits={best.options.bits} sweeps=2}}"):
             name = self._name(best)
-            if name is None or self.judged[name][1].closeness_db >= COMFORT_DB:
+            if name is None or self._closeness(name) >= COMFORT_DB:
                 return best
-            if method != SMOOTH and self.judged[name][1].closeness_db < WEIGHTS_DB:
+            if method != SMOOTH and self._closeness(name) < WEIGHTS_DB:
                 return best
             form = replace(best, methods=(*best.methods, method))
             tried = self._try(form)
-            if tried is not None and tried[1].closeness_db > self.judged[name][1].closeness_db + CLEARLY_DB:
+            if tried is not None and tried[1].closeness_db > self._closeness(name) + CLEARLY_DB:
                 best = form
         return best
 
-    def _variants(self, best: _Form) -> None:
+    def _variants(self, best: Form) -> None:
         """The stem and the tail in int8 as well: faster on some models, less accurate on others."""
         options = best.options
         for changed in (replace(options, float_stem=False), replace(options, float_tail=False)):
             self._try(replace(best, options=changed))
 
-    def _measured(self, best: _Form) -> Sensitivity | None:
+    def _measured(self, best: Form) -> Sensitivity | None:
         """What each region of the form costs; None where that takes too long or cannot be run."""
-        count = self._workshop.regions(best.observer, best.options, best.methods)
+        self._in_time()
+        count = self._workshop.regions(best)
         if count > MOST_REGIONS:
             self._workshop.notes.append(f"sensitivity was not measured: {count} regions take too long")
             return None
         try:
-            return self._workshop.sensitivity(
-                best.observer, best.options, self._judge.feeds[:SENSITIVITY_FEEDS], methods=best.methods
-            )
+            return self._workshop.sensitivity(best, self._judge.feeds[:SENSITIVITY_FEEDS])
         except ModelError as error:
             self._workshop.notes.append(f"sensitivity was not measured: {error}")
             return None
 
-    def _relax(self, best: _Form, found: Sensitivity) -> None:
-        """Leave the most sensitive linear nodes float, twice as many each time, till outputs are close."""
-        regions = [loss.part for loss in found.losses if loss.noise > 0]
-        ranked = [part.name for part in regions if part.op_type in LINEAR]
-        count = 1
-        while count <= len(ranked) // 2:
-            self._tell("leaving nodes float", count, len(ranked) // 2)
-            form = replace(best, options=replace(best.options, exclude=tuple(ranked[:count])))
-            name = None if self._try(form) is None else self._name(form)
-            if name is not None:
-                accepted = distrust(self.judged, self._max_drop)[name][1].accepted
-                if self._comfortable(form) or (accepted and count >= ENOUGH_EXCLUDED):
-                    return
-            count *= 2
+    def _climb(self, best: Form, found: Sensitivity) -> None:
+        """Leave more and more regions float, so long as that pays or nothing is accepted yet."""
+        name = self._name(best)
+        assert name is not None
+        regions = self._workshop.priced(best, found, self._judge.feeds[0])
+        rungs = ladder(regions, self._closeness(name), COMFORT_DB)
+        cheapest, dearer = self._price(name), 0
+        last = best
+        for index, excluded in enumerate(rungs):
+            self._tell("leaving regions float", index, len(rungs))
+            form = replace(best, options=replace(best.options, exclude=excluded))
+            if self._try(form) is None:
+                continue
+            last = form
+            price = self._price(self._names[form])
+            dearer = dearer + 1 if price > cheapest * WORSE and cheapest < 1 else 0
+            cheapest = min(cheapest, price)
+            if dearer == 2 or self._comfortable(form):
+                break
+        if last is not best:
+            for rest in self._rests(best.options.bits):
+                self._try(replace(last, rest=rest))
 
-    def _each(self, stage: str, forms: list[_Form]) -> Iterator[_Form]:
+    def _rests(self, bits: int) -> tuple[str, ...]:
+        """What else MatMul and Gemm can be; weights of eight bits only where products do not saturate."""
+        dynamic = f"quantize-dynamic{{bits={bits}}}"
+        return (dynamic, "weight-only{bits=8}") if bits == 8 else (dynamic,)
+
+    def _price(self, name: str) -> float:
+        """What a candidate costs for its time and its distance; endless when it is not accepted."""
+        if name not in self.times or not self._accepted(name):
+            return float("inf")
+        return priced(self.times[name], self.judged[name][1])
+
+    def _each(self, stage: str, forms: list[Form]) -> Iterator[Form]:
         for index, form in enumerate(forms):
             self._tell(stage, index, len(forms))
             yield form
 
-    def _make(self, form: _Form, name: str) -> Candidate | None:
+    def _make(self, form: Form) -> Candidate | None:
         try:
-            return self._workshop.static(name, form.observer, form.options, form.methods)
+            return self._workshop.static(form)
         except DataError:
             raise
         except TersorError as error:
             self._workshop.notes.append(f"{form.name} was not made: {error}")
             return None
 
-    def _try(self, form: _Form) -> Judged | None:
+    def _try(self, form: Form) -> Judged | None:
         if form in self._names:
             return self.judged[self._names[form]]
-        made = self._make(form, form.name)
+        self._in_time()
+        made = self._make(form)
         if made is None:
             return None
+        self._names[form] = self._judged(form.name, made)
+        return self.judged[self._names[form]]
+
+    def _judged(self, name: str, made: Candidate) -> str:
+        """Judge and time a candidate; gives the name of an earlier one with the same bytes, or its own."""
         digest = hash_files([made.path])
-        name = self._names[form] = self._digests.setdefault(digest, form.name)
-        if name not in self.judged:
-            self.judged[name] = (made, self._judge.judge(made))
-        return self.judged[name]
+        name = self._digests.setdefault(digest, name)
+        if name in self.judged:
+            return name
+        judgement = self._log.get(digest)
+        if judgement is None:
+            judgement = self._judge.judge(made)
+            self._log.put(digest, name, judgement)
+        self.judged[name] = (made, judgement)
+        if judgement.accepted:
+            key = form_key(made)
+            if key not in self._timed:
+                self._timed[key] = self._timer(made)
+            self.times[name] = self._timed[key]
+        return name
+
+    def _in_time(self) -> None:
+        if self._end is not None and time.monotonic() > self._end and self.judged:
+            raise OutOfBudgetError

@@ -37,6 +37,8 @@ class BuildSettings:
         recipe: a recipe file to follow in place of the search, or the name of a shipped one.
         samples: how many feeds are used at most.
         rounds: rounds of the closing latency measurement.
+        budget_s: begin no further trial after so many seconds; None for no limit.
+        trials: a log of judged candidates to go on from and to add to; None keeps none.
         seed: for feeds drawn from the signature where no data is given.
         progress: told how far it is.
     """
@@ -52,6 +54,8 @@ class BuildSettings:
     recipe: str | None = None
     samples: int | None = 256
     rounds: int = 25
+    budget_s: float | None = None
+    trials: Path | None = None
     seed: int = 0
     progress: Progress = _silent
 
@@ -77,5 +81,9 @@ class BuildSettings:
             raise UsageError(f"--samples must be at least 1, not {self.samples}")
         if self.rounds < 1:
             raise UsageError(f"--rounds must be at least 1, not {self.rounds}")
+        if self.budget_s is not None and not self.budget_s > 0:
+            raise UsageError(f"--budget must be more than nothing, not {self.budget_s:g} s")
+        if self.trials is not None and self.trials.is_dir():
+            raise UsageError(f"--trials {str(self.trials)!r} is a folder; it names a file")
         if self.seed < 0:
             raise UsageError(f"--seed must not be negative, not {self.seed}")

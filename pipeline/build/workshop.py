@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ...analysis.evaluate import Feed
 from ...backends.onnxruntime.cpu import host, saturates
@@ -14,17 +15,20 @@ from ...calibration.collect import UnobservableError
 from ...calibration.data import Feeds
 from ...calibration.sensitivity import Sensitivity, sensitivity
 from ...calibration.switches import Per
-from ...graph_ir import UsageError, load, save
+from ...graph_ir import UsageError, load, save, signature_of
 from ...graph_ir.ops import is_op
 from ...passes.base import Context
 from ...passes.quantize.dynamic import QuantizeDynamic
-from ...passes.quantize.insert_qdq import MEANS, RANGES, InsertQdq
+from ...passes.quantize.insert_qdq import MEANS, RANGES
 from ...passes.quantize.plan import plan
 from .. import manager
 from ..instruments import Verify
 from ..presets import FREEZE, INT8_READY, RAISED
 from ..spec import Pipeline, parse, spec_of
+from .facts import bindings_in
+from .form import Form
 from .ground import Ground
+from .placement import Region, regions_of
 from .result import Candidate
 from .settings import BuildSettings
 
@@ -111,37 +115,50 @@ class Workshop:
             self.notes.append(f"{methods[-1]} was not tried: {error}")
             return None
 
-    def static(
-        self, name: str, observer: str, options: InsertQdq, methods: tuple[str, ...] = ()
-    ) -> Candidate | None:
-        """Static int8: Q/DQ with ranges chosen by one rule, biases corrected by the means of the data.
+    def static(self, form: Form) -> Candidate | None:
+        """Static int8, with ranges chosen by one rule from the data.
 
-        None when there is nothing to quantize, or nothing for a method to do.
+        None when there is nothing to quantize, or nothing for a method or for `form.rest` to do.
 
         Args:
-            name: of the candidate.
-            observer: see `calibration.observers.observer`.
-            options: the pass with its options.
-            methods: accuracy methods to run first, in order.
+            form: what it is made of; see there.
         """
-        ground = self.ground(methods)
+        ground = self.ground(form.methods)
         if ground is None:
             return None
-        facts = {RANGES: ground.ranges(observer), MEANS: ground.means}
+        facts: dict[str, Any] = {RANGES: ground.ranges(form.observer)}
+        if form.corrected:
+            facts[MEANS] = ground.means
         context = Context(seed=self.settings.seed, facts=facts)
-        pipeline = Pipeline((spec_of(options),))
+        pipeline = Pipeline((spec_of(form.options),))
         model = ground.model()
         if not manager.run(pipeline, model, context, [Verify()]).changed:
             return None
+        if form.rest:
+            rest = parse(form.rest)
+            if not manager.run(rest, model, context, [Verify()]).changed:
+                return None
+            pipeline = Pipeline((*pipeline.elements, *rest.elements))
         self.notes += [note for note in context.notes if note not in self.notes]
-        path = self._path(name)
+        path = self._path(form.name)
         save(model, path, provenance=True)
-        return Candidate(name, path, self._whole(pipeline, methods), observer, quantized=True)
+        return Candidate(form.name, path, self._whole(pipeline, form.methods), form.observer, quantized=True)
 
-    def regions(self, observer: str, options: InsertQdq, methods: tuple[str, ...] = ()) -> int:
+    def regions(self, form: Form) -> int:
         """How many nodes of a static int8 form are int8."""
-        ground = self._sure(methods)
-        return len(plan(ground.model(), ground.ranges(observer), options.plan_options).nodes)
+        ground = self._sure(form.methods)
+        return len(plan(ground.model(), ground.ranges(form.observer), form.options.plan_options).nodes)
+
+    def priced(self, form: Form, found: Sensitivity, feed: Feed) -> list[Region]:
+        """The linear regions of a form with what each costs; see `placement.regions_of`.
+
+        Args:
+            form: whose regions were measured.
+            found: the measurements.
+            feed: gives the sizes of symbolic dimensions.
+        """
+        model = self._sure(form.methods).model()
+        return regions_of(model, found, bindings_in(signature_of(model), [feed]))
 
     def _sure(self, methods: tuple[str, ...]) -> Ground:
         ground = self.ground(methods)
@@ -149,26 +166,17 @@ class Workshop:
             raise UsageError(f"{', '.join(methods)} has nothing to do here")
         return ground
 
-    def sensitivity(
-        self,
-        observer: str,
-        options: InsertQdq,
-        feeds: Sequence[Feed],
-        per: Per = "region",
-        methods: tuple[str, ...] = (),
-    ) -> Sensitivity:
+    def sensitivity(self, form: Form, feeds: Sequence[Feed], per: Per = "region") -> Sensitivity:
         """What each region or tensor of a static int8 form costs the model's outputs, the costliest first.
 
         Args:
-            observer: as `static` takes it.
-            options: as `static` takes them.
+            form: what it is made of.
             feeds: see `calibration.sensitivity`.
             per: region or tensor.
-            methods: as `static` takes them.
         """
-        tell, ground = self.settings.progress, self._sure(methods)
+        tell, ground, options = self.settings.progress, self._sure(form.methods), form.options
         model = ground.model()
-        planned = plan(model, ground.ranges(observer), options.plan_options)
+        planned = plan(model, ground.ranges(form.observer), options.plan_options)
         found = sensitivity(
             model,
             planned,
@@ -181,7 +189,7 @@ class Workshop:
             threads=0,
             progress=lambda done, total: tell("measuring sensitivity", done, total),
         )
-        return replace(found, observer=observer)
+        return replace(found, observer=form.observer)
 
     def dynamic(self, name: str, methods: tuple[str, ...] = ()) -> Candidate | None:
         """Dynamic int8 of the linear layers; None when there are none worth it, or a method does nothing."""

@@ -51,6 +51,11 @@ def nan_below_two(run: Run) -> float:
     return found if found >= 2 else float("nan")
 
 
+def above(run: Run) -> float:
+    """1 for a model that answers more than 2.99 on average, else half of it."""
+    return 1.0 if mean(run) > 2.99 else 0.5
+
+
 def fails(run: Run) -> float:
     raise RuntimeError("no such\n  score")
 

@@ -14,6 +14,7 @@ from tersor.graph_ir import load, parse, save
 from tersor.graph_ir.ops import label
 from tersor.passes.quantize.insert_qdq import InsertQdq
 from tersor.pipeline.build import BuildSettings
+from tersor.pipeline.build.form import Form
 from tersor.pipeline.build.workshop import Workshop
 from tests.support.building import DIGITS
 from tests.support.command import tersor
@@ -28,7 +29,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built")
     shop = Workshop(BuildSettings(MODEL, folder, data=str(DATA), samples=8), folder)
     shop.calibrate_with(open_feeds(str(DATA), load(MODEL), limit=8))
-    made = shop.static("int8", "minmax", InsertQdq())
+    made = shop.static(Form("minmax", InsertQdq()))
     assert made is not None
     return made.path
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +14,11 @@ from onnx import helper
 
 from tersor.analysis.fidelity import Fidelity
 from tersor.graph_ir import DataError, UsageError
-from tersor.pipeline.build.accuracy import Judge, compare, constant_db, relative_drop
-from tersor.pipeline.build.result import Candidate, Judgement
-from tersor.pipeline.build.settings import BuildSettings
+from tersor.pipeline.build.accuracy import compare, constant_db, relative_drop
+from tersor.pipeline.build.result import Judgement
 from tests.support.odd_models import custom_op, model, port, texts, weight
+from tests.support.shifted import judge, saved, shifted
 from tests.support.user_code import HERE, X
-
-FEEDS = [{"x": X}, {"x": 2 * X}]
-
-
-def shifted(folder: Path, shift: float, name: str = "", outputs: tuple[str, ...] = ("y",)) -> Candidate:
-    """y = x + shift."""
-    nodes = [helper.make_node("Add", ["x", "shift"], [output]) for output in outputs]
-    proto = model(
-        nodes, [port("x", [2, 3])], [port(output, [2, 3]) for output in outputs],
-        {"shift": np.array(shift, np.float32)},
-    )  # fmt: skip
-    return saved(proto, folder, name or f"plus {shift}")
-
-
-def saved(proto: onnx.ModelProto, folder: Path, name: str) -> Candidate:
-    path = folder / f"{name}.onnx"
-    onnx.save(proto, path)
-    return Candidate(name, path)
-
-
-def judge(
-    original: Candidate, metric: str | None = None, feeds: Any = FEEDS, min_sqnr_db: float = 20.0
-) -> Judge:
-    name = None if metric is None else f"{HERE}:{metric}"
-    settings = BuildSettings(
-        original.path, original.path.parent / "out", metric=name, min_sqnr_db=min_sqnr_db
-    )
-    return Judge(original, feeds, settings)
 
 
 def verdict(folder: Path, shift: float, reference: float = 3.0, **options: Any) -> Judgement:
@@ -257,23 +228,6 @@ def test_a_difference_of_truth_values_is_a_difference() -> None:
     total = Fidelity()
     compare(total, np.array([True, False]), np.array([True, True]))
     assert total.result().sqnr_db == pytest.approx(0.0)
-
-
-@pytest.mark.parametrize(("quantized", "accepted"), [(True, False), (False, True)])
-def test_few_samples_are_no_evidence_for_a_quantized_form_that_is_not_close(
-    tmp_path: Path, quantized: bool, accepted: bool
-) -> None:
-    original = shifted(tmp_path, 3.0, "original")
-    candidate = replace(shifted(tmp_path, 4.0), quantized=quantized)
-    found = judge(original, metric="mean").judge(candidate)
-    assert found.accepted == accepted
-    assert ("samples can vouch for" in found.reason) != accepted
-
-
-def test_a_close_quantized_form_needs_few_samples(tmp_path: Path) -> None:
-    original = shifted(tmp_path, 3.0, "original")
-    candidate = replace(shifted(tmp_path, 3.0 + 1e-5), quantized=True)
-    assert judge(original, metric="mean").judge(candidate).accepted
 
 
 def test_what_is_the_same_for_every_feed_does_not_count_as_closeness(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a static int8 candidate is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...passes.quantize.insert_qdq import InsertQdq
+
+
+@dataclass(frozen=True)
+class Form:
+    """One static int8 form of the model.
+
+    Attributes:
+        observer: the rule its ranges are chosen by.
+        options: which nodes become int8, and how.
+        methods: accuracy methods before that, as pipeline text.
+        rest: a pass, as text, for the linear nodes that stay float; empty to leave them so.
+        corrected: whether biases make up for the mean error of the weights.
+    """
+
+    observer: str
+    options: InsertQdq
+    methods: tuple[str, ...] = ()
+    rest: str = ""
+    corrected: bool = True
+
+    @property
+    def name(self) -> str:
+        """For people, and unlike that of any other form that is tried."""
+        if not self.corrected:
+            return PLAIN
+        words = ["int8", self.observer]
+        if self.options.mse_weights:
+            words.append("mse-weights")
+        if not self.options.float_stem:
+            words.append("stem")
+        if not self.options.float_tail:
+            words.append("tail")
+        words += [method.partition("{")[0] for method in self.methods]
+        if self.options.exclude:
+            words.append(f"less-{len(self.options.exclude)}")
+        if self.rest:
+            words.append(self.rest.partition("{")[0])
+        return " ".join(words)
+
+
+PLAIN = "plain u8s8"
+"""Every layer int8, ranges by the extremes, nothing corrected: what a quantizer without a search gives."""
+
+
+def plain(scheme: str) -> Form:
+    """The form that every other one is compared with."""
+    return Form("minmax", InsertQdq(scheme, float_stem=False, float_tail=False), corrected=False)
