@@ -7,28 +7,34 @@ Forms that the runtime fuses in a default session (each has a test that reads th
     DQ -> Gemm(DQ W, DQ B)                            float out: the bias must be int32
     Q -> com.microsoft.MatMulIntegerToFloat           N-d with a bias; as MatMul and Add behind a DQ it would
                                                       become a Gemm with a float bias, without int8 form
+    Q -> Pad -> DQ -> Conv                            of pictures, whose three channels miss the fast kernel
     DQ with equal scales per channel -> float Conv    a scalar DQ would let the runtime requantise W
-    DQ -> com.microsoft.QuickGelu -> Q                SiLU; two readers of a DQ would unfuse it
+    DQ -> com.microsoft.QuickGelu -> Q                SiLU; hard gates in int8 (see `gates`)
     DQ -> depthwise Conv(DQ(127 ...)) -> Q            an average; the runtime's own int8 one is slow
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...graph_ir import Node, Rewriter, Value, constant
 from ...graph_ir.numerics import QuantParams
-from ...graph_ir.ops import float_attr, is_op, rank
+from ...graph_ir.ops import float_attr, int_attr, is_op, rank
 from .bias_correction import Means
+from .gates import MICROSOFT, gated, hard_sigmoid, hard_swish, swish
 from .kinds import BOUNDS, average_kernel, data_channels, data_inputs
 from .linear_form import LinearForm, linear_form
 from .quant_plan import NodePlan, QuantPlan, Role
 from .values import ValueWriter
 
-MICROSOFT = "com.microsoft"
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _WEIGHED = ("Conv", "ConvTranspose", "Gemm")
+_COLOURS = 3
 
 
 class Emitter:
@@ -88,11 +94,16 @@ class Emitter:
         if planned.role is Role.LINEAR:
             return [self._linear(node, planned)]
         if planned.gate is not None:
-            return [self._gated(node, planned.gate)]
+            return [gated(node, planned.gate, self.values, self.rw)]
         if node.op_type == "Swish":
-            return [
-                self._swish(self.values.operand(node.inputs[0], node), float_attr(node, "alpha", 1.0), node)
-            ]
+            x = self.values.operand(node.inputs[0], node)
+            return [swish(x, float_attr(node, "alpha", 1.0), node, self.rw)]
+        if node.op_type == "HardSwish":
+            return [hard_swish(node, self.values, self.rw)]
+        if node.op_type == "HardSigmoid":
+            line = hard_sigmoid(node, self.plan.params[self.plan.carrier(node)], self.values, self.rw)
+            if line is not None:
+                return [line]
         if (average := average_kernel(node)) is not None:
             return [self._average(node, *average)]
         data = set(data_inputs(node))
@@ -100,27 +111,6 @@ class Emitter:
         attributes, count = list(node.attributes.values()), len(node.outputs)
         title = _title(node)
         return self.rw.node(node.op_type, inputs, attributes, before=node, name=title, outputs=count).outputs
-
-    def _gated(self, node: Node, gate: Node) -> Value:
-        """`x * g(x)` in float as one operator: the runtime would give each of two readers a DQ of its own."""
-        data = [self.values.operand(gate.inputs[0], node)]
-        title = _title(node)
-        if gate.op_type == "Sigmoid":
-            return self._swish(data[0], 1.0, node)
-        alpha, beta = float_attr(gate, "alpha", 0.2), float_attr(gate, "beta", 0.5)
-        if self.rw.opset(node) >= 14 and abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
-            return self.rw.node("HardSwish", data, before=node, name=title).outputs[0]
-        hard = {"alpha": alpha, "beta": beta}
-        gated = self.rw.node("HardSigmoid", data, hard, before=node, name=_title(gate)).outputs[0]
-        return self.rw.node("Mul", [data[0], gated], before=node, name=title).outputs[0]
-
-    def _swish(self, x: Value | None, alpha: float, node: Node) -> Value:
-        """`x * sigmoid(alpha x)` as the one operator the runtime has for it; it splits a standard Swish."""
-        self.rw.model.opset_imports.setdefault(MICROSOFT, 1)
-        attributes, title = {"alpha": alpha}, _title(node)
-        return self.rw.node("QuickGelu", [x], attributes, before=node, name=title, domain=MICROSOFT).outputs[
-            0
-        ]
 
     def _average(self, node: Node, channels: int, kernel: list[int]) -> Value:
         """An average as a depthwise convolution of equal weights: the code 127 with the scale 1 / (127 n)."""
@@ -162,6 +152,10 @@ class Emitter:
         data, title = self.values.operand(x, node), _title(node)
         if planned.bias_add is not None and rank(x) != 2:
             return self._with_float_bias(node, data, form)
+        lacking = _lacking_channels(node, weights)
+        wide = self.values.widened(x, lacking, weights.ndim, node) if lacking else None
+        if wide is not None:
+            data, weights = wide, np.pad(weights, [(0, 0), (0, lacking), *[(0, 0)] * (weights.ndim - 2)])
         inputs = [data, self.values.weight(source, weights, params, node)]
         if bias is not None:
             inputs.append(self.values.bias(bias, grid, params, node))
@@ -220,6 +214,13 @@ class Emitter:
             if len(users) != 1 or not is_op(users[0], *BOUNDS):
                 return False
             value = users[0].outputs[0]
+
+
+def _lacking_channels(node: Node, weights: NDArray[Any]) -> int:
+    """How many input channels a Conv of pictures lacks to the fast int8 kernel, which takes fours."""
+    shape = weights.shape
+    fits = is_op(node, "Conv") and int_attr(node, "group", 1) == 1 and shape[0] >= 16 and shape[0] % 4 == 0
+    return 1 if fits and shape[1] == _COLOURS else 0
 
 
 def _title(node: Node) -> str:

@@ -23,7 +23,8 @@ FLOAT_LINEAR = frozenset({"ConvTranspose", "Einsum", "LSTM", "GRU", "RNN", "Conv
 FOLLOWERS = frozenset(
     {"Add", "Mul", "Concat", "Where", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax"}
 )
-# No int8 kernel: they compute in float between a DQ and a Q, cheaper than the end of an int8 region.
+# No int8 kernel of their own: they compute in float between a DQ and a Q, cheaper than the end of an int8
+# region; the hard gates as sums and products of codes (see `gates`).
 ISLANDS = frozenset(
     {"HardSwish", "HardSigmoid", "Gelu", "Swish", "Mish", "Tanh", "Elu", "Selu", "Celu", "Softplus", "PRelu"}
 )

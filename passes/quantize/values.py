@@ -32,8 +32,9 @@ class ValueWriter:
         self._codes: dict[Value, tuple[Value, QuantParams]] = {}  # a DQ's output -> the codes it reads
         self._read: dict[Value, Value] = {}  # a float value -> the DQ output int8 nodes read instead
         self._grids: dict[Key, tuple[Value, Value]] = {}
-        self._weights: dict[tuple[Value, Key], Value] = {}
+        self._weights: dict[tuple[Value, Key, tuple[int, ...]], Value] = {}
         self._spread: dict[Value, Value] = {}
+        self._widened: dict[Value, Value] = {}
 
     def node(
         self,
@@ -92,6 +93,28 @@ class ValueWriter:
             self._spread[value] = self.dequantized(codes, wide, near, f"{value.name}_float")
         return self._spread[value]
 
+    def widened(self, value: Value, extra: int, axes: int, near: Node) -> Value | None:
+        """What reads the codes of a float value with channels of zeros behind them.
+
+        None where the codes were made by an operator: a Pad would change its layout.
+
+        Args:
+            value: the float value.
+            extra: how many channels.
+            axes: rank of the value.
+            near: the node that reads it.
+        """
+        if value not in self._read:
+            return None
+        if value not in self._widened:
+            codes, params = self._codes[self._read[value]]
+            name = f"{value.name}_widened"
+            ends = np.zeros(2 * axes, np.int64)
+            ends[axes + 1] = extra
+            inputs = [codes, self.rw.constant(ends, f"{name}_pads", near), self.grid(params, near, name)[1]]
+            self._widened[value] = self.dequantized(self.node("Pad", inputs, near, name), params, near, name)
+        return self._widened[value]
+
     def quantized(self, value: Value, params: QuantParams, near: Node, name: str) -> Value:
         """Q and DQ of a value; the output of the DQ."""
         scale, zero = self.grid(params, near, name)
@@ -130,11 +153,11 @@ class ValueWriter:
 
         Args:
             source: the constant.
-            array: its data, or a positive multiple of it.
+            array: its data, or a positive multiple of it, perhaps with zeros behind.
             params: the grid.
             near: the node that reads it.
         """
-        key = source, params.key
+        key = source, params.key, array.shape
         if key not in self._weights:
             self._weights[key] = self.rw.constant(quantize(array, params), f"{source.name}_quantized", near)
         return self._weights[key], *self.grid(params, near, source.name or "weight")

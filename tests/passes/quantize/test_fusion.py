@@ -58,7 +58,30 @@ CASES: dict[str, tuple[Model, dict[str, int]]] = {
     "silu": (graph(f"{IN} s = Sigmoid(t) u = Mul(t, s) {out()}", W), {"QuickGelu": 1, "QLinearConv": 2}),
     "hard swish": (
         graph(f"{IN} s = HardSigmoid<alpha=0.16666667, beta=0.5>(t) u = Mul(s, t) {out()}", W),
+        {"QLinearAdd": 1, "QLinearMul": 1, "QLinearConv": 2, "HardSigmoid": 0, "Mul": 0},
+    ),
+    "hard swish in one": (
+        graph(f"{IN} u = HardSwish(t) {out()}", W),
+        {"QLinearAdd": 1, "QLinearMul": 1, "QLinearConv": 2, "HardSigmoid": 0, "Mul": 0},
+    ),
+    "hard squeeze-excite": (
+        graph(
+            f"{IN} p = GlobalAveragePool(t) s = Conv(p, e) g = HardSigmoid(s) u = Mul(t, g) {out()}",
+            W + ", float[16,16,1,1] e = {seed}",
+        ),
+        {"QLinearAdd": 1, "QLinearMul": 1, "QLinearConv": 3, "HardSigmoid": 0},
+    ),
+    "a hard gate that falls": (
+        graph(f"{IN} s = HardSigmoid<alpha=-0.2>(t) u = Mul(s, t) {out()}", W),
         {"HardSigmoid": 1, "QLinearConv": 2},
+    ),
+    "pictures": (
+        graph(
+            "t = Conv<strides=[2,2]>(x, k) y = Conv(t, w)",
+            "float[16,3,3,3] k = {seed}, float[16,16,3,3] w = {seed}",
+            x="n,3,16,16",
+        ),
+        {"QLinearConv": 2, "Pad": 1},
     ),
     "swish": (
         graph(f"{IN} u = Swish<alpha=1.5>(t) {out()}", W, opset=24),
