@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from .failures import INTERRUPTED, Guard, describe
+from .sections import SectionedCommand
 
 # name -> (module, what it does; equal to the first line of its docstring, or empty for a hidden command)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -64,7 +65,7 @@ class LazyGroup(TyperGroup):
         module = import_module(f".{COMMANDS[cmd_name][0]}", __package__)
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         words = inspect.cleandoc(module.command.__doc__).replace("\\b\n", "\b\n")
-        app.command(cmd_name, help=words)(module.command)
+        app.command(cmd_name, cls=SectionedCommand, help=words)(module.command)
         return typer.main.get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -13,6 +13,16 @@ _KEEP = (
 )
 
 
+_HOW_MUCH = "How much goes (give one budget)"
+_WHICH = "Which channels go, and which widths may come of it"
+_DATA = "Data"
+_ROUNDS = "Rounds, and when to stop"
+_PLANS = "Plans, to keep, edit and replay"
+_ZEROS = "Single weights instead of channels"
+_SHOWN = "What is written and shown"
+_MEASURED = "Measuring and chance"
+
+
 class Attention(str, Enum):
     """What a decomposed attention loses."""
 
@@ -29,77 +39,124 @@ class Aim(str, Enum):
 
 def command(
     model: Path = typer.Argument(..., metavar="MODEL", help="The model file; it is never touched."),
-    out: Path | None = typer.Option(None, "-o", "--out", metavar="OUT", help="Where the result goes."),
+    out: Path | None = typer.Option(
+        None, "-o", "--out", metavar="OUT", help="Where the result goes.", rich_help_panel=_SHOWN
+    ),
     *,
-    data: str | None = typer.Option(
-        None,
-        metavar="DATA",
-        help="Inputs: .npz, a folder of .npz or .npy, module:function, or random by name.",
+    ratio: str | None = typer.Option(
+        None, metavar="F", help="Share of the channels to remove: 0.3, 30%.", rich_help_panel=_HOW_MUCH
     ),
-    ratio: str | None = typer.Option(None, metavar="F", help="Share of the channels to remove: 0.3, 30%."),
-    params: str | None = typer.Option(None, metavar="F", help="Share of the parameters to keep."),
-    macs: str | None = typer.Option(None, metavar="F", help="Share of the multiply-accumulates to keep."),
-    size: str | None = typer.Option(None, metavar="F", help="Share of the bytes on disk to keep."),
+    params: str | None = typer.Option(
+        None, metavar="F", help="Share of the parameters to keep.", rich_help_panel=_HOW_MUCH
+    ),
+    macs: str | None = typer.Option(
+        None, metavar="F", help="Share of the multiply-accumulates to keep.", rich_help_panel=_HOW_MUCH
+    ),
+    size: str | None = typer.Option(
+        None, metavar="F", help="Share of the bytes on disk to keep.", rich_help_panel=_HOW_MUCH
+    ),
     latency: str | None = typer.Option(
-        None, metavar="F", help="Share of the time to keep, as measured here."
-    ),
-    criterion: str | None = typer.Option(
-        None,
-        metavar="NAME",
-        help="What makes a channel important; by default reconstruction with data, else l2.",
-    ),
-    metric: str | None = typer.Option(
-        None, metavar="MODULE:FUNCTION", help="metric(run) -> float, higher is better; after every round."
-    ),
-    max_drop: str | None = typer.Option(
-        None, help="How much of the metric may be lost, relative: 1%, 0.01.", show_default="1%"
-    ),
-    rounds: int | None = typer.Option(None, help="Get there in so many rounds.", show_default="1"),
-    whole_model: bool = typer.Option(
-        False, "--global/--per-group", help="Compare channels across groups, or cut each group alike."
+        None, metavar="F", help="Share of the time to keep, as measured here.", rich_help_panel=_HOW_MUCH
     ),
     aim: Aim | None = typer.Option(
         None,
         help="What --macs buys: time, or the least loss of importance alone.",
         show_default="time",
+        rich_help_panel=_HOW_MUCH,
+    ),
+    criterion: str | None = typer.Option(
+        None,
+        metavar="NAME",
+        help="What makes a channel important; by default reconstruction with data, else l2.",
+        rich_help_panel=_WHICH,
+    ),
+    whole_model: bool = typer.Option(
+        False,
+        "--global/--per-group",
+        help="Compare channels across groups, or cut each group alike.",
+        rich_help_panel=_WHICH,
+    ),
+    exclude: list[str] | None = typer.Option(
+        None,
+        metavar="PATTERN",
+        help="Leave alone by name (glob), operator (op:LSTM) or chain (Conv>Sigmoid); repeatable.",
+        rich_help_panel=_WHICH,
+    ),
+    min_keep: list[str] | None = typer.Option(
+        None, metavar="F", help=_KEEP, show_default="0.1", rich_help_panel=_WHICH
+    ),
+    max_keep: list[str] | None = typer.Option(
+        None, metavar="F", help="The largest share, written alike.", show_default="1", rich_help_panel=_WHICH
+    ),
+    attention: Attention = typer.Option(
+        Attention.HEADS, help="Remove whole heads, or the same of every head's width.", rich_help_panel=_WHICH
     ),
     align: int | None = typer.Option(
         None,
         metavar="N",
         help="Keep widths multiples of N; 1 allows any.",
         show_default="what the target likes",
+        rich_help_panel=_WHICH,
     ),
-    target: str = typer.Option("onnxruntime-cpu", help="Where it will run: onnxruntime-cpu, tensorrt."),
-    min_keep: list[str] | None = typer.Option(None, metavar="F", help=_KEEP, show_default="0.1"),
-    max_keep: list[str] | None = typer.Option(
-        None, metavar="F", help="The largest share, written alike.", show_default="1"
+    target: str = typer.Option(
+        "onnxruntime-cpu", help="Where it will run: onnxruntime-cpu, tensorrt.", rich_help_panel=_WHICH
     ),
-    exclude: list[str] | None = typer.Option(
+    data: str | None = typer.Option(
         None,
-        metavar="PATTERN",
-        help="Leave alone by name (glob), operator (op:LSTM) or chain (Conv>Sigmoid); repeatable.",
+        metavar="DATA",
+        help="Inputs: .npz, a folder of .npz or .npy, module:function, or random by name.",
+        rich_help_panel=_DATA,
     ),
-    attention: Attention = typer.Option(
-        Attention.HEADS, help="Remove whole heads, or the same of every head's width."
+    samples: int = typer.Option(64, help="Use at most so many of the inputs.", rich_help_panel=_DATA),
+    refit: bool = typer.Option(True, help="Refit the remaining weights on the data.", rich_help_panel=_DATA),
+    rounds: int | None = typer.Option(
+        None, help="Get there in so many rounds.", show_default="1", rich_help_panel=_ROUNDS
+    ),
+    metric: str | None = typer.Option(
+        None,
+        metavar="MODULE:FUNCTION",
+        help="metric(run) -> float, higher is better; after every round.",
+        rich_help_panel=_ROUNDS,
+    ),
+    max_drop: str | None = typer.Option(
+        None,
+        help="How much of the metric may be lost, relative: 1%, 0.01.",
+        show_default="1%",
+        rich_help_panel=_ROUNDS,
     ),
     plan: Path | None = typer.Option(
-        None, metavar="FILE", help="Replay a plan; with a budget and --rounds, go on from it."
+        None,
+        metavar="FILE",
+        help="Replay a plan; with a budget and --rounds, go on from it.",
+        rich_help_panel=_PLANS,
     ),
-    save_plan: Path | None = typer.Option(None, metavar="FILE", help="Write the plan, after every round."),
-    refit: bool = typer.Option(True, help="Refit the remaining weights on the data."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Write no model; show what would become of it."),
-    explain: bool = typer.Option(False, "--explain", help="Also list what cannot be pruned, and why."),
+    save_plan: Path | None = typer.Option(
+        None, metavar="FILE", help="Write the plan, after every round.", rich_help_panel=_PLANS
+    ),
     sparsity: str | None = typer.Option(
-        None, metavar="F", help="Set this share of single weights to zero instead."
+        None, metavar="F", help="Set this share of single weights to zero instead.", rich_help_panel=_ZEROS
     ),
-    pattern: str | None = typer.Option(None, metavar="N:M", help="Or leave at most N of each M weights."),
-    samples: int = typer.Option(64, help="Use at most so many of the inputs."),
-    threads: int = typer.Option(1, help="Threads of the measured runs; 0 for all cores."),
+    pattern: str | None = typer.Option(
+        None, metavar="N:M", help="Or leave at most N of each M weights.", rich_help_panel=_ZEROS
+    ),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Write no model; show what would become of it.", rich_help_panel=_SHOWN
+    ),
+    explain: bool = typer.Option(
+        False, "--explain", help="Also list what cannot be pruned, and why.", rich_help_panel=_SHOWN
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the report as JSON.", rich_help_panel=_SHOWN),
+    threads: int = typer.Option(
+        1, help="Threads of the measured runs; 0 for all cores.", rich_help_panel=_MEASURED
+    ),
     cache: Path | None = typer.Option(
-        None, metavar="DIR", help="For measured tables.", show_default="tersor in the user's cache folder"
+        None,
+        metavar="DIR",
+        help="For measured tables.",
+        show_default="tersor in the user's cache folder",
+        rich_help_panel=_MEASURED,
     ),
-    seed: int = typer.Option(0, help="For whatever draws numbers."),
-    as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
+    seed: int = typer.Option(0, help="For whatever draws numbers.", rich_help_panel=_MEASURED),
 ) -> None:
     r"""Remove whole channels, so that the model runs faster everywhere.
 

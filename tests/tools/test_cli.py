@@ -50,6 +50,20 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         assert (f"  {name} " in done.out) == bool(line)
 
 
+def test_options_of_prune_stand_under_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = tersor(capsys, "prune", "--help").out.splitlines()
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    options = [line.split()[0] for line in lines if line.startswith("  -")]
+    assert headings[0] == "Arguments:"
+    assert headings[-1] == "Other options:"
+    assert len(headings) > 6
+    assert len(options) == len(set(options)) > 30
+    first, last = lines.index("How much goes (give one budget):"), lines.index(headings[3])
+    told = "\n".join(lines[first:last])
+    assert all(f"--{kind} F" in told for kind in ("ratio", "params", "macs", "size", "latency"))
+    assert "Options:" in tersor(capsys, "bench", "--help").out.splitlines()
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     done = tersor(capsys, "--version")
     assert done.out.startswith("tersor 0.")
