@@ -52,6 +52,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_options_of_prune_stand_under_headings(capsys: pytest.CaptureFixture[str]) -> None:
     lines = tersor(capsys, "prune", "--help").out.splitlines()
+    lines = lines[lines.index("Arguments:") :]
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     options = [line.split()[0] for line in lines if line.startswith("  -")]
     assert headings[0] == "Arguments:"
