@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ...analysis.coupling import Coupling, Group
 
+_OFF = 0.05  # so many channels more than wanted are left where groups of one step stay whole
 LEAN = 1.5  # how far the shares of groups differ where one saves more of the time than another
 _SLACK = 1e-9
 _CLOSE = 0.002  # of the original: so near a target nothing is given back
@@ -40,6 +41,7 @@ class Line:
         gains: NDArray[np.float64] | None = None,
     ) -> None:
         self._groups = coupling.groups
+        self._halve = limits.halve
         self._atoms = np.array([group.atoms for group in self._groups], np.int64)
         self._offsets = np.cumsum(self._atoms + 1) - (self._atoms + 1)
         self._ordered: dict[int, NDArray[np.int64]] = {}
@@ -91,6 +93,12 @@ class Line:
         wanted = np.rint(self._atoms * np.minimum(1.0, share / self._shares)).astype(np.int64)
         stays = np.isin(np.arange(self._atoms.size), list(self._stays))
         return np.where(stays, self._atoms, np.maximum(1, wanted))
+
+    def is_stuck(self, ideal: Kept, kept: Kept) -> bool:
+        """Whether too much is left, and groups of a single step, which may not be halved, are why."""
+        single = [i for i, rule in self._steps.items() if rule.is_single and kept[i] > ideal[i]]
+        each = np.array([channels_per_atom(group) for group in self._groups], np.int64)
+        return not self._halve and bool(single) and float(each @ kept) > (1 + _OFF) * float(each @ ideal)
 
     def snapped(self, ideal: Kept) -> Kept:
         """The nearest numbers of atoms that the groups may keep."""

@@ -88,10 +88,20 @@ def to_reach(left: Left, target: float) -> Rule:
 
 
 def share_of_each(share: float) -> Rule:
-    """Keep this share of every group, as it was in the original model."""
+    """Keep this share of every group, as it was in the original model.
+
+    Groups that are a single step wide stay; where that leaves far too much, the budget is out of reach unless
+    they may be halved.
+    """
 
     def rule(line: Line) -> tuple[Kept, Kept]:
         ideal = line.share(share)
-        return ideal, line.snapped(ideal)
+        kept = line.snapped(ideal)
+        if line.is_stuck(ideal, kept):
+            raise OutOfReachError(
+                f"{share:.1%} of the channels cannot be reached while groups of a single aligned step stay "
+                "whole; lower --align or remove less"
+            )
+        return ideal, kept
 
     return rule

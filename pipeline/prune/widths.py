@@ -45,6 +45,12 @@ class Steps:
     most: int
     why: str
 
+    @property
+    def is_single(self) -> bool:
+        """Whether it is one step wide, of which half might be kept."""
+        wide = self.step * self.per_atom > LEAST
+        return wide and self.step == self.atoms > 1 and self.least <= self.atoms // 2
+
     def allowed(self) -> NDArray[np.int64]:
         """All numbers of atoms that may be kept, ascending; never empty, never 0."""
         most = min(self.most, self.atoms)
@@ -70,8 +76,8 @@ def steps(
     """What a group may keep.
 
     A width of at least `align` becomes a multiple of it, or stays as it is: 20, 24 and 28 channels take the
-    time of 32. What is narrower, or comes in atoms of several channels that never make a multiple, goes in
-    steps of the largest power of two that divides it, at least 4.
+    time of 32. What is narrower, or made of atoms of several channels and no multiple, goes in steps of the
+    largest power of two that divides it, at least 4.
 
     Args:
         group: of a coupling.

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tersor.graph_ir import UsageError
-from tersor.pipeline.prune.select import Chosen, Limits, select, share_of_each, to_reach
+from tersor.pipeline.prune.select import Chosen, Limits, OutOfReachError, select, share_of_each, to_reach
 from tests.support.prune_models import coupling
 
 Scores = dict[str, NDArray[np.float64]]
@@ -130,6 +130,15 @@ def test_a_budget_out_of_reach_says_what_is_left_at_least() -> None:
     limits = Limits(align=16, min_keep=0.5)
     with pytest.raises(UsageError, match=r"30\.0% of the original cannot be reached.*50\.0% is left; lower"):
         select(coupling(64), rising(g0=64), to_reach(lambda k: atoms_left(k, 64), 0.3), limits)
+
+
+def test_groups_of_one_step_are_halved_for_a_ratio_only_where_it_is_missed_without() -> None:
+    made, scores = coupling(16, 16, 64), rising(g0=16, g1=16, g2=64)
+    whole, half = (Limits(align=16, min_keep=0.0, halve=halve) for halve in (False, True))
+    with pytest.raises(OutOfReachError, match="groups of a single aligned step stay whole"):
+        select(made, scores, share_of_each(0.5), whole)
+    assert kept(select(made, scores, share_of_each(0.5), half)) == [8, 8, 32]
+    assert kept(select(coupling(16, 640), rising(g0=16, g1=640), share_of_each(0.5), whole)) == [16, 320]
 
 
 def test_bad_scores_are_refused() -> None:
