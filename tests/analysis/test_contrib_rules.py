@@ -51,7 +51,11 @@ CASES = {
 def inferred(call: str, weights: str, x: str) -> Model:
     lengths = "int32[2] seq = {4, 4}, int32 total = {5}, int64[1] place = {0}"
     lengths += f", float scale = {{0.5}}, int8[12,7] codes = {{{', '.join('3' * 84)}}}"
-    made = build(f"h = com.microsoft.{call}  y = Relu(h)", weights, x=x, y="float y", constants=lengths)
+    outputs = "h, keys, values" if call.startswith("GroupQuery") else "h"  # onnxruntime 1.23 wants all three
+    body = f"{outputs} = com.microsoft.{call}  y = Relu(h)"
+    made = build(body, weights, x=x, y="float y", constants=lengths)
+        f"{outputs} = com.microsoft.{call}  y = Relu(h)", weights, x=x, y="float y", constants=lengths
+    )
     proto = to_proto(made)
     proto.graph.output[0].type.tensor_type.ClearField("shape")
     model = from_proto(proto)

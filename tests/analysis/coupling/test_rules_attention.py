@@ -98,11 +98,9 @@ def test_other_forms_are_pinned() -> None:
     assert "not known" in reason(model, "q")
 
 
-def group_query(
-    inputs: str, weights: str = "", *, more: str = "", results: str = "a", y: str = "", past: int = 0
-) -> Model:
+def group_query(inputs: str, weights: str = "", *, more: str = "", y: str = "", past: int = 0) -> Model:
     return build(
-        f"q = MatMul(x, wq)  k = MatMul(x, wk)  v = MatMul(x, wv)  {results} = {GQA}({inputs})"
+        f"q = MatMul(x, wq)  k = MatMul(x, wk)  v = MatMul(x, wv)  a, nk, nv = {GQA}({inputs})"
         "  y = MatMul(a, wo)",
         f"wq 12,32; wk 12,16; wv 12,16; wo 32,6{weights}",
         x=f"{ONE}{more}",
@@ -125,7 +123,7 @@ PRESENT = ", float[1,2,8,8] nk, float[1,2,8,8] nv"
 
 
 def test_where_states_keep_the_keys_the_same_of_each_share_of_queries_goes() -> None:
-    model = group_query("q, k, v, pk, pv, seq, total", more=STATES, results="a, nk, nv", y=PRESENT, past=3)
+    model = group_query("q, k, v, pk, pv, seq, total", more=STATES, y=PRESENT, past=3)
     assert cut(model) == {"q:2": 2}
     (weight,) = [a for a in couple(model).group("q:2").axes if a.value.name == "wq"]
     assert weight.atom_of.tolist() == np.tile(np.repeat(np.arange(2), 8), 2).tolist()
