@@ -54,8 +54,6 @@ def inferred(call: str, weights: str, x: str) -> Model:
     outputs = "h, keys, values" if call.startswith("GroupQuery") else "h"  # onnxruntime 1.23 wants all three
     body = f"{outputs} = com.microsoft.{call}  y = Relu(h)"
     made = build(body, weights, x=x, y="float y", constants=lengths)
-        f"{outputs} = com.microsoft.{call}  y = Relu(h)", weights, x=x, y="float y", constants=lengths
-    )
     proto = to_proto(made)
     proto.graph.output[0].type.tensor_type.ClearField("shape")
     model = from_proto(proto)
