@@ -23,7 +23,7 @@ _FUSIONS = "fuse-hard-swish,fuse-gelu,fuse-layer-norm"
 _RAISING = ",".join(f"{name}{{raise-opset=true}}" for name in _FUSIONS.split(","))
 RAISED = (
     f"{LOSSLESS.replace(_FUSIONS, _RAISING)},"
-    "infer-shapes,fuse-attention{raise-opset=true},cse,eliminate-dead-code"
+    "infer-shapes,fuse-attention{raise-opset=true},resize-channels-last,cse,eliminate-dead-code"
 )
 
 # What Q/DQ per channel and the int8 kernels start from.
