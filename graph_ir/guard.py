@@ -47,6 +47,8 @@ def before_import(parts: Parts) -> list[str]:
 
     Raises:
         UnsupportedModelError: for a map type or a sparse-tensor attribute, which the IR cannot hold.
+        ValueError: for an impossible place of external data, and for a stride of 0: onnxruntime up to 1.27
+            divides by it, which ends the process.
     """
     found: list[str] = []
     for node, attr in parts.attributes:
@@ -55,6 +57,8 @@ def before_import(parts: Parts) -> list[str]:
                 f"node {node.name or node.op_type!r}: attribute {attr.name!r} is a sparse tensor, "
                 "which tersor cannot hold"
             )
+        if attr.name == "strides" and 0 in attr.ints:
+            raise ValueError(f"node {node.name or node.op_type!r}: attribute 'strides' holds a 0")
     for graph in parts.graphs:
         for info in (*graph.input, *graph.output, *graph.value_info):
             if _has_map(info.type):
@@ -102,8 +106,10 @@ def after_export(model: ir.Model, proto: onnx.ModelProto) -> None:
         proto.training_info.add().ParseFromString(data)
 
 
-def import_domains(model: ir.Model, found: list[str]) -> None:
+def import_domains(model: ir.Model, parts: Parts, found: list[str]) -> None:
     """Import, as version 1, custom domains that nodes use and the file forgets (runtimes tolerate that)."""
+    if parts.domains <= STANDARD_DOMAINS:
+        return
     owners = [(model.graph, model.opset_imports)]
     owners += [(f.graph, f.opset_imports) for f in model.functions.values()]
     for outermost, imports in owners:
@@ -118,9 +124,9 @@ def import_domains(model: ir.Model, found: list[str]) -> None:
                 found.append(f"domain {node.domain!r} had no opset import; version 1 was added")
 
 
-def rename_shadows(model: ir.Model, found: list[str]) -> None:
+def rename_shadows(model: ir.Model, parts: Parts, found: list[str]) -> None:
     """Rename values of bodies that hide an outer value: code moved between the two would go wrong."""
-    if sum(1 for _ in walk_graphs(model)) == 1 + len(model.functions):
+    if len(parts.graphs) == 1:
         return
     nested = [g for g in walk_graphs(model) if any(has_subgraph(n) for n in g)]
     taken = {name for graph in walk_graphs(model) for name in _names(graph)}

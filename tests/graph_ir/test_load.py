@@ -181,6 +181,13 @@ def test_a_sparse_initializer_that_points_outside_is_refused() -> None:
         from_proto(proto)
 
 
+def test_a_stride_of_0_is_refused() -> None:
+    proto = function_model()
+    proto.graph.node.append(helper.make_node("MaxPool", ["x"], ["p"], kernel_shape=[2, 2], strides=[1, 0]))
+    with pytest.raises(ModelError, match="node 'MaxPool': attribute 'strides' holds a 0"):
+        from_proto(proto)
+
+
 @pytest.mark.parametrize("in_function", [False, True])
 def test_sparse_attributes_are_refused_by_name(in_function: bool) -> None:
     sparse = _sparse(True).graph.sparse_initializer[0]
