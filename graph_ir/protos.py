@@ -25,11 +25,13 @@ class Parts:
 
     Attributes:
         graphs: the main graph, and the bodies of its nodes and of the functions' nodes.
-        attributes: (node, attribute) of each attribute that holds more than numbers or text.
+        attributes: (node, attribute) of each that holds more than numbers or text, and of all strides.
+        domains: of all nodes.
     """
 
     graphs: list[onnx.GraphProto]
     attributes: list[tuple[onnx.NodeProto, onnx.AttributeProto]]
+    domains: set[str]
 
     def weights(self) -> Iterator[onnx.TensorProto]:
         """The initializers of all graphs."""
@@ -42,17 +44,19 @@ def parts_of(proto: onnx.ModelProto) -> Parts:
     graphs: list[onnx.GraphProto] = []
     attributes: list[tuple[onnx.NodeProto, onnx.AttributeProto]] = []
     nodes = [node for function in proto.functions for node in function.node]
+    domains: set[str] = set()
     waiting = [proto.graph]
     while True:
+        domains.update([node.domain for node in nodes])
         for node in nodes:
             for attr in node.attribute:
-                if attr.type in _PLAIN:
+                if attr.type in _PLAIN and attr.name != "strides":
                     continue
                 attributes.append((node, attr))
                 if attr.HasField("g"):  # the oldest files leave the attribute's type out
                     waiting.append(attr.g)
                 waiting.extend(attr.graphs)
         if not waiting:
-            return Parts(graphs, attributes)
+            return Parts(graphs, attributes, domains)
         graphs.append(waiting.pop())
         nodes = list(graphs[-1].node)
