@@ -2,7 +2,8 @@
 """onnx-ir, imported without what it seldom needs.
 
 It computes with symbolic dimensions through sympy, whose import takes longer than that of all the rest;
-tersor never asks it to. So both are loaded when they are first used, by the standard library's own means.
+tersor never asks it to. Protobuf's text and JSON formats, which onnx imports, are for a few files only. So
+these are loaded when they are first used, by the standard library's own means.
 """
 
 from __future__ import annotations
@@ -44,7 +45,12 @@ def _late(*names: str) -> Generator[None]:
         sys.meta_path.remove(finder)
 
 
-with _late("sympy", "onnx_ir._symbolic_shapes"):  # the second is all that asks for sympy on import
+with _late(
+    "sympy",
+    "onnx_ir._symbolic_shapes",  # all that asks for sympy on import
+    "google.protobuf.json_format",
+    "google.protobuf.text_format",
+):
     from onnx_ir import (
         Attr,
         AttributeType,

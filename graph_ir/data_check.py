@@ -47,10 +47,10 @@ def check_tensors(parts: Parts) -> None:
 
 
 def _is_whole(proto: onnx.TensorProto) -> bool:
-    if proto.data_type not in _BITS or any(d < 0 for d in proto.dims):
+    sizes, bits = list(proto.dims), _BITS.get(proto.data_type)
+    if bits is None or min(sizes, default=0) < 0:
         return False
-    size = math.prod(proto.dims)
-    bits = _BITS[proto.data_type]
+    size = math.prod(sizes)
     nbytes = (size * bits + 7) // 8
     if proto.HasField("raw_data") and bits:
         return proto.ByteSize() >= nbytes if nbytes >= _EXACT_BELOW else len(proto.raw_data) == nbytes

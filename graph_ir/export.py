@@ -18,6 +18,7 @@ from .fingerprint import fingerprint
 from .guard import after_export, quiet
 from .ops import INFERRED, walk_graphs
 from .provenance import stamp, unstamp
+from .writing import model_proto, plain, redundantly_typed
 
 MAX_PROTO_BYTES = 2**31 - 2**24  # protobuf's limit, less room for the graph itself
 EXTERNAL_FROM = 1024  # bytes; smaller weights stay in the model file, where shape inference can read them
@@ -43,17 +44,12 @@ def to_proto(model: ir.Model, *, provenance: bool = False) -> onnx.ModelProto:
     Raises:
         ModelError: when the model holds what protobuf cannot (text that is not UTF-8, say).
     """
-    hidden: list[tuple[ir.Value, ir.TypeProtocol | None, ir.Shape | None]] = []
     stamped: list[ir.Node] = []
     with quiet(), gc_paused():
         try:
-            # Types that were inferred, or only repeat an initializer's own, do not belong in the file.
-            for value in _redundantly_typed(model):
-                hidden.append((value, value.type, value.shape))
-                value.type, value.shape = None, None
             if provenance:
                 stamped = stamp(model)
-            proto = ir.serde.serialize_model(model)
+            proto = model_proto(model) if plain(model) else _by_onnx_ir(model)
         except (ir.serde.SerdeError, ValueError, TypeError) as error:
             cause: BaseException = error
             while cause.__cause__ is not None:
@@ -62,17 +58,26 @@ def to_proto(model: ir.Model, *, provenance: bool = False) -> onnx.ModelProto:
         finally:
             if provenance:
                 unstamp(model, stamped)
-            for value, value_type, shape in hidden:
-                value.type, value.shape = value_type, shape
     after_export(model, proto)
     return proto
 
 
+def _by_onnx_ir(model: ir.Model) -> onnx.ModelProto:
+    """Any model's message; types that do not belong in the file are hidden meanwhile."""
+    hidden: list[tuple[ir.Value, ir.TypeProtocol | None, ir.Shape | None]] = []
+    try:
+        for value in _redundantly_typed(model):
+            hidden.append((value, value.type, value.shape))
+            value.type, value.shape = None, None
+        return ir.serde.serialize_model(model)
+    finally:
+        for value, value_type, shape in hidden:
+            value.type, value.shape = value_type, shape
+
+
 def _redundantly_typed(model: ir.Model) -> Iterator[ir.Value]:
     for graph in walk_graphs(model):
-        for value in graph.initializers.data.values():
-            if not (value.is_graph_input() or value.is_graph_output() or value.metadata_props):
-                yield value
+        yield from filter(redundantly_typed, graph.initializers.data.values())
         for node in graph:
             for output in node.outputs:
                 if INFERRED in output.meta and not output.is_graph_output():

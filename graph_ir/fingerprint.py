@@ -6,7 +6,6 @@ Values are numbered in order of definition, so internal names do not matter; nam
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, cast
 
 import onnx_ir as ir
@@ -14,6 +13,7 @@ import onnx_ir as ir
 from .ops import dims, subgraphs
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Sequence
 
     Digest = hashlib.blake2b
@@ -30,7 +30,7 @@ def fingerprint(model: ir.Model) -> str:
 
 
 def _fingerprint(model: ir.Model, *, with_weights: bool) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = _new_digest()
     _put(digest, sorted((d or "ai.onnx", v) for d, v in model.opset_imports.items()))
     for value in model.graph.inputs:
         _put(digest, "input", value.name, str(value.type), dims(value), value.is_initializer())
@@ -43,6 +43,12 @@ def _fingerprint(model: ir.Model, *, with_weights: bool) -> str:
             _hash_attribute(digest, name, attr)
         _hash_graph(digest, function.graph, {}, with_weights=with_weights)
     return digest.hexdigest()
+
+
+def _new_digest() -> Digest:
+    import hashlib  # takes longer to load than all of this folder
+
+    return hashlib.blake2b(digest_size=16)
 
 
 def _put(digest: Digest, *items: object) -> None:
@@ -119,6 +125,6 @@ def _to_last(items: Sequence[object]) -> list[object]:
 
 
 def _digest_of(tensor: ir.TensorProtocol, *, with_weights: bool) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = _new_digest()
     _hash_tensor(digest, tensor, with_weights=with_weights)
     return digest.hexdigest()

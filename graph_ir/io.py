@@ -13,9 +13,8 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.json_format import ParseError as JsonError
+from google.protobuf import json_format, text_format  # loaded at their first use, see `basis`
 from google.protobuf.message import DecodeError
-from google.protobuf.text_format import ParseError as TextError
 
 from .data_check import check_external, check_tensors
 from .errors import ModelError, UnsupportedModelError, VerifyError, one_line
@@ -23,7 +22,7 @@ from .export import MAX_PROTO_BYTES, TEXT_FORMATS, save, to_proto, weight_bytes
 from .files import atomic_write, gc_paused
 from .guard import after_import, before_import, has_external, import_domains, quiet, rename_shadows
 from .ops import INFERRED, has_subgraph, label, subgraphs, walk_graphs
-from .protos import parts_of
+from .protos import Parts, parts_of
 from .provenance import restore
 from .verify import verify
 
@@ -74,7 +73,14 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             proto = onnx.load_model(str(file), format=kind, load_external_data=False)
     except OSError as error:
         raise ModelError(f"cannot read {str(file)!r}: {error.strerror}") from error
-    except (DecodeError, JsonError, TextError, ValueError, IndexError, onnx.parser.ParseError) as error:
+    except (
+        DecodeError,
+        json_format.ParseError,
+        text_format.ParseError,
+        onnx.parser.ParseError,
+        ValueError,
+        IndexError,
+    ) as error:
         raise ModelError(
             f"{str(file)!r} is not an ONNX model, or is truncated: {one_line(error, 160)}"
         ) from error
@@ -117,16 +123,16 @@ def from_proto(proto: onnx.ModelProto, base_dir: str | None = None, *, name: str
                     ir.external_data.set_base_dir(graph, base_dir)
             check_external(model, base_dir or ".")
         check_tensors(parts)
-        import_domains(model, found)
-        _check_order(model, name, found)
+        import_domains(model, parts, found)
+        _check_order(model, parts, name, found)
     except (VerifyError, ValueError, TypeError) as error:
         raise ModelError(f"{name!r} is not a valid ONNX graph: {one_line(error, 240)}") from error
     return model
 
 
-def _check_order(model: ir.Model, name: str, found: list[str]) -> None:
+def _check_order(model: ir.Model, parts: Parts, name: str, found: list[str]) -> None:
     """Verify the model; if that fails and nodes are out of order, sort them and verify it again."""
-    rename_shadows(model, found)
+    rename_shadows(model, parts, found)
     try:
         verify(model)
     except VerifyError:
@@ -135,7 +141,7 @@ def _check_order(model: ir.Model, name: str, found: list[str]) -> None:
             _check_sorted(graph, name, found)
         if len(found) == known:
             raise
-        rename_shadows(model, found)
+        rename_shadows(model, parts, found)
         verify(model)
 
 

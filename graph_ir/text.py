@@ -7,7 +7,6 @@ with its type, shape and a hash, small integers and scalars with their values.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -72,6 +71,8 @@ def _tensor(tensor: ir.TensorProtocol) -> str:
         return "{" + ", ".join(str(x) for x in tensor.numpy().reshape(-1).tolist()) + "}"
     is_text = tensor.dtype == ir.DataType.STRING
     data = repr(tensor.numpy().tolist()).encode() if is_text else tensor.tobytes()
+    import hashlib
+
     return "#" + hashlib.blake2b(data, digest_size=4).hexdigest()
 
 
