@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from operator import itemgetter
 
 import onnx_ir as ir
 
-from .ops import graphs_within, walk_graphs
+from .ops import graphs_within, has_subgraph, walk_graphs
+
+_FIRST = itemgetter(0)
 
 
 class Names:
@@ -32,6 +35,8 @@ class Names:
         self._owners: dict[ir.Graph, ir.Graph] = {}
         self._places: dict[str, list[tuple[int, ir.Node]]] | None = None  # by operator, while they hold
         self._placed_at = 0
+        self._unplaced: set[str] = set()  # operators of nodes made since
+        self._placed = 0  # how many nodes there are by now, if all came and went through this object
         self._values: Counter[str] = Counter()  # bodies side by side may use one name twice
         self._nodes: Counter[str] = Counter()
         self._numbers: dict[str, int] = {}
@@ -55,28 +60,50 @@ class Names:
             self._owners[inner] = outermost
             self.operators.update(node.op_type for node in inner)
         self.changes += 1
+        self._places = None
 
     def graphs(self) -> Sequence[ir.Graph]:
         """Every graph of the model, in the order of `walk_graphs`."""
-        if len(self._owners) == 1 + len(self._model.functions):
-            return list(self._owners)  # there never were bodies, so no node need be asked for them
+        if self._flat():
+            return list(self._owners)
         return list(walk_graphs(self._model))
+
+    def graphs_within(self, graph: ir.Graph) -> Sequence[ir.Graph]:
+        """The graph and the bodies in it, in the order of `ops.graphs_within`."""
+        return [graph] if self._flat() else list(graphs_within(graph))
+
+    def _flat(self) -> bool:
+        """Whether there never were bodies, so that no node need be asked for them."""
+        return len(self._owners) == 1 + len(self._model.functions)
 
     def nodes(self, op_types: Iterable[str]) -> list[ir.Node]:
         """All nodes of these operator types, of whatever domain, in the order of `walk_graphs`."""
+        wanted = set(op_types)
         places = self._places
-        if places is None or self._placed_at != self.changes:
+        if places is None or not self._in_place(wanted):
             places = self._places = {}
             self._placed_at = self.changes
-            for place, node in enumerate(chain.from_iterable(self.graphs())):
-                places.setdefault(node.op_type, []).append((place, node))
-        found = [places[op_type] for op_type in op_types if op_type in places]
-        in_order = found[0] if len(found) == 1 else sorted(chain.from_iterable(found))
-        return [node for _, node in in_order]
+            self._unplaced.clear()
+            self._placed = 0
+            for node in chain.from_iterable(self.graphs()):
+                places.setdefault(node.op_type, []).append((self._placed, node))
+                self._placed += 1
+        found = [places[op_type] for op_type in wanted if op_type in places]
+        in_order = found[0] if len(found) == 1 else sorted(chain.from_iterable(found), key=_FIRST)
+        return [node for _, node in in_order if node.graph is not None]
+
+    def _in_place(self, op_types: set[str]) -> bool:
+        """Whether nodes of these types still are where they were found, but for those removed since."""
+        if self._placed_at == self.changes:
+            return True
+        if not self._flat() or not self._unplaced.isdisjoint(op_types):
+            return False
+        return self._placed == sum(map(len, self._owners))
 
     def moved(self) -> None:
-        """Forget where nodes are: some may have been moved past the Rewriter."""
-        self._places = None
+        """Forget where nodes are, as some may have been moved past the Rewriter from graph to graph."""
+        if not self._flat():
+            self._places = None
 
     def outermost(self, graph: ir.Graph) -> ir.Graph:
         """The main graph or the function's graph that holds this one."""
@@ -97,6 +124,8 @@ class Names:
     def add_node(self, op_type: str, hint: str) -> str:
         """A name for a node that is made now."""
         self.operators[op_type] += 1
+        self._unplaced.add(op_type)
+        self._placed += 1
         return self.fresh_node(hint)
 
     def _fresh(self, taken: Counter[str], base: str) -> str:
@@ -119,5 +148,8 @@ class Names:
         if node.name:
             self._nodes[node.name] -= 1
         self.operators[node.op_type] -= 1
+        self._placed -= 1
+        if has_subgraph(node):
+            self._places = None  # nodes of its bodies still are in these
         for output in node.outputs:
             self.free_value(output.name)

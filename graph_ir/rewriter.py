@@ -35,7 +35,8 @@ class Rewriter:
 
     Attributes:
         edits: how many were made.
-        released: values that lost their last reader with a node that was erased (they may have others since).
+        released: values that lost their last reader when a node was erased or given another input (they may
+            have others since).
     """
 
     def __init__(
@@ -74,6 +75,10 @@ class Rewriter:
     def graphs(self) -> Sequence[ir.Graph]:
         """Every graph of the model: the main graph and its bodies, then each function's and its bodies."""
         return self._names.graphs()
+
+    def graphs_within(self, graph: ir.Graph) -> Sequence[ir.Graph]:
+        """The graph, then every body nested in it, outer before inner."""
+        return self._names.graphs_within(graph)
 
     def nodes(self, op_types: Iterable[str]) -> list[ir.Node]:
         """All nodes of these operator types, of whatever domain, graph by graph in their order."""
@@ -184,6 +189,25 @@ class Rewriter:
 
     # -- changing things ----------------------------------------------------------------------------------
 
+    def remade(self, node: ir.Node, *, result: bool) -> None:
+        """Count a node that was edited in place as new: it carries the origins of the block it was edited in.
+
+        Args:
+            node: any node of the model.
+            result: its outputs hold other values than before. What is known of them is forgotten, and they
+                may take over the names of values they replace, as those of a new node do.
+        """
+        if self._origins:
+            set_origins(node, self._origins)
+        if result:
+            for output in node.outputs:
+                output.type = output.shape = output.doc_string = None
+                output.meta.data.clear()
+                output.metadata_props.clear()
+            self._fresh.update(node.outputs)
+        self.edits += 1
+        self._tell(node)
+
     def replace(self, old: ir.Value, new: ir.Value) -> None:
         """Make every user of `old` read `new`, keeping graph outputs' names, types and order.
 
@@ -246,7 +270,11 @@ class Rewriter:
         node.replace_input_with(index, value)
         self.edits += 1
         self._tell(node)
-        if before is not None and (producer := before.producer()) is not None:
+        if before is None:
+            return
+        if not before.uses():
+            self.released[before] = None
+        if (producer := before.producer()) is not None:
             self._tell(producer)
 
     def trim_inputs(self, node: ir.Node, count: int) -> None:
@@ -282,7 +310,7 @@ class Rewriter:
         else:
             producer.attributes.clear()
             producer.attributes["value"] = ir.AttrTensor("value", tensor)
-        value.shape = ir.Shape(array.shape)
+        value.shape = _shape_of(tensor)
         self.edits += 1
         for user, _ in value.uses():
             self._tell(user)

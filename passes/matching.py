@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..graph_ir import Node, Value
-from ..graph_ir.ops import constant_tensor, has_reference_attribute, is_standard
+from ..graph_ir.ops import array_of, constant_tensor, has_reference_attribute, is_standard
 from .pattern import Const, Either, Match, Maybe, Op, Pattern, Var
 
 Goal: TypeAlias = "tuple[Pattern, Value | None, Goal | None]"
@@ -21,16 +21,30 @@ def match(pattern: Op, node: Node) -> Match | None:
     """Match a pattern at a node; None when it does not fit."""
     if node.op_type not in pattern.op_types:
         return None
+    inputs = node.inputs
     if not pattern.commutes:  # a look that binds nothing turns most nodes away
-        for operand, value in zip(pattern.inputs, node.inputs, strict=False):
-            if isinstance(operand, Op) and (value is None or not _makes(value.producer(), operand)):
+        for operand, value in zip(pattern.inputs, inputs, strict=False):
+            if not _may_fit(operand, value):
                 return None
+    elif len(inputs) == 2:
+        (left, right), (first, second) = pattern.inputs, inputs
+        straight = _may_fit(left, first) and _may_fit(right, second)
+        if not straight and not (_may_fit(right, first) and _may_fit(left, second)):
+            return None
     search = _Search(node)
     return search.found if search.at(pattern, node, None) else None
 
 
-def _makes(producer: Node | None, pattern: Op) -> bool:
-    return producer is not None and producer.op_type in pattern.op_types
+def _may_fit(pattern: Pattern, value: Value | None) -> bool:
+    """Whether the pattern may match, by what makes the value; False is certain."""
+    if isinstance(pattern, (Var, Maybe)) or value is None:
+        return value is not None or isinstance(pattern, Maybe)
+    producer = value.producer()
+    if isinstance(pattern, Op):
+        return producer is not None and producer.op_type in pattern.op_types
+    if isinstance(pattern, Const):
+        return producer is None or producer.op_type == "Constant"
+    return not isinstance(pattern, Either) or any(_may_fit(option, value) for option in pattern.options)
 
 
 class _Search:
@@ -67,7 +81,7 @@ class _Search:
                 return False
             elif isinstance(pattern, Op):
                 producer = value.producer()
-                if producer is None or not _makes(producer, pattern) or value.index() != 0:
+                if producer is None or producer.op_type not in pattern.op_types or value.index() != 0:
                     return False
                 if pattern.commutes:
                     return self.at(pattern, producer, goal)
@@ -75,8 +89,8 @@ class _Search:
                     return False
                 goal = _operands(pattern.inputs, producer.inputs, goal)
             elif isinstance(pattern, Either):
-                rest = goal
-                return any(self._choice((option, value, rest)) for option in pattern.options)
+                rest, options = goal, [option for option in pattern.options if _may_fit(option, value)]
+                return any(self._choice((option, value, rest)) for option in options)
             elif isinstance(pattern, Var) or (isinstance(pattern, Const) and _fits_constant(pattern, value)):
                 if pattern.name and not self._bind_value(pattern.name, value):
                     return False
@@ -102,9 +116,11 @@ class _Search:
         where[what] = to
 
     def _bind_value(self, name: str, value: Value) -> bool:
-        before = self.found.values.get(name, _UNBOUND)
+        values = self.found.values
+        before = values.get(name, _UNBOUND)
         if before is _UNBOUND:
-            self._bind(self.found.values, name, value)
+            self._bound.append((values, name, _UNBOUND))
+            values[name] = value
             return True
         return before is value
 
@@ -115,9 +131,13 @@ class _Search:
             return False
         if not is_standard(node) or has_reference_attribute(node):
             return False
-        if self.found.nodes.get(pattern, node) is not node:
+        nodes = self.found.nodes
+        before = nodes.get(pattern)
+        if before is None:
+            self._bound.append((nodes, pattern, _UNBOUND))
+            nodes[pattern] = node
+        elif before is not node:
             return False
-        self._bind(self.found.nodes, pattern, node)
         if pattern.name:
             self._bind(self.found.values, pattern.name, node.outputs[0])
         return True
@@ -140,7 +160,7 @@ def _fits_constant(pattern: Const, value: Value) -> bool:
     if tensor.size != 1:
         return False
     try:
-        data = float(tensor.numpy().reshape(()))
+        data = float(array_of(tensor).reshape(()))
     except (TypeError, ValueError):
         return False
     return bool(np.abs(data - pattern.value) <= pattern.tolerance * np.abs(pattern.value))

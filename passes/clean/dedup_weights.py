@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import DataType, Model, Rewriter, Value
-from ...graph_ir.ops import graphs_within
 from ..base import Context, Exactness, Pass
 
 _HEAD_ELEMENTS = 64
@@ -28,7 +26,7 @@ class DeduplicateWeights(Pass):
     def run(self, model: Model, ctx: Context) -> bool:
         rewriter = ctx.rewriter(model)
         by_form: dict[tuple[DataType, tuple[object, ...]], list[Value]] = {}
-        for graph in graphs_within(model.graph):
+        for graph in rewriter.graphs_within(model.graph):
             for value in graph.initializers.values():
                 tensor = value.const_value
                 if tensor is None or value.is_graph_input() or value.is_graph_output():
@@ -57,6 +55,8 @@ def _alike(values: list[Value]) -> list[list[Value]]:
 
 
 def _share(values: list[Value], model: Model, rewriter: Rewriter) -> int:
+    from hashlib import blake2b
+
     first: dict[bytes, Value] = {}
     shared = 0
     for value in values:
@@ -64,7 +64,7 @@ def _share(values: list[Value], model: Model, rewriter: Rewriter) -> int:
         if tensor is None:
             continue
         data = tensor.tobytes()
-        key = data if len(data) <= 64 else hashlib.blake2b(data, digest_size=32).digest()
+        key = data if len(data) <= 64 else blake2b(data, digest_size=32).digest()
         kept = first.setdefault(key, value)
         # A weight of one body is not visible in another; only those of the main graph are seen everywhere.
         if kept is not value and kept.graph is model.graph:

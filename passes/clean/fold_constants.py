@@ -19,7 +19,6 @@ from ...graph_ir import DataError, DataType, Graph, Model, ModelError, Node, Rew
 from ...graph_ir.extract import extract_constant_nodes
 from ...graph_ir.ops import (
     constant_tensor,
-    graphs_within,
     has_reference_attribute,
     is_constant,
     is_op,
@@ -94,7 +93,7 @@ class FoldConstants(Pass):
         walker, scope = Walker(), Scope(opsets)
         chosen: list[Node] = []
         known: set[Value] = set()
-        for inner in graphs_within(graph):
+        for inner in rewriter.graphs_within(graph):
             for node in inner:
                 if node not in left and self._foldable(node, known, walker, scope, ctx):
                     chosen.append(node)
@@ -192,7 +191,7 @@ def _store_constants(graph: Graph, rewriter: Rewriter) -> int:
     moved = 0
     if not rewriter.occurs("Constant"):
         return moved
-    for inner in graphs_within(graph):
+    for inner in rewriter.graphs_within(graph):
         for node in [n for n in inner if n.op_type == "Constant"]:
             if not is_op(node, "Constant") or node.outputs[0].is_graph_output():
                 continue

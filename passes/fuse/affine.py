@@ -12,8 +12,8 @@ from ...graph_ir import Model, Node, Rewriter, Value
 from ...graph_ir.ops import is_op
 from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, Rule, commute, const, maybe, op, var
-from .linear import LINEAR, channels, channels_of_input, linear_of, view
-from .weights import Wide, fold_weights, typed
+from .linear import LINEAR, channels_of_input, linear_of, view
+from .weights import Wide, channels, fold_weights, typed
 
 _OPERATORS = ("Mul", "Div", "Add", "Sub")
 
@@ -39,7 +39,7 @@ class AffineAfter(Rule):
 
     root: ClassVar = commute(_OPERATORS, LINEAR, const("c"))
 
-    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
         """The linear operator with new weights."""
         if rw.opset(m.root) < 7:
             return Miss("opset below 7")
@@ -55,7 +55,7 @@ class AffineAfter(Rule):
         if linear.node.op_type == "MatMul" and linear.bias is None and m.root.op_type in ("Add", "Sub"):
             return Miss("is the product's bias already")
         folded = linear.after(*parameters)
-        return folded if isinstance(folded, Miss) else folded.emit(linear.x, rw, m.root)
+        return folded if isinstance(folded, Miss) else folded.apply(linear.x, rw, m.root)
 
 
 class AffineBefore(Rule):
@@ -64,7 +64,7 @@ class AffineBefore(Rule):
     inner: ClassVar = commute(_OPERATORS, var("from"), const("c")).named("x")
     root: ClassVar = op(("Conv", "ConvTranspose", "Gemm", "MatMul"), inner, const("w"), maybe(const("b")))
 
-    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
         """The linear operator with new weights, reading the constant operator's input."""
         if rw.opset(m.root) < 7:
             return Miss("opset below 7")
@@ -81,7 +81,7 @@ class AffineBefore(Rule):
         if isinstance(parameters, Miss):
             return parameters
         folded = linear.before(*parameters)
-        return folded if isinstance(folded, Miss) else folded.emit(m["from"], rw, m.root)
+        return folded if isinstance(folded, Miss) else folded.apply(m["from"], rw, m.root)
 
 
 def _ends(x: Value) -> str | None:

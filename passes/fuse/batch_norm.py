@@ -49,7 +49,7 @@ class BatchNormAfter(Rule):
 
     root: ClassVar = op("BatchNormalization", LINEAR, *_PARAMETERS)
 
-    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
         """The linear operator with new weights."""
         parameters = scale_and_shift(m.root, rw.opset(m.root))
         linear = linear_of(m, rw)
@@ -65,7 +65,7 @@ class BatchNormAfter(Rule):
         if parameters[0].shape != (linear.outputs,):
             return Miss("parameters are not one value a channel")
         folded = linear.after(*parameters)
-        return folded if isinstance(folded, Miss) else folded.emit(linear.x, rw, m.root)
+        return folded if isinstance(folded, Miss) else folded.apply(linear.x, rw, m.root)
 
 
 class BatchNormBefore(Rule):
@@ -74,7 +74,7 @@ class BatchNormBefore(Rule):
     norm: ClassVar = op("BatchNormalization", var("from"), *_PARAMETERS).named("x")
     root: ClassVar = op(("Conv", "ConvTranspose", "Gemm", "MatMul"), norm, const("w"), maybe(const("b")))
 
-    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
         """The linear operator with new weights, reading what was normalized."""
         norm = m.node(self.norm)
         parameters = scale_and_shift(norm, rw.opset(norm))
@@ -88,7 +88,7 @@ class BatchNormBefore(Rule):
         if parameters[0].shape != (linear.inputs,):
             return Miss("parameters are not one value a channel")
         folded = linear.before(*parameters)
-        return folded if isinstance(folded, Miss) else folded.emit(m["from"], rw, m.root)
+        return folded if isinstance(folded, Miss) else folded.apply(m["from"], rw, m.root)
 
 
 class BatchNormBeforeOnRight(BatchNormBefore):

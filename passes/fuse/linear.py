@@ -15,7 +15,7 @@ import numpy as np
 from ...graph_ir import DataType, Node, Rewriter, Value
 from ...graph_ir.ops import constant_tensor, dims, float_attr, int_attr, ints_attr, rank, string_attr
 from ..pattern import Match, Miss, commute, const, either, maybe, op, var
-from .weights import FLOATS, Array, Wide, rounded, typed, wide
+from .weights import FLOATS, Array, Wide, channels, rounded, store_weight, typed, wide
 
 _W, _B, _X = const("w"), maybe(const("b")), var("x")
 _PRODUCTS = (op(("Conv", "ConvTranspose", "Gemm"), _X, _W, _B), op("MatMul", _X, _W), op("MatMul", _W, _X))
@@ -160,6 +160,26 @@ class Folded:
     weight: Array
     bias: Array | None
 
+    def apply(self, x: Value, rw: Rewriter, root: Node) -> Value | None:
+        """Give the operator the new weights, and x to read; returns what stands for the root's result.
+
+        That is None where the operator is the root itself. It is edited in place, and a weight that it alone
+        reads keeps its name; only a product that gets its first bias is a new one, with an Add behind it.
+        """
+        node, old = self.linear.node, self.linear
+        if node.op_type == "MatMul" and self.bias is not None:
+            return self.emit(x, rw, root)
+        left = int(old.weight_on_left)
+        if node.inputs[left] is not x:
+            rw.set_input(node, left, x)
+        store_weight(node, 1 - left, self.weight, old.weight, rw)
+        if self.bias is not None:
+            store_weight(node, 2, self.bias, old.bias, rw, f"{old.weight.name or 'weight'}_bias")
+            if "beta" in node.attributes.data:
+                rw.set_attribute(node, "beta", None)
+        rw.remade(node, result=node is not root)
+        return None if node is root else node.outputs[0]
+
     def emit(self, x: Value, rw: Rewriter, before: Node) -> Value:
         """Insert the operator with the new weights, reading x; returns its result."""
         old = self.linear
@@ -198,7 +218,7 @@ def view(node: Node, x: Value, weight: Value, bias: Value | None, opset: int) ->
     tensor = constant_tensor(weight)
     if tensor is None or (dtype := tensor.dtype) not in FLOATS:
         return Miss("weight is not a float constant")
-    w = tensor.numpy()
+    w = typed(weight)
     if w.size == 0:
         return Miss("weight is empty")
     kind = node.op_type
@@ -255,24 +275,6 @@ def _swapped(array: Array) -> Array:
 
 def _transposed(array: Array, order: list[int]) -> Array:
     return np.transpose(array, order)
-
-
-def channels(array: Array, axis: int, count: int, least_rank: int) -> Wide | None:
-    """A broadcast operand as float64 [count], or None when it is not one value a channel.
-
-    Args:
-        array: the operand, broadcast against a value of rank at least `least_rank`.
-        axis: the channel axis of that value, counted from the end.
-        count: its channels there.
-        least_rank: an operand of higher rank could enlarge the result.
-    """
-    if array.ndim > least_rank:
-        return None
-    for i in range(-array.ndim, 0):
-        if array.shape[i] != 1 and (i != axis or array.shape[i] != count):
-            return None
-    flat = wide(array).reshape(-1)
-    return flat if flat.size == count else np.full(count, flat[0])
 
 
 def channels_of_input(array: Array, x: Value, linear: Linear) -> Wide | Miss:

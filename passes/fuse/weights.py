@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...graph_ir import DataType, Model, Node, Value, is_constant
-from ...graph_ir.ops import constant_tensor
+from ...graph_ir import DataType, Model, Node, Rewriter, Value, is_constant
+from ...graph_ir.ops import array_of, constant_tensor
 from ..base import Context
 from ..driver import apply_rules
 from ..pattern import Rule
@@ -87,4 +87,37 @@ def typed(value: Value) -> Array:
     """The data of a value that was matched as a constant."""
     tensor = constant_tensor(value)
     assert tensor is not None
-    return tensor.numpy()
+    return array_of(tensor)
+
+
+def channels(array: Array, axis: int, count: int, least_rank: int) -> Wide | None:
+    """A broadcast operand as float64 [count], or None when it is not one value a channel.
+
+    Args:
+        array: the operand, broadcast against a value of rank at least `least_rank`.
+        axis: the channel axis of that value, counted from the end.
+        count: its channels there.
+        least_rank: an operand of higher rank could enlarge the result.
+    """
+    if array.ndim > least_rank:
+        return None
+    for i in range(-array.ndim, 0):
+        if array.shape[i] != 1 and (i != axis or array.shape[i] != count):
+            return None
+    flat = wide(array).reshape(-1)
+    return flat if flat.size == count else np.full(count, flat[0])
+
+
+def store_weight(
+    node: Node, index: int, data: Array, old: Value | None, rw: Rewriter, name: str = ""
+) -> None:
+    """Have a node read new data: in the old one's place if nothing else reads that, nor knows more of it."""
+    if old is None or old.producer() is not None or old.is_graph_output() or old.metadata_props or old.meta:
+        alone = False
+    else:
+        alone = len(old.uses()) == 1
+    if alone and old is not None:
+        rw.set_data(old, data)
+    else:
+        hint = name if old is None else old.name
+        rw.set_input(node, index, rw.constant(data, hint or "weight", node))

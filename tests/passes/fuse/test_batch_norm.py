@@ -36,12 +36,12 @@ def conv_norm(
 def test_into_conv_before(opset: int) -> None:
     done = rewrite(FOLD, conv_norm("epsilon = 0.01", "pads = [1, 1, 1, 1], strides = [2, 1]", opset=opset))
     assert done.ops == ["Conv"]
-    assert "y = Conv<pads=[1, 1, 1, 1], strides=[2, 1]>(x, w_1, w_bias)" in done.text
+    assert "y = Conv<pads=[1, 1, 1, 1], strides=[2, 1]>(x, w, w_bias)" in done.text
 
 
 def test_old_weights_are_dropped_and_provenance_is_kept() -> None:
     done = rewrite(FOLD, conv_norm())
-    assert sorted(done.model.graph.initializers) == ["w_1", "w_bias"]
+    assert sorted(done.model.graph.initializers) == ["w", "w_bias"]
     (node,) = done.model.graph
     assert node.meta["tersor.origins"] == ("BatchNormalization(y)", "Conv(c)")
 
@@ -198,7 +198,7 @@ def test_bfloat16() -> None:
     done = rewrite(FOLD, retyped(conv_norm(opset=22), onnx.TensorProto.BFLOAT16), numbers=False)
     wide = rewrite(FOLD, conv_norm(opset=22))
     assert done.ops == ["Conv"]
-    for name in ("w_1", "w_bias"):
+    for name in ("w", "w_bias"):
         narrow, exact = (constant(m.graph.initializers[name]) for m in (done.model, wide.model))
         assert narrow is not None
         assert exact is not None
@@ -227,3 +227,31 @@ def test_weights_from_constant_nodes() -> None:
     )
     done = rewrite(FOLD, model)
     assert [n.op_type for n in done.model.graph] == ["Conv"]
+
+
+def test_the_operator_and_weights_it_alone_reads_keep_their_names() -> None:
+    model = model_of(
+        "[first] c = Conv(x, w, k) [second] n = BatchNormalization(c, s, b, m, v) y = Relu(n)",
+        f"float[6,4,3,3] w = {{seed}}, float[6] k = {{seed}}, {parameters(6)}",
+        x="float[1,4,7,7] x",
+        y="float[1,6,5,5] y",
+    )
+    before = model.graph[0]
+    done = rewrite(FOLD, model)
+    node, relu = done.model.graph
+    assert node.name == before.name == "first"
+    assert set(done.model.graph.initializers) == {"w", "k"}
+    assert [v.name for v in (*node.outputs, *relu.inputs) if v is not None] == ["n", "n"]
+    assert node.meta["tersor.origins"] == ("second", "first")
+
+
+def test_a_weight_that_is_an_output_is_copied() -> None:
+    model = model_of(
+        "c = Conv(x, w) y = BatchNormalization(c, s, b, m, v)",
+        f"float[6,4,3,3] w = {{seed}}, {parameters(6)}",
+        x="float[1,4,7,7] x",
+        y="float[1,6,5,5] y, float[6,4,3,3] w",
+    )
+    done = rewrite(FOLD, model)
+    assert done.ops == ["Conv"]
+    assert {"w", "w_1"} <= set(done.model.graph.initializers)
