@@ -194,7 +194,8 @@ class Walker:
         attrs = self.attributes(node, scope)
         attr_keys = tuple([(name, _attr_key(a)) for name, a in attrs.items()]) if attrs else ()
         absent = tuple([v is None for v in inputs]) if None in inputs else ()
-        unnamed = tuple([not o.name for o in node.outputs])
+        outputs = node.outputs
+        unnamed = (not outputs[0].name) if len(outputs) == 1 else tuple([not o.name for o in outputs])
         key = (node.op_type, node.domain, version, types, absent, unnamed, attr_keys, contents)
         answer = self._answers.get(key)
         if answer is None:

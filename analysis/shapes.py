@@ -171,21 +171,25 @@ def _write(walker: Walker, model: Model, found: Mapping[Value, ValueType], scope
     table = walker.table
     signature = {*model.graph.inputs, *model.graph.outputs}
     counts: Counter[str] = Counter()
+    tally: Counter[ValueType] = Counter()
+    declared_only = walker.taken_as_declared
     unranked: list[str] = []
     contradicted: list[str] = []
     for graph in walk_graphs(model):
         borders = {*graph.inputs, *graph.outputs}
         for value in borders:
             _refine_border(table, value, found.get(value, table.unknown), value in signature)
-        for value in (output for node in graph for output in node.outputs):
+        for value in [output for node in graph for output in node.outputs]:
             known = found.get(value, table.unknown)
-            _count(counts, known)
+            tally[known] += 1
             if known.dims is None and known.other is None and value.name:
                 unranked.append(value.name)
-            _set_data(table, value, scope)
-            if value in walker.taken_as_declared:
+            meta = cast("dict[str, Any]", value.meta.data)
+            if value in scope.data or DATA in meta:
+                _set_data(table, value, scope)
+            if value in declared_only:
                 continue
-            if (value.type is not None or value.shape is not None) and INFERRED not in value.meta:
+            if (value.type is not None or value.shape is not None) and INFERRED not in meta:
                 declared = table.of_value(value)
                 if _contradicts(declared, known):
                     contradicted.append(value.name or "")
@@ -193,17 +197,19 @@ def _write(walker: Walker, model: Model, found: Mapping[Value, ValueType], scope
                     continue
             if value not in borders:
                 _set(table, value, known)
+    for known, number in tally.items():
+        _count(counts, known, number)
     notes = dict.fromkeys((label(node), reason) for node, reason in walker.notes)
     sums = (counts["values"], counts["typed"], counts["ranked"], counts["static"])
     return ShapeReport(*sums, tuple(unranked), tuple(notes), tuple(contradicted))
 
 
-def _count(counts: Counter[str], known: ValueType) -> None:
-    counts["values"] += 1
-    counts["typed"] += known.elem != 0 or known.other is not None
+def _count(counts: Counter[str], known: ValueType, number: int) -> None:
+    counts["values"] += number
+    counts["typed"] += number * (known.elem != 0 or known.other is not None)
     if known.dims is not None:
-        counts["ranked"] += 1
-        counts["static"] += known.static
+        counts["ranked"] += number
+        counts["static"] += number * known.static
 
 
 def _contradicts(declared: ValueType, known: ValueType) -> bool:
@@ -232,8 +238,8 @@ def _shape(table: TypeTable, value: Value, dims: tuple[Dim, ...]) -> Shape:
     shape, composed = table.shape(dims)
     if composed:
         value.meta[DIMS] = dims
-    elif DIMS in value.meta:
-        del value.meta[DIMS]
+    else:
+        value.meta.data.pop(DIMS, None)
     return shape
 
 
@@ -253,5 +259,5 @@ def _set_data(table: TypeTable, value: Value, scope: Scope) -> None:
     if contents is not None and contents.ndim <= 1 and constant_data(value) is None:
         items: list[Dim] = list(contents.ravel())
         value.meta[DATA] = tuple(table.text(i) if isinstance(i, expr.Expr) else i for i in items)
-    elif DATA in value.meta:
-        del value.meta[DATA]
+    else:
+        value.meta.data.pop(DATA, None)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...analysis.shapes import symbolic_data
+from ...analysis.shapes import DATA, symbolic_data
 from ...graph_ir import INFERRED, DataType, Model, Node, Rewriter, Shape, Value
 from ...graph_ir.ops import STANDARD_DOMAINS, dims, input_at, int_attr, is_constant, static_shape
 from ..base import Context, Exactness, Pass
@@ -48,6 +48,8 @@ class FoldShapes(Pass):
 def _fold_outputs(node: Node, rewriter: Rewriter) -> int:
     folded = 0
     for output in node.outputs:
+        if DATA not in output.meta.data:  # nothing is known of its contents: true of nearly all
+            continue
         dtype = output.dtype
         if dtype is not DataType.INT64 and dtype is not DataType.INT32:
             continue
