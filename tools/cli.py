@@ -13,10 +13,9 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from .failures import INTERRUPTED, Guard, describe
-from .sections import SectionedCommand
+from .plain_values import PlainCommand, PlainGroup
 
 # name -> (module, what it does; equal to the first line of its docstring, or empty for a hidden command)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -51,7 +50,7 @@ Every command has --help with examples, and --json for machines. Exit codes: 0 d
 """
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(PlainGroup):
     """A group whose commands are imported when they are called; help reads the table only."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -65,7 +64,7 @@ class LazyGroup(TyperGroup):
         module = import_module(f".{COMMANDS[cmd_name][0]}", __package__)
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         words = inspect.cleandoc(module.command.__doc__).replace("\\b\n", "\b\n")
-        app.command(cmd_name, cls=SectionedCommand, help=words)(module.command)
+        app.command(cmd_name, cls=PlainCommand, help=words)(module.command)
         return typer.main.get_command(app)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
