@@ -27,6 +27,7 @@ TABLE: dict[str, str] = {
     "fold-batch-norm": "fuse.batch_norm:FoldBatchNorm",
     "fold-affine": "fuse.affine:FoldAffine",
     "fold-pad": "fuse.pad:FoldPad",
+    "fold-focus": "fuse.focus:FoldFocus",
     "matmul-add-to-gemm": "fuse.matmul_add:MatMulAddToGemm",
     "reduce-mean-to-global-average-pool": "fuse.global_pool:ReduceMeanToGlobalAveragePool",
     "resize-to-matmul": "fuse.resize_matmul:ResizeToMatMul",
