@@ -49,7 +49,7 @@ def to_proto(model: ir.Model, *, provenance: bool = False) -> onnx.ModelProto:
         try:
             if provenance:
                 stamped = stamp(model)
-            proto = model_proto(model) if plain(model) else _by_onnx_ir(model)
+            proto = model_proto(model) if plain(model) else by_onnx_ir(model)
         except (ir.serde.SerdeError, ValueError, TypeError) as error:
             cause: BaseException = error
             while cause.__cause__ is not None:
@@ -62,7 +62,7 @@ def to_proto(model: ir.Model, *, provenance: bool = False) -> onnx.ModelProto:
     return proto
 
 
-def _by_onnx_ir(model: ir.Model) -> onnx.ModelProto:
+def by_onnx_ir(model: ir.Model) -> onnx.ModelProto:
     """Any model's message; types that do not belong in the file are hidden meanwhile."""
     hidden: list[tuple[ir.Value, ir.TypeProtocol | None, ir.Shape | None]] = []
     try:

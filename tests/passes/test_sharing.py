@@ -127,3 +127,33 @@ def test_cse_does_not_take_from_a_body_that_has_ended() -> None:
     assert [node.op_type for node in model.graph] == ["Relu", "If", "Exp", "Add"]
     bodies = [attr.as_graph() for attr in model.graph[1].attributes.values()]
     assert [[node.op_type for node in body] for body in bodies] == [["Neg"], ["Exp", "Add"]]
+
+
+def test_nodes_are_found_again_after_others_came_went_and_moved() -> None:
+    model = parse(
+        HEAD
+        + """g (bool c, float[2] x) => (float[2] y) { a = Relu(x)\n b = Relu(a)\n e = Neg(b)
+        y = If<then_branch = t () => (float[2] p) { p = Relu(e) },
+               else_branch = f () => (float[2] q) { q = Neg(e) }>(c) }"""
+    )
+    names = Names(model)
+    rewriter = Rewriter(model, names=names)
+
+    def found(op_type: str) -> list[str | None]:
+        return [node.outputs[0].name for node in rewriter.nodes([op_type])]
+
+    assert (found("Relu"), found("Neg")) == (["a", "b", "p"], ["e", "q"])
+    first, second, third, branch = model.graph
+    made = rewriter.node("Relu", [first.outputs[0]], before=second, name="new").outputs[0]
+    assert found("Relu") == ["a", "new", "b", "p"]
+    rewriter.replace(second.outputs[0], made)
+    rewriter.erase(second)
+    assert found("Relu") == ["a", "b", "p"]
+    model.graph.outputs[0] = third.outputs[0]
+    rewriter.erase(branch)
+    assert (found("Relu"), found("Neg")) == (["a", "b"], ["e"])
+    assert found("If") == []
+    names.moved()
+    model.graph.remove(first)
+    model.graph.insert_before(made.producer() or third, first)
+    assert found("Relu") == ["a", "b"]
