@@ -51,7 +51,8 @@ class Rewriter:
         self.edits = 0
         self.on_node = on_node
         self._allow = allow
-        self._origins: tuple[str, ...] = ()
+        self._standing_for: tuple[ir.Node, ...] = ()
+        self._origins: tuple[str, ...] | None = ()  # theirs; None while nobody asked
         self._known = names
         self._fresh: set[ir.Value] = set()
         self.released: dict[ir.Value, None] = {}
@@ -103,13 +104,19 @@ class Rewriter:
     @contextmanager
     def standing_for(self, nodes: Sequence[ir.Node]) -> Generator[None]:
         """Nodes made inside this block carry the origins of the given ones."""
-        before = self._origins
-        self._origins = tuple([name for node in nodes for name in origins(node)])
+        before = self._standing_for, self._origins_of_block()
+        self._standing_for, self._origins = tuple(nodes), None
         try:
             yield
         finally:
-            self._origins = before
+            self._standing_for, self._origins = before
             self._fresh.clear()
+
+    def _origins_of_block(self) -> tuple[str, ...]:
+        """What nodes made now stand for: asked for when it is needed, and before names change."""
+        if self._origins is None:
+            self._origins = tuple([name for node in self._standing_for for name in origins(node)])
+        return self._origins
 
     def allowed(self, rule: str, node: ir.Node) -> bool:
         """Whether the named rewrite may fire here (always, unless a bisection limits it)."""
@@ -180,8 +187,8 @@ class Rewriter:
             name=self._names.add_node(op_type, hint),
         )
         _graph_of(before).insert_before(before, made)
-        if self._origins:
-            set_origins(made, self._origins)
+        if known := self._origins_of_block():
+            set_origins(made, known)
         self._fresh.update(made.outputs)
         self.edits += 1
         self._tell(made)
@@ -197,8 +204,8 @@ class Rewriter:
             result: its outputs hold other values than before. What is known of them is forgotten, and they
                 may take over the names of values they replace, as those of a new node do.
         """
-        if self._origins:
-            set_origins(node, self._origins)
+        if known := self._origins_of_block():
+            set_origins(node, known)
         if result:
             for output in node.outputs:
                 output.type = output.shape = output.doc_string = None
@@ -250,6 +257,7 @@ class Rewriter:
 
     def _swap_names(self, old: ir.Value, new: ir.Value) -> None:
         name, spare = old.name, new.name
+        self._origins_of_block()
         old.name = self.fresh_name(f"{name}_replaced")
         new.name = name
         self._names.free_value(spare)

@@ -141,7 +141,6 @@ def _optimize(source: Path, target: Path, chosen: Settings, pipeline: Pipeline) 
         # Passes do the same to the same model: verified after each change, this run names the one at fault.
         _run(pipeline, load(source), chosen, Report(report.pipeline), False)
         raise
-    report.after = count_ops(model)
     passed = time.perf_counter()
     older = _identity(data_file(target))
     save(model, target, external_data=chosen.external_data)
@@ -167,7 +166,9 @@ def _run(pipeline: Pipeline, model: Model, settings: Settings, report: Report, b
     if settings.verify:
         instruments.append(Verify(by_round=by_round))
     manager.run(pipeline, model, ctx, [*instruments, statistics, timing])
-    report.notes = [*notes(model), *opaque_notes(model), *ctx.notes]
+    operators = _operators(model)
+    report.after = _by_title(operators)
+    report.notes = [*notes(model), *opaque_notes(model, operators), *ctx.notes]
     if settings.validate is not None:
         report.validation = [vars(check).copy() for check in settings.validate.checks]
     report.timing = [vars(node).copy() for node in timing.tree()]
@@ -270,8 +271,12 @@ def _copy_through(source: Path, target: Path, report: Report, reason: str) -> Re
 
 def count_ops(model: Model) -> Counter[str]:
     """Number of nodes by operator (`domain.Op` outside the standard domain), in bodies and functions, too."""
+    return _by_title(_operators(model))
+
+
+def _by_title(operators: Counter[tuple[str, str, str]]) -> Counter[str]:
     found: Counter[str] = Counter()
-    for (domain, op_type, _), count in _operators(model).items():
+    for (domain, op_type, _), count in operators.items():
         found[op_type if domain in STANDARD_DOMAINS else f"{domain}.{op_type}"] += count
     return found
 
@@ -281,11 +286,11 @@ def _operators(model: Model) -> Counter[tuple[str, str, str]]:
     return Counter([node.op_identifier() for node in walk_nodes(model)])
 
 
-def opaque_notes(model: Model) -> list[str]:
+def opaque_notes(model: Model, operators: Counter[tuple[str, str, str]] | None = None) -> list[str]:
     """A line for each operator the passes know nothing about: other domains, and unknown standard ones."""
     found: Counter[str] = Counter()
     version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
-    for identifier, count in _operators(model).items():
+    for identifier, count in (operators or _operators(model)).items():
         domain, op_type, _ = identifier
         if domain in STANDARD_DOMAINS:
             if operator_bounds(op_type, version) is None:

@@ -269,3 +269,29 @@ def test_edits_are_counted_and_a_bisection_can_say_no() -> None:
     rewriter.erase(producer(model, "h"))
     assert rewriter.edits == 6
     verify(model)
+
+
+def test_a_node_edited_in_place_counts_as_new() -> None:
+    text = "g (float[2] x) => (float[2] y) <float[2] h> { [first] h = Relu(x)\n [second] y = Neg(h) }"
+    model = parse(HEAD + text)
+    rewriter = Rewriter(model)
+    first, second = model.graph
+    signature = signature_of(model)
+    with rewriter.standing_for([second, first]):
+        rewriter.set_attribute(first, "alpha", 0.5)
+        rewriter.remade(first, result=True)
+        assert first.outputs[0].type is None
+        rewriter.replace(second.outputs[0], first.outputs[0])
+    rewriter.erase(second)
+    verify(model, signature)
+    assert origins(first) == ("second", "first")
+    assert [first.name, first.outputs[0].name] == ["first", "y"]
+    assert not to_proto(model).graph.value_info
+    assert rewriter.fresh_name("h") == "h"
+
+
+def test_values_a_node_no_longer_reads_are_released() -> None:
+    model = main_model("h = Relu(x)\n y = Add(h, w)")
+    rewriter = Rewriter(model)
+    rewriter.set_input(producer(model, "y"), 1, find(model, "x"))
+    assert list(rewriter.released) == [find(model, "w")]
