@@ -29,6 +29,9 @@ RAISED = (
 # What Q/DQ per channel and the int8 kernels start from.
 INT8_READY = "infer-shapes,raise-opset{to=13}"
 
+# What suits onnxruntime on CPU in a model that nothing else will be done to.
+FINISH = "infer-shapes,resize-to-matmul,eliminate-dead-code"
+
 # What channels are removed from: constants told apart from what is computed, and no vectors shared by chance.
 PRUNE_READY = f"{FREEZE},inline,infer-shapes,fold-constants,eliminate-dead-code,unshare-vectors"
 
@@ -36,6 +39,7 @@ PRESETS: dict[str, str] = {
     "lossless": LOSSLESS,
     "raised": RAISED,
     "int8-ready": INT8_READY,
+    "finish": FINISH,
     "prune-ready": PRUNE_READY,
 }
 

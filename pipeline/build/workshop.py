@@ -23,7 +23,7 @@ from ...passes.quantize.insert_qdq import MEANS, RANGES
 from ...passes.quantize.plan import plan
 from .. import manager
 from ..instruments import Verify
-from ..presets import FREEZE, INT8_READY, RAISED
+from ..presets import FINISH, FREEZE, INT8_READY, RAISED
 from ..spec import Pipeline, parse, spec_of
 from .facts import bindings_in
 from .form import Form
@@ -60,15 +60,34 @@ class Workshop:
 
     @cached_property
     def float_candidate(self) -> Candidate:
-        """The original after the lossless passes."""
-        return self._make("float", self.settings.model, self.lossless, Context(seed=self.settings.seed))
+        """The original after the lossless passes and what suits the runtime."""
+        pipeline = Pipeline((*self.lossless.elements, *self._finish.elements))
+        model = load(self._lossless_path)
+        manager.run(self._finish, model, Context(seed=self.settings.seed), [Verify()])
+        path = self._path("float")
+        save(model, path, provenance=True)
+        return Candidate("float", path, str(pipeline))
+
+    @cached_property
+    def _finish(self) -> Pipeline:
+        """What every candidate ends with; nothing when the user gave the passes."""
+        return parse(FINISH) if self.settings.passes is None else Pipeline(())
+
+    @cached_property
+    def _lossless_path(self) -> Path:
+        model, context = load(self.settings.model), Context(seed=self.settings.seed)
+        manager.run(self.lossless, model, context, [Verify()])
+        self.notes += [note for note in context.notes if note not in self.notes]
+        path = self._path("lossless")
+        save(model, path, provenance=True)
+        return path
 
     @cached_property
     def int8_ready(self) -> Path | None:
         """The float model in the form quantization starts from; None when its opset cannot be raised."""
         text = str(parse(INT8_READY))
         context = Context(seed=self.settings.seed)
-        model = load(self.float_candidate.path)
+        model = load(self._lossless_path)
         manager.run(parse(text), model, context, [Verify()])
         version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
         if version < 13:
@@ -139,6 +158,7 @@ class Workshop:
             if not manager.run(rest, model, context, [Verify()]).changed:
                 return None
             pipeline = Pipeline((*pipeline.elements, *rest.elements))
+        manager.run(self._finish, model, context, [Verify()])
         self.notes += [note for note in context.notes if note not in self.notes]
         path = self._path(form.name)
         save(model, path, provenance=True)
@@ -202,21 +222,15 @@ class Workshop:
         result = manager.run(pipeline, model, context, [Verify()])
         if not result.changed:
             return None
+        manager.run(self._finish, model, context, [Verify()])
         path = self._path(name)
         save(model, path, provenance=True)
         return Candidate(name, path, self._whole(pipeline, methods), quantized=True)
 
     def _whole(self, last: Pipeline, methods: tuple[str, ...]) -> str:
         between = "".join(f"{parse(method)},infer-shapes," for method in methods)
-        return f"{self.lossless},{parse(INT8_READY)},infer-shapes,{between}{last}"
+        passes = f"{self.lossless},{parse(INT8_READY)},infer-shapes,{between}{last}"
+        return f"{passes},{self._finish}" if self._finish.elements else passes
 
     def _path(self, name: str) -> Path:
         return self.work / (name.replace(" ", "-").replace("/", "-") + ".onnx")
-
-    def _make(self, name: str, source: Path, pipeline: Pipeline, context: Context) -> Candidate:
-        model = load(source)
-        manager.run(pipeline, model, context, [Verify()])
-        self.notes += [note for note in context.notes if note not in self.notes]
-        path = self._path(name)
-        save(model, path, provenance=True)
-        return Candidate(name, path, str(pipeline))
