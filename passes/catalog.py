@@ -33,6 +33,7 @@ TABLE: dict[str, str] = {
     "resize-to-matmul": "fuse.resize_matmul:ResizeToMatMul",
     "canonicalize": "fuse.canonicalize:Canonicalize",
     "adaptive-rounding": "quantize.adaptive_rounding:AdaptiveRounding",
+    "align-channels": "quantize.align_channels:AlignChannels",
     "binary-weights": "quantize.binary:BinaryWeights",
     "equalize": "quantize.equalize:Equalize",
     "gptq": "quantize.gptq:Gptq",

@@ -27,7 +27,7 @@ RAISED = (
 )
 
 # What Q/DQ per channel and the int8 kernels start from.
-INT8_READY = "infer-shapes,raise-opset{to=13}"
+INT8_READY = "infer-shapes,raise-opset{to=13},infer-shapes,unshare-vectors,align-channels"
 
 # What suits onnxruntime on CPU in a model that nothing else will be done to.
 FINISH = "infer-shapes,resize-to-matmul,eliminate-dead-code"

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Channels of zeros beside those of depthwise convolutions, up to the width of the fast int8 kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...analysis.coupling import Group, couple
+from ...graph_ir import Model, Node, Rewriter, Shape, UsageError, Value, constant
+from ...graph_ir.ops import int_attr, is_constant, is_op
+from ..base import Context, Exactness, Pass
+
+# Finite for finite inputs, and one channel at a time; a constant beside is padded with zeros.
+_PLAIN = frozenset(
+    {
+        "Add", "AveragePool", "Celu", "Clip", "Elu", "Gelu", "GlobalAveragePool", "GlobalMaxPool",
+        "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "MaxPool", "Mish", "Mul", "PRelu", "Relu",
+        "Selu", "Sigmoid", "Softplus", "Sub", "Swish", "Tanh",
+    }
+)  # fmt: skip
+_MOST_WASTE = 1 / 3
+
+
+@dataclass(frozen=True)
+class AlignChannels(Pass):
+    """Pad the channels of depthwise convolutions with zeros to a multiple of `to`.
+
+    A layer that makes C channels gets filters of zeros behind them, the depthwise convolutions and whatever
+    else works on each channel alone run over them too, and the layers that sum over them get weights of zero
+    there:
+
+        sum over c < C of W c x c  =  sum over c < C' of W' c x' c,   W' c = 0 for c >= C, x' c finite
+
+    Not valid, so left alone: channels in another order or number anywhere (Concat, Split, Reshape); operators
+    that mix channels or may give infinities for zeros; channels that are an output. Not done: more than a
+    third more channels; groups without a depthwise convolution.
+
+    onnxruntime's fast depthwise int8 kernel on x86 takes multiples of 16; others take three times as long
+    (8 on ARM). It needs shapes (`infer-shapes`). Vectors that layers share by chance tie them together;
+    `unshare-vectors` before it sets them apart.
+
+    Attributes:
+        to: what the number of channels becomes a multiple of.
+    """
+
+    name: ClassVar[str] = "align-channels"
+    exact: ClassVar[Exactness] = Exactness.ROUNDING
+
+    to: int = 16
+
+    def __post_init__(self) -> None:
+        if self.to < 2:
+            raise UsageError(f"align-channels takes a width of 2 or more, not {self.to}")
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Pad wherever valid; True if anything changed."""
+        if not any(_is_depthwise(n) and int_attr(n, "group", 1) % self.to for n in model.graph):
+            return False
+        rw = ctx.rewriter(model)
+        ends: dict[Value, dict[int, int]] = {}
+        nodes: dict[Node, int] = {}
+        for group in couple(model).groups:
+            extra = -group.atoms % self.to
+            wide = _depthwise(group)
+            if not extra or not wide or not rw.allowed(self.name, wide[0]):
+                continue
+            reason = _refused(group, extra)
+            if reason is not None:
+                ctx.misses[self.name, reason] += 1
+                continue
+            ctx.counters[self.name] += 1
+            nodes.update(dict.fromkeys(wide, extra))
+            for axis in group.axes:
+                ends.setdefault(axis.value, {})[axis.axis] = extra
+        for node, extra in nodes.items():
+            rw.set_attribute(node, "group", int_attr(node, "group", 1) + extra)
+        for value, by_axis in ends.items():
+            _widen(value, by_axis, rw)
+        return bool(ends)
+
+
+def _is_depthwise(node: Node) -> bool:
+    count = int_attr(node, "group", 1)
+    weights = node.inputs[1] if is_op(node, "Conv") and count > 1 else None
+    return weights is not None and weights.shape is not None and weights.shape[0] == count
+
+
+def _readers(group: Group) -> list[Node]:
+    """The nodes that read the group's activations or weights, each once."""
+    found = dict.fromkeys(node for axis in group.axes for node, _ in axis.value.uses())
+    return list(found)
+
+
+def _depthwise(group: Group) -> list[Node]:
+    return [node for node in _readers(group) if _is_depthwise(node) and _reads(node, group)]
+
+
+def _reads(node: Node, group: Group) -> bool:
+    return any(axis.value is node.inputs[0] for axis in group.axes)
+
+
+def _refused(group: Group, extra: int) -> str | None:
+    if extra > group.atoms * _MOST_WASTE:
+        return "too few channels"
+    lives = {axis.value for axis in group.axes}
+    for axis in group.axes:
+        if axis.atom_of.size != group.atoms or bool((axis.atom_of != np.arange(group.atoms)).any()):
+            return "channels stand in another order or number somewhere"
+        if axis.value.is_graph_output() or axis.value.is_graph_input():
+            return "the channels are an input or output"
+        if axis.value.shape is None:
+            return "a shape is not known"
+        if is_constant(axis.value) and constant(axis.value) is None:
+            return "a weight cannot be read"
+    for node in _makers(group):
+        reason = _refused_node(node, lives)
+        if reason is not None:
+            return reason
+    return None
+
+
+def _makers(group: Group) -> Iterable[Node]:
+    made = [axis.value.producer() for axis in group.axes]
+    return dict.fromkeys([*_readers(group), *(node for node in made if node is not None)])
+
+
+def _refused_node(node: Node, lives: set[Value]) -> str | None:
+    """Why a node cannot run over more channels."""
+    if is_op(node, "Conv"):
+        weights = node.inputs[1]
+        if weights is None or not is_constant(weights):
+            return "the weights of a convolution are not constant"
+        if int_attr(node, "group", 1) == 1 or _is_depthwise(node):
+            return None
+        return "a grouped convolution"
+    if not is_op(node, *_PLAIN) or len(node.outputs) > 1:
+        return f"reads or makes them: {node.op_type}"
+    for value in node.inputs:
+        data = constant(value)
+        if value not in lives and (data is None or data.size > 1):
+            return f"another operand of {node.op_type}"
+    return None
+
+
+def _widen(value: Value, by_axis: dict[int, int], rw: Rewriter) -> None:
+    """More positions at the end of these axes: zeros in a weight, another shape of an activation."""
+    extent = len(value.shape or ())
+    grown = {axis % extent: extra for axis, extra in by_axis.items()}
+    data = constant(value)
+    if data is None:
+        assert value.shape is not None
+        sizes = [d + grown.get(i, 0) if isinstance(d, int) else d for i, d in enumerate(value.shape)]
+        value.shape = Shape(sizes)
+        return
+    padded = np.pad(data, [(0, grown.get(i, 0)) for i in range(extent)])
+    uses = list(value.uses())
+    made = rw.constant(padded, value.name or "weight", uses[0][0])
+    for node, index in uses:
+        rw.set_input(node, index, made)
+    if value.graph is not None and not value.is_graph_input() and not value.is_graph_output():
+        rw.drop_initializer(value)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Channels of zeros beside those of depthwise convolutions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tersor.analysis.shapes import infer_shapes
+from tersor.graph_ir import Model, UsageError
+from tersor.passes.quantize.align_channels import AlignChannels
+from tests.support.int8 import optimised, quantised
+from tests.support.prune_build import build
+from tests.support.rewriting import declined, rewrite
+
+PASS = AlignChannels(to=8)
+X, Y = "float[N,4,8,8] x", "float[N,5,8,8] y"
+WEIGHTS = "w 6,4,1,1; b 6; d 6,1,3,3; e 6; p 5,6,1,1; q 5"
+EXPAND = "a = Conv(x, w, b) r = Relu(a) "
+DEPTHWISE = "c = Conv<group = 6, pads = [1,1,1,1]>(r, d, e) "
+PROJECT = "y = Conv(h, p, q)"
+BLOCK = EXPAND + DEPTHWISE + "h = HardSwish(c) " + PROJECT
+
+
+def made(body: str, weights: str = WEIGHTS, y: str = Y, x: str = X, constants: str = "") -> Model:
+    model = build(body, weights, x=x, y=y, constants=constants)
+    infer_shapes(model)
+    return model
+
+
+def test_text_in_text_out() -> None:
+    done = rewrite(PASS, made(BLOCK))
+    assert done.ops == ["Conv", "Relu", "Conv", "HardSwish", "Conv"]
+    for part in ("float[8,4,1,1] w", "float[8] b", "float[8,1,3,3] d", "float[5,8,1,1] p", "group=8"):
+        assert part in done.text
+    assert "float[5] q" in done.text
+
+
+SQUEEZE = (
+    "g = GlobalAveragePool(c) s = Conv(g, f, k) t = Relu(s) u = Conv(t, l, m) z = HardSigmoid(u) "
+    "h = Mul(c, z) "
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "weights", "constants"),
+    [
+        (EXPAND + DEPTHWISE + SQUEEZE + PROJECT, "; f 2,6,1,1; k 2; l 6,2,1,1; m 6", ""),
+        (EXPAND + DEPTHWISE + "h = Sigmoid(c) " + PROJECT, "", ""),
+        (EXPAND + DEPTHWISE + "h = PRelu(c, o) " + PROJECT, "; o 6,1,1", ""),
+        (EXPAND + DEPTHWISE + "i = Add(c, o) h = Mul(i, v) " + PROJECT, "; o 1,6,1,1", "float v = {0.5}"),
+        (EXPAND + DEPTHWISE + "h = Add(r, c) " + PROJECT, "", ""),
+        (BLOCK.replace("Conv<group = 6, ", "Conv<group = 6, strides = [1,1], "), "", ""),
+    ],
+)
+def test_blocks(body: str, weights: str, constants: str) -> None:
+    assert "group=8" in rewrite(PASS, made(body, WEIGHTS + weights, constants=constants)).text
+
+
+def test_two_layers_in_a_row() -> None:
+    body = BLOCK.replace("y =", "j =") + " a2 = Conv(j, w2) c2 = Conv<group = 7>(a2, d2) y = Conv(c2, p2)"
+    weights = WEIGHTS + "; w2 7,5,1,1; d2 7,1,3,3; p2 5,7,1,1"
+    text = rewrite(PASS, made(body, weights, "float[N,5,6,6] y")).text
+    assert "float[8,5,1,1] w2" in text
+    assert "float[5,8,1,1] p2" in text
+
+
+@pytest.mark.parametrize(
+    ("body", "weights", "y", "reason"),
+    [
+        (BLOCK, WEIGHTS.replace("6", "5"), Y, "too few channels"),
+        (
+            EXPAND + DEPTHWISE + "k = Concat<axis = 1>(c, r) y = Conv(k, v)",
+            WEIGHTS + "; v 5,12,1,1",
+            Y,
+            "channels stand in another order or number somewhere",
+        ),
+        (
+            EXPAND + DEPTHWISE + "h = Exp(c) " + PROJECT,
+            WEIGHTS,
+            Y,
+            "reads or makes them: Exp",
+        ),
+        (
+            EXPAND + DEPTHWISE + "h = Mul(c, o) " + PROJECT,
+            WEIGHTS + "; o 8,8",
+            Y,
+            "another operand of Mul",
+        ),
+    ],
+)
+def test_near_misses(body: str, weights: str, y: str, reason: str) -> None:
+    body = body.replace("group = 6", "group = 5") if "w 5" in weights else body
+    assert declined(PASS, made(body, weights, y)) == {reason}
+
+
+@pytest.mark.parametrize(
+    ("body", "y"),
+    [
+        (EXPAND + "y = Relu(r)", "float[N,6,8,8] y"),
+        (EXPAND + "y = Conv<group = 6>(r, d)", "float[N,6,6,6] y"),
+        (EXPAND + "y = Conv<group = 2>(r, v)", "float[N,6,8,8] y"),
+    ],
+)
+def test_channels_without_a_depthwise_convolution_or_that_leave(body: str, y: str) -> None:
+    assert declined(PASS, made(body, WEIGHTS + "; v 6,3,1,1", y)) == set()
+
+
+def test_it_makes_the_runtime_take_its_fast_kernel_with_the_same_numbers(tmp_path: Path) -> None:
+    weights = "w 24,4,1,1; b 24; d 24,1,3,3; e 24; p 5,24,1,1; q 5"
+    model = made(BLOCK.replace("group = 6", "group = 24"), weights)
+    rewrite(AlignChannels(), model)
+    _, after, _ = quantised(model)
+    found = optimised(after, tmp_path)
+    assert found.float_linear == 0
+    assert found.constant_dqs == 0
+    assert found.ops["QLinearConv"] == 3
+
+
+def test_the_width_is_checked() -> None:
+    with pytest.raises(UsageError, match="2 or more"):
+        AlignChannels(to=1)
