@@ -22,7 +22,8 @@ _OFF = 0.05  # so many channels more than wanted are left where groups of one st
 LEAN = 1.5  # how far the shares of groups differ where one saves more of the time than another
 _SLACK = 1e-9
 _CLOSE = 0.002  # of the original: so near a target nothing is given back
-_FAR = 0.02  # so far below it also groups that were not rounded down are given back a step
+_FAR = 0.02  # so far below it also groups that were not rounded down are given back steps ...
+_WORTH = 0.01  # ... that are at least so much of the original
 _REFILLS = 512  # groups that are tried
 
 
@@ -109,7 +110,7 @@ class Line:
 
         The last step on the way to a target may overshoot it. Nothing grows beyond the step above its ideal,
         for channels that cost little of what the budget counts are not free of time or memory; but where
-        steps are so coarse that the target is far, what went last comes back, a step at a time.
+        steps are so coarse that the target is far, what went last comes back, a coarse step at a time.
         """
         kept = self.snapped(ideal)
         short = [i for i in self._steps if kept[i] < ideal[i]]
@@ -121,13 +122,15 @@ class Line:
             cut.sort(key=lambda i: (-float(self._keys[i][self._atoms[i] - kept[i] - 1]), i))
             tried += len(cut)
             before = now
-            kept, now = self._widened(kept, left, target, cut)
+            kept, now = self._widened(kept, left, target, cut, least=_WORTH)
             if now == before:
                 break
         return kept
 
-    def _widened(self, kept: Kept, left: Left, target: float, groups: list[int]) -> tuple[Kept, float]:
-        """Give each of the groups in turn one step more, where the target then still holds."""
+    def _widened(
+        self, kept: Kept, left: Left, target: float, groups: list[int], least: float = 0.0
+    ) -> tuple[Kept, float]:
+        """Give each group in turn one step more, where that is `least` or more and the target still holds."""
         now = left(kept)
         for index in groups:
             if target - now <= _CLOSE:
@@ -138,7 +141,7 @@ class Line:
             more = np.array(kept, np.int64)
             more[index] = wider[0]
             then = left(more)
-            if then <= target + _SLACK:
+            if now + least <= then <= target + _SLACK:
                 kept, now = more, then
         return kept, now
 
