@@ -93,7 +93,7 @@ def test_what_went_before_a_coarse_step_comes_back_where_that_alone_reaches_the_
     scores, limits = rising(g0=32, g1=64), Limits(align=16, min_keep=0.0)
     assert kept(select(coupling(32, 64), scores, to_reach(left, 0.5), limits)) == [16, 64]
     assert kept(select(coupling(32, 64), scores, to_reach(left, 0.45), limits)) == [16, 48]
-    # A step that is small beside what is missing is not free of time or memory, nor is one so near the target.
+    # Steps that are small beside what is missing are not free of time or memory, nor any so near the target.
     small = to_reach(lambda k: min(left(k), 0.3 + left(k) / 100) if k[0] < 32 else 1.0, 0.5)
     assert kept(select(coupling(32, 64), scores, small, limits)) == [16, 48]
     assert kept(select(coupling(32, 64), scores, to_reach(lambda k: left(k) + 0.09, 0.5), limits)) == [16, 48]
