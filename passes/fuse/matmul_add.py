@@ -9,12 +9,14 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import DataType, Model, Node, Rewriter, Value
-from ...graph_ir.ops import dims
+from ...graph_ir.ops import dims, is_constant
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..pattern import Match, Miss, Rule, commute, op, var
 
 _DTYPES = (DataType.FLOAT16, DataType.FLOAT, DataType.DOUBLE)
+
+_SUM = Miss("the bias is not constant")
 
 Dims = tuple[int | str | None, ...]
 
@@ -35,6 +37,8 @@ class MatMulAdd(Rule):
             return Miss("the left operand is not known to be a matrix")
         if not _broadcasts(c, (a[0], b[1])):
             return Miss("bias may enlarge the result")
+        if not is_constant(m["c"]):
+            return _SUM
         name = m.node(self.product).name or "gemm"
         return rw.node("Gemm", [m["a"], m["b"], m["c"]], before=m.root, name=name).outputs[0]
 
@@ -55,6 +59,8 @@ class FlattenedMatMulAdd(Rule):
             return Miss("the left operand is not known to be a batch of matrices")
         if len(c) != 1 or not _broadcasts(c, (None, b[1])):
             return Miss("bias is not one value a column")
+        if not is_constant(m["c"]):
+            return _SUM
         inner, outer = b[0], b[1]
         # -1 stands for one size only, and for none when another is zero.
         shape = [d if isinstance(d, int) else -1 for d in (*a[:-1], outer)]
@@ -100,7 +106,8 @@ class MatMulAddToGemm(Pass):
 
     Not valid, so left alone: operands not known to be of rank 2; a bias that would, or by what is known
     could, enlarge the result; other types than float16, float and double; a product that others read or that
-    is an output; opset below 7. Ranks are known after `infer-shapes`.
+    is an output; opset below 7. Ranks are known after `infer-shapes`. Not done: a sum that is no bias but
+    another activation, as a Gemm of it has no int8 form, and MatMul and Add have.
 
     What it costs: nothing at run time in float (one pass over the result is saved), but a Gemm with a float
     bias and no quantized output is not run in int8 by onnxruntime, where a MatMul would be; a quantizer must

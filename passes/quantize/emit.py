@@ -5,8 +5,8 @@ Forms that the runtime fuses in a default session (each has a test that reads th
 
     x -> Q -> DQ -> Conv(DQ(int8 W), DQ(int32 B)) -> Q -> DQ    one Q and one DQ for each value
     DQ -> Gemm(DQ W, DQ B)                            float out: the bias must be int32
-    Q -> com.microsoft.MatMulIntegerToFloat           N-d with a bias; as MatMul and Add behind a DQ it would
-                                                      become a Gemm with a float bias, without int8 form
+    Q -> com.microsoft.MatMulIntegerToFloat           N-d with a bias, or into a float Add; as MatMul and Add
+                                                      behind a DQ they would become a Gemm of floats
     Q -> Pad -> DQ -> Conv                            of pictures, whose three channels miss the fast kernel
     DQ with equal scales per channel -> float Conv    a scalar DQ would let the runtime requantise W
     DQ -> com.microsoft.QuickGelu -> Q                SiLU; hard gates in int8 (see `gates`)
@@ -150,8 +150,8 @@ class Emitter:
         weights, params, bias = form.weights, form.params, form.bias
         attributes = [a for a in node.attributes.values() if a.name not in ("alpha", "beta")]
         data, title = self.values.operand(x, node), _title(node)
-        if planned.bias_add is not None and rank(x) != 2:
-            return self._with_float_bias(node, data, form)
+        if (planned.bias_add is not None and rank(x) != 2) or _is_summed(node, planned):
+            return self._into_float(node, data, form)
         lacking = _lacking_channels(node, weights)
         wide = self.values.widened(x, lacking, weights.ndim, node) if lacking else None
         if wide is not None:
@@ -162,18 +162,18 @@ class Emitter:
         op_type = "Gemm" if planned.bias_add is not None else node.op_type
         return self.rw.node(op_type, inputs, attributes, before=node, name=title).outputs[0]
 
-    def _with_float_bias(self, node: Node, data: Value | None, form: LinearForm) -> Value:
-        """A product of stacks with its bias as the one operator that the runtime has for it."""
+    def _into_float(self, node: Node, data: Value | None, form: LinearForm) -> Value:
+        """A MatMul, with its bias if it has one, as the one operator that the runtime has for it."""
         found, source = self.values.codes_of(data), node.inputs[1]
         assert found is not None
         assert source is not None
-        assert form.bias is not None
         codes, params = found
         scale, zero = self.values.grid(params, node, source.name or "")
         weight, w_scale, w_zero = self.values.weight_codes(source, form.weights, form.params, node)
-        bias = self.rw.constant(form.bias, f"{source.name}_bias", node)
+        operands = [codes, weight, scale, w_scale, zero, w_zero]
+        if form.bias is not None:
+            operands.append(self.rw.constant(form.bias, f"{source.name}_bias", node))
         self.rw.model.opset_imports.setdefault(MICROSOFT, 1)
-        operands = [codes, weight, scale, w_scale, zero, w_zero, bias]
         name = _title(node)
         made = self.rw.node("MatMulIntegerToFloat", operands, before=node, name=name, domain=MICROSOFT)
         return made.outputs[0]
@@ -214,6 +214,12 @@ class Emitter:
             if len(users) != 1 or not is_op(users[0], *BOUNDS):
                 return False
             value = users[0].outputs[0]
+
+
+def _is_summed(node: Node, planned: NodePlan) -> bool:
+    """Whether a float Add, which is not its bias, reads a MatMul."""
+    apart = node.op_type == "MatMul" and planned.bias_add is None and not planned.quantized_out
+    return apart and any(is_op(user, "Add") for user, _ in node.outputs[0].uses())
 
 
 def _lacking_channels(node: Node, weights: NDArray[Any]) -> int:

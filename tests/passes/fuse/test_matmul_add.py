@@ -31,9 +31,19 @@ def test_constant_bias(add: str, c: str, opset: int) -> None:
 
 
 @pytest.mark.parametrize("c", ["N,1", "N,6", "1,1"])
-def test_operands_that_are_no_constants(c: str) -> None:
+def test_a_sum_with_an_activation_stays(c: str) -> None:
     model = model_of(
         "p = MatMul(x, w) y = Add(p, c)", x=f"float[N,4] x, float[4,6] w, float[{c}] c", y="float[N,6] y"
+    )
+    assert declined(FUSE, model) == {"the bias is not constant"}
+
+
+def test_a_product_of_activations_stays_open_to_a_constant_bias() -> None:
+    model = model_of(
+        "p = MatMul(x, w) y = Add(p, c)",
+        "float[6] c = {seed}",
+        x="float[N,4] x, float[4,6] w",
+        y="float[N,6] y",
     )
     assert rewrite(FUSE, model, N=3).ops == ["Gemm"]
 

@@ -162,6 +162,24 @@ CASES: dict[str, tuple[Model, dict[str, int]]] = {
         graph("t = MatMul(x, w) y = Add(t, b)", "float[24,32] w = {seed}, float[32] b = {seed}", x="2,4,24"),
         {"MatMulIntegerToFloat": 1, "Add": 0, "Sub": 0, "DequantizeLinear": 0},
     ),
+    "a sum of products": (
+        graph(
+            "s = Tanh(x) t = MatMul(x, w) u = MatMul(s, w) y = Add(t, u)", "float[24,32] w = {seed}", x="4,24"
+        ),
+        {"MatMulIntegerToFloat": 2, "Add": 1},
+    ),
+    "a residual behind the last product": (
+        graph(
+            "t = MatMul(x, w) r = Relu(t) u = MatMul(r, v) y = Add(u, r)",
+            "float[24,32] w = {seed}, float[32,32] v = {seed}",
+            x="4,24",
+        ),
+        {"QLinearMatMul": 1, "MatMulIntegerToFloat": 1, "Add": 1},
+    ),
+    "matmul and one bias a row": (
+        graph("t = MatMul(x, w) y = Add(t, c)", "float[24,32] w = {seed}, float[4,1] c = {seed}", x="4,24"),
+        {"MatMulIntegerToFloat": 1, "Add": 1},
+    ),
     "n-d matmul and bias into int8": (
         graph(
             "t = MatMul(x, w) u = Add(t, b) v = Gelu(u) p = MatMul(v, z) y = Add(p, k)",
