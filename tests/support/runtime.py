@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which onnxruntime the tests run with, for what differs between its releases."""
+"""Which onnx and onnxruntime the tests run with, for what differs between their releases."""
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
+import onnx
 import onnxruntime
 
 Version: TypeAlias = "tuple[int, int]"
@@ -15,7 +16,11 @@ def _version(text: str) -> Version:
     return int(major), int(minor)
 
 
+ONNX = _version(onnx.__version__)
 ORT = _version(onnxruntime.__version__)
+
+PRINTS_EVERY_BIT = ONNX >= (1, 23)
+"""Its text holds each float exactly; before, it rounds or cannot read what it wrote."""
 
 NORMALISES_ONE = ORT >= (1, 24)
 """It runs a LayerNormalization over one number; before, it refuses."""

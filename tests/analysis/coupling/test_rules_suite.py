@@ -8,7 +8,7 @@ left out.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -79,7 +79,12 @@ def cases(module: str, monkeypatch: pytest.MonkeyPatch) -> list[Case]:
         if all(isinstance(v, np.ndarray) and v.dtype.kind in "biuf" for v in (*inputs, *outputs)):
             found.append((node, inputs, outputs, opset))
 
-    tests = importlib.import_module(f"onnx.backend.test.case.node.{module}")
+    # Releases before 1.23 call some of these modules otherwise, and cannot run all of them.
+    where = f"onnx.backend.test.case.node.{module}"
+    release = tuple(int(part) for part in onnx.__version__.split(".")[:2])
+    if importlib.util.find_spec(where) is None or (module == "groupnormalization" and release < (1, 23)):
+        pytest.skip(f"onnx {onnx.__version__} has no cases of {module} that it can run")
+    tests = importlib.import_module(where)
     monkeypatch.setattr(tests, "expect", expect)
     for _, case in inspect.getmembers(tests, inspect.isclass):
         for name, export in inspect.getmembers(case, inspect.isfunction):
