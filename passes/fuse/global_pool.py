@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ReduceMean over all spatial axes as GlobalAveragePool."""
+"""ReduceMean over all spatial axes, and AveragePool over all of them, as GlobalAveragePool."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import DataType, Model, Rewriter, Value, constant
-from ...graph_ir.ops import input_at, int_attr, ints_attr, rank
+from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, rank, string_attr
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..pattern import Match, Miss, Rule, maybe, op, var
@@ -49,6 +49,29 @@ class SpatialMean(Rule):
         return rw.node("Squeeze", [pooled, where], before=node).outputs[0]
 
 
+class WholeAveragePool(Rule):
+    """AveragePool whose one window is the whole input, without padding: GlobalAveragePool."""
+
+    root: ClassVar = op("AveragePool", var("x"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """The pool without a window."""
+        node, x = m.root, m["x"]
+        shape = dims(x)
+        if x.dtype not in _DTYPES or shape is None or len(shape) < 3:
+            return Miss("not known to be floats with spatial axes")
+        if ints_attr(node, "kernel_shape") != list(shape[2:]):
+            return Miss("the window is not the whole input")
+        if any(ints_attr(node, "pads") or ()) or string_attr(node, "auto_pad", "NOTSET") not in (
+            "NOTSET",
+            "VALID",
+        ):
+            return Miss("padded")
+        if any(d != 1 for d in ints_attr(node, "dilations") or ()):
+            return Miss("dilated")
+        return rw.node("GlobalAveragePool", [x], before=node).outputs[0]
+
+
 @dataclass(frozen=True)
 class ReduceMeanToGlobalAveragePool(Pass):
     """Turn ReduceMean over all spatial axes into GlobalAveragePool.
@@ -56,7 +79,8 @@ class ReduceMeanToGlobalAveragePool(Pass):
     The mean over axes 2 to r - 1 of x [N, C, ...] is GlobalAveragePool(x), which keeps the reduced axes as 1;
     without keepdims a Squeeze drops them. That is one node more, but a view that costs nothing and that int8
     passes through, while onnxruntime has an int8 kernel for the pool and none for ReduceMean; a later merge
-    of reshapes takes the Squeeze into a Flatten or Reshape behind it.
+    of reshapes takes the Squeeze into a Flatten or Reshape behind it. AveragePool with one window over all of
+    the input, as exporters write it for fixed sizes, is the same pool.
 
     Not valid, so left alone: unknown rank, or rank below 3; axes that are not constant or are not exactly the
     spatial ones; no axes (the mean of all, or with noop_with_empty_axes of nothing); integers. Not done for
@@ -68,4 +92,4 @@ class ReduceMeanToGlobalAveragePool(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Rewrite wherever valid; True if anything changed."""
-        return apply_rules(model, ctx, [SpatialMean()])
+        return apply_rules(model, ctx, [SpatialMean(), WholeAveragePool()])

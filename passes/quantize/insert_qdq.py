@@ -35,6 +35,8 @@ class InsertQdq(Pass):
         exclude: labels or origins of nodes that stay float.
         float_stem: keep a first convolution of at most 4 channels float.
         float_tail: keep what follows the last linear nodes float.
+        join_concats: give what a Concat joins one grid, so that codes are copied and not computed anew, where
+            that costs each tensor one bit at most.
         mse_weights: choose weight scales by least squared error instead of the largest weight.
     """
 
@@ -47,6 +49,7 @@ class InsertQdq(Pass):
     exclude: tuple[str, ...] = ()
     float_stem: bool = True
     float_tail: bool = True
+    join_concats: bool = False
     mse_weights: bool = False
 
     def __post_init__(self) -> None:
@@ -62,7 +65,11 @@ class InsertQdq(Pass):
     def plan_options(self) -> PlanOptions:
         """The options as the planner takes them."""
         return PlanOptions(
-            frozenset(self.op_types) or None, frozenset(self.exclude), self.float_stem, self.float_tail
+            frozenset(self.op_types) or None,
+            frozenset(self.exclude),
+            self.float_stem,
+            self.float_tail,
+            self.join_concats,
         )
 
     @property

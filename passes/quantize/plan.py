@@ -22,6 +22,7 @@ from ...graph_ir import DataType, Model, Node, Value, constant
 from ...graph_ir.numerics import QuantParams
 from ...graph_ir.ops import is_op, is_standard, label, walk_graphs
 from .candidates import Candidates
+from .joined import joined
 from .kinds import (
     BOUNDS,
     FLOAT_LINEAR,
@@ -58,6 +59,8 @@ def plan(model: Model, ranges: RangeMap, options: PlanOptions | None = None) -> 
     """
     options = options or PlanOptions()
     nodes = [n for n in model.graph if is_standard(n)]
+    if options.join_concats:
+        ranges = joined(nodes, ranges)
     candidates = Candidates(nodes, ranges, options)
     final = _settle(nodes, candidates.planned, options)
     result = QuantPlan(_decisions(model, candidates, final), final, candidates.excluded)

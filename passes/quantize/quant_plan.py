@@ -62,12 +62,14 @@ class PlanOptions:
         exclude: labels or origins of nodes that stay float.
         float_stem: keep a convolution of at most 4 input channels that reads a graph input float.
         float_tail: keep followers behind the last linear nodes float.
+        join_concats: see `joined`.
     """
 
     op_types: frozenset[str] | None = None
     exclude: frozenset[str] = frozenset()
     float_stem: bool = True
     float_tail: bool = True
+    join_concats: bool = False
 
 
 @dataclass

@@ -28,8 +28,13 @@ Judged = tuple[Candidate, Judgement]
 
 
 def form_key(candidate: Candidate) -> tuple[tuple[str, int], ...]:
-    """What is equal for candidates that take equal time: how many of each operator there are."""
-    return tuple(sorted(Counter(n.op_type for n in walk_nodes(load(candidate.path))).items()))
+    """What is equal for candidates that take equal time: how many of each operator there are, and of grids.
+
+    Codes that stay on one grid are copied where others are computed anew.
+    """
+    nodes = list(walk_nodes(load(candidate.path)))
+    grids = {n.inputs[1].name for n in nodes if n.op_type == "QuantizeLinear" and n.inputs[1] is not None}
+    return (*sorted(Counter(n.op_type for n in nodes).items()), ("grids", len(grids)))
 
 
 def priced(time: float, judgement: Judgement) -> float:
@@ -41,7 +46,7 @@ def priced(time: float, judgement: Judgement) -> float:
 def contenders(
     judged: Mapping[str, Judged], most: int, guesses: Mapping[str, float] | None = None
 ) -> list[Candidate]:
-    """The candidates worth timing: of those with equal operators, which take equal time, the closest alone.
+    """The candidates worth timing: of those that take equal time (`form_key`), the closest alone.
 
     Timing all of them would let noise choose among their ranges. The unquantized ones come first and are
     always in, and so is the plain int8 form, to show what the search has brought; of the others, those `most`

@@ -34,6 +34,8 @@ class Form:
         words = ["int8", self.observer]
         if self.options.mse_weights:
             words.append("mse-weights")
+        if self.options.join_concats:
+            words.append("joined")
         if not self.options.float_stem:
             words.append("stem")
         if not self.options.float_tail:

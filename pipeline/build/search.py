@@ -113,7 +113,7 @@ class Search:
         tried = self._try(weights)
         if tried is not None and tried[1].closeness_db > found[1].closeness_db:
             best = weights
-        best = self._methods(best)
+        best = self._joined(self._methods(best))
         self._variants(best)
         self.sensitivity = self._measured(best)
         if self.sensitivity is not None and not self._comfortable(best):
@@ -155,6 +155,15 @@ class Search:
             if tried is not None and tried[1].closeness_db > self._closeness(name) + CLEARLY_DB:
                 best = form
         return best
+
+    def _joined(self, best: Form) -> Form:
+        """With one grid for what a Concat joins, where that is worth the closeness it costs."""
+        form = replace(best, options=replace(best.options, join_concats=True))
+        if self._try(form) is None:
+            return best
+        name, other = self._names[best], self._names[form]
+        near = self._closeness(other) >= self._closeness(name) - CLEARLY_DB
+        return form if self._price(other) < self._price(name) or near else best
 
     def _variants(self, best: Form) -> None:
         """The stem and the tail in int8 as well: faster on some models, less accurate on others."""

@@ -112,3 +112,33 @@ def test_in_a_body() -> None:
         y="float[2,4] y",
     )
     assert rewrite(FUSE, model).ops == ["If", *["GlobalAveragePool", "Squeeze"] * 2]
+
+
+@pytest.mark.parametrize(
+    ("x", "attributes"),
+    [
+        ("N,4,5,6", "kernel_shape = [5,6]"),
+        ("1,4,7", "kernel_shape = [7], strides = [3]"),
+        ("1,4,5,5", "kernel_shape = [5,5], pads = [0,0,0,0], ceil_mode = 1, count_include_pad = 1"),
+        ("1,4,5,5", 'kernel_shape = [5,5], auto_pad = "VALID"'),
+    ],
+)
+def test_one_window_over_everything(x: str, attributes: str) -> None:
+    n, _, *spatial = x.split(",")
+    y = f"float[{n},4{',1' * len(spatial)}] y"
+    model = model_of(f"y = AveragePool<{attributes}>(x)", x=f"float[{x}] x", y=y)
+    assert rewrite(FUSE, model).ops == ["GlobalAveragePool"]
+
+
+@pytest.mark.parametrize(
+    ("x", "attributes", "y", "reason"),
+    [
+        ("1,4,5,6", "kernel_shape = [5,5]", "1,4,1,2", "the window is not the whole input"),
+        ("1,4,5,W", "kernel_shape = [5,6]", "1,4,1,V", "the window is not the whole input"),
+        ("1,4,5,5", "kernel_shape = [5,5], pads = [1,1,0,0]", "1,4,2,2", "padded"),
+        ("1,4,5,5", 'kernel_shape = [5,5], auto_pad = "SAME_UPPER"', "1,4,5,5", "padded"),
+    ],
+)
+def test_other_windows(x: str, attributes: str, y: str, reason: str) -> None:
+    model = model_of(f"y = AveragePool<{attributes}>(x)", x=f"float[{x}] x", y=f"float[{y}] y")
+    assert declined(FUSE, model) == {reason}
