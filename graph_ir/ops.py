@@ -16,6 +16,7 @@ STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 ORIGINS = "tersor.origins"
 INFERRED = "tersor.inferred"  # in a value's meta: its type is not the file's own
 
+_IN_MESSAGE = 0  # TensorProto.DataLocation.DEFAULT
 # Element types whose raw data is an array as it stands, by their number.
 _RAW_TYPES: dict[int, np.dtype[Any]] = {
     int(t): t.numpy().newbyteorder("<")
@@ -157,7 +158,7 @@ def array_of(tensor: ir.TensorProtocol) -> NDArray[Any]:
     if type(tensor) is ir.TensorProtoTensor:
         message = tensor.raw
         dtype = _RAW_TYPES.get(message.data_type)
-        if dtype is not None and message.HasField("raw_data") and not message.external_data:
+        if dtype is not None and message.HasField("raw_data") and message.data_location == _IN_MESSAGE:
             return np.frombuffer(message.raw_data, dtype).reshape(tuple(message.dims))
     return tensor.numpy()
 
