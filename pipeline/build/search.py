@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which candidates to make, and in what order.
 
-Ranges by each rule; the accuracy methods that bring the closest form closer; its variants; and, where its
-outputs are not comfortably close, a ladder of placements (`placement`) that leave more and more regions
-float. Everything is judged when it is made, and what is accepted is timed at once beside the original, so
-that the ladder is climbed only so far as it pays. What is measured here only guides the search; the choice
+Ranges by each rule; the accuracy methods that bring the closest form closer; those variants that make it
+cheaper; and, where its outputs are not comfortably close, a ladder of placements (`placement`) that leave
+more and more regions float. Everything is judged when it is made and timed at once beside the original, so that
+the ladder is climbed only so far as it pays. What is measured here only guides the search; the choice
 is made by one measurement of all contenders at its end.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -33,6 +34,7 @@ SENSITIVITY_FEEDS = 3
 SMOOTH = "smooth-quant"
 CLEARLY_DB = 0.5  # what an accuracy method has to bring
 WEIGHTS_DB = 10.0  # outputs further off than this suffer from activations, not from the rounding of weights
+CHEAPER = 0.99  # a variant that is not cheaper by this is within the noise
 WORSE = 1.03  # a rung dearer than the best by this does not pay; two in a row end the climb
 
 Judged = tuple[Candidate, Judgement]
@@ -56,7 +58,7 @@ class Search:
 
     Attributes:
         judged: candidates by name.
-        times: over the original's, by name, of the accepted ones; equal operators take equal time.
+        times: over the original's, by name; those of equal `form_key` take equal time.
         sensitivity: what each region of the static form with the best ranges costs; None before that.
     """
 
@@ -113,8 +115,7 @@ class Search:
         tried = self._try(weights)
         if tried is not None and tried[1].closeness_db > found[1].closeness_db:
             best = weights
-        best = self._joined(self._methods(best))
-        self._variants(best)
+        best = self._variants(self._methods(best))
         self.sensitivity = self._measured(best)
         if self.sensitivity is not None and not self._comfortable(best):
             self._climb(best, self.sensitivity)
@@ -156,20 +157,13 @@ class Search:
                 best = form
         return best
 
-    def _joined(self, best: Form) -> Form:
-        """With one grid for what a Concat joins, where that is worth the closeness it costs."""
-        form = replace(best, options=replace(best.options, join_concats=True))
-        if self._try(form) is None:
-            return best
-        name, other = self._names[best], self._names[form]
-        near = self._closeness(other) >= self._closeness(name) - CLEARLY_DB
-        return form if self._price(other) < self._price(name) or near else best
-
-    def _variants(self, best: Form) -> None:
-        """The stem and the tail in int8 as well: faster on some models, less accurate on others."""
-        options = best.options
-        for changed in (replace(options, float_stem=False), replace(options, float_tail=False)):
-            self._try(replace(best, options=changed))
+    def _variants(self, best: Form) -> Form:
+        """The form with those choices the other way that make it cheaper, each beside those before it."""
+        for changes in ({"join_concats": True}, {"float_stem": False}, {"float_tail": False}):
+            form = replace(best, options=replace(best.options, **changes))
+            if self._try(form) is not None and self._price(form) < self._price(best) * CHEAPER:
+                best = form
+        return best
 
     def _measured(self, best: Form) -> Sensitivity | None:
         """What each region of the form costs; None where that takes too long or cannot be run."""
@@ -190,7 +184,7 @@ class Search:
         assert name is not None
         regions = self._workshop.priced(best, found, self._judge.feeds[0])
         rungs = ladder(regions, self._closeness(name), COMFORT_DB)
-        cheapest, dearer = self._price(name), 0
+        cheapest, dearer = self._price(best) if self._accepted(name) else math.inf, 0
         last = best
         for index, excluded in enumerate(rungs):
             self._tell("leaving regions float", index, len(rungs))
@@ -198,9 +192,10 @@ class Search:
             if self._try(form) is None:
                 continue
             last = form
-            price = self._price(self._names[form])
-            dearer = dearer + 1 if price > cheapest * WORSE and cheapest < 1 else 0
-            cheapest = min(cheapest, price)
+            if self._accepted(self._names[form]):
+                price = self._price(form)
+                dearer = dearer + 1 if price > cheapest * WORSE else 0
+                cheapest = min(cheapest, price)
             if dearer == 2 or self._comfortable(form):
                 break
         if last is not best:
@@ -212,11 +207,10 @@ class Search:
         dynamic = f"quantize-dynamic{{bits={bits}}}"
         return (dynamic, "weight-only{bits=8}") if bits == 8 else (dynamic,)
 
-    def _price(self, name: str) -> float:
-        """What a candidate costs for its time and its distance; endless when it is not accepted."""
-        if name not in self.times or not self._accepted(name):
-            return float("inf")
-        return priced(self.times[name], self.judged[name][1])
+    def _price(self, form: Form) -> float:
+        """What a form that was tried costs for its time and its distance, accepted or not."""
+        name = self._names[form]
+        return priced(self.times.get(name, math.inf), self.judged[name][1])
 
     def _each(self, stage: str, forms: list[Form]) -> Iterator[Form]:
         for index, form in enumerate(forms):
@@ -253,7 +247,7 @@ class Search:
             judgement = self._judge.judge(made)
             self._log.put(digest, name, judgement)
         self.judged[name] = (made, judgement)
-        if judgement.accepted:
+        if not judgement.failed:
             key = form_key(made)
             if key not in self._timed:
                 self._timed[key] = self._timer(made)
