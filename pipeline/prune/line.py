@@ -11,6 +11,7 @@ import numpy as np
 from ...graph_ir import UsageError
 from .choice import Chosen, Kept, Left, Limits, OutOfReachError
 from .criteria import normalise
+from .shared import SharedAxes, evened
 from .widths import Steps, channels_per_atom, steps
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ class Line:
         costs: NDArray[np.float64] | None = None,
         gains: NDArray[np.float64] | None = None,
     ) -> None:
+        self._coupling = coupling
         self._groups = coupling.groups
+        self._align = limits.align
         self._halve = limits.halve
         self._atoms = np.array([group.atoms for group in self._groups], np.int64)
         self._offsets = np.cumsum(self._atoms + 1) - (self._atoms + 1)
@@ -144,6 +147,11 @@ class Line:
             if now + least <= then <= target + _SLACK:
                 kept, now = more, then
         return kept, now
+
+    def evened(self, kept: Kept, left: Left, target: float) -> Kept:
+        """Numbers whose sums suit the hardware, too, where narrow groups share axes."""
+        narrow = {i: rule.allowed() for i, rule in self._steps.items() if rule.width % self._align}
+        return evened(SharedAxes(self._coupling, self._align), narrow, kept, left, target) if narrow else kept
 
     def shortest(self, left: Left, target: float) -> int:
         """The least number of atoms that must be asked to go to reach the target."""

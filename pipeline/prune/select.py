@@ -82,7 +82,7 @@ def to_reach(left: Left, target: float) -> Rule:
 
     def rule(line: Line) -> tuple[Kept, Kept]:
         ideal = line.ideal(line.shortest(left, target))
-        return ideal, line.refilled(ideal, left, target)
+        return ideal, line.evened(line.refilled(ideal, left, target), left, target)
 
     return rule
 

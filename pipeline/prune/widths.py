@@ -46,6 +46,11 @@ class Steps:
     why: str
 
     @property
+    def width(self) -> int:
+        """Of the group, in channels."""
+        return self.atoms * self.per_atom
+
+    @property
     def is_single(self) -> bool:
         """Whether it is one step wide, of which half might be kept."""
         wide = self.step * self.per_atom > LEAST
