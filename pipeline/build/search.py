@@ -3,8 +3,8 @@
 
 Ranges by each rule; the accuracy methods that bring the closest form closer; those variants that make it
 cheaper; and, where its outputs are not comfortably close, a ladder of placements (`placement`) that leave
-more and more regions float. Everything is judged when it is made and timed at once beside the original, so that
-the ladder is climbed only so far as it pays. What is measured here only guides the search; the choice
+more and more regions float. Everything is judged when it is made and timed at once beside the original, so
+that the ladder is climbed only so far as it pays. What is measured here only guides the search; the choice
 is made by one measurement of all contenders at its end.
 """
 
