@@ -77,6 +77,11 @@ def _fused_qkv(by: str) -> Model:
             v1 = Reshape(v0, rows)  q = Transpose<perm = [0, 2, 1, 3]>(q1)
             k = Transpose<perm = [0, 2, 1, 3]>(k1)
             v = Transpose<perm = [0, 2, 1, 3]>(v1)""",
+        "slice": """r = Reshape(h, split)  g = Transpose<perm = [2, 0, 3, 1, 4]>(r)
+            q0 = Slice(g, n0, n1, n0)  k0 = Slice(g, n1, n2, n0)  v0 = Slice(g, n2, n3, n0)
+            q = Squeeze(q0, n0)  k = Squeeze(k0, n0)  v = Squeeze(v0, n0)""",
+        "head": """r = Reshape(h, by_head)  g = Transpose<perm = [0, 2, 1, 3]>(r)
+            q, k, v = Split<axis = 3>(g, widths)""",
     }[by]
     return build(
         f"""{head} {parts} kt = Transpose<perm = [0, 1, 3, 2]>(k)  s = MatMul(q, kt)  t = Mul(s, scale)
@@ -87,7 +92,8 @@ def _fused_qkv(by: str) -> Model:
         y=OUT,
         constants="int64[5] split = {2, 5, 3, 4, 3}, int64[4] rows = {2, 5, 4, 3},"
         " int64[3] thirds = {12, 12, 12}, int64[3] join = {2, 5, -1}, int64 i0 = {0}, int64 i1 = {1},"
-        " int64 i2 = {2}, float scale = {0.6}",
+        " int64 i2 = {2}, float scale = {0.6}, int64[1] n0 = {0}, int64[1] n1 = {1}, int64[1] n2 = {2},"
+        " int64[1] n3 = {3}, int64[4] by_head = {2, 5, 4, 9}, int64[3] widths = {3, 3, 3}",
     )
 
 
@@ -257,6 +263,8 @@ SEQUENCE_BLOCKS: Mapping[str, Maker] = {
     "attention of one head": _single_head,
     "fused qkv by gather": lambda: _fused_qkv("gather"),
     "fused qkv by split": lambda: _fused_qkv("split"),
+    "fused qkv by slice": lambda: _fused_qkv("slice"),
+    "fused qkv by head": lambda: _fused_qkv("head"),
     "attention in windows": _windows,
     "multi head attention": _multi_head,
     "multi head attention by head": _multi_head_by_head,
