@@ -189,12 +189,11 @@ class Walker:
 
     def _ask(self, node: Node, types: tuple[ValueType, ...], scope: Scope) -> tuple[ValueType, ...]:
         """Onnx's answer for the node's outputs; declared types where onnx does not know the operator."""
-        version, inputs = self._version(node, scope), node.inputs
+        version, inputs, outputs = self._version(node, scope), node.inputs, node.outputs
         contents = self._contents(node, scope)
         attrs = self.attributes(node, scope)
         attr_keys = tuple([(name, _attr_key(a)) for name, a in attrs.items()]) if attrs else ()
         absent = tuple([v is None for v in inputs]) if None in inputs else ()
-        outputs = node.outputs
         unnamed = (not outputs[0].name) if len(outputs) == 1 else tuple([not o.name for o in outputs])
         key = (node.op_type, node.domain, version, types, absent, unnamed, attr_keys, contents)
         answer = self._answers.get(key)
