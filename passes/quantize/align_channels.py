@@ -156,10 +156,4 @@ def _widen(value: Value, by_axis: dict[int, int], rw: Rewriter) -> None:
         sizes = [d + grown.get(i, 0) if isinstance(d, int) else d for i, d in enumerate(value.shape)]
         value.shape = Shape(sizes)
         return
-    padded = np.pad(data, [(0, grown.get(i, 0)) for i in range(extent)])
-    uses = list(value.uses())
-    made = rw.constant(padded, value.name or "weight", uses[0][0])
-    for node, index in uses:
-        rw.set_input(node, index, made)
-    if value.graph is not None and not value.is_graph_input() and not value.is_graph_output():
-        rw.drop_initializer(value)
+    rw.set_data(value, np.pad(data, [(0, grown.get(i, 0)) for i in range(extent)]))
