@@ -16,7 +16,7 @@ from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.functions import load_function, user_code
 from ...graph_ir import DataError, one_line
-from .evidence import AMPLIFIED, amplified, enough, needed_db
+from .evidence import FACTORS, MARGIN, amplified, expected_drop, needed_db
 from .result import Candidate, Judgement
 from .settings import BuildSettings
 
@@ -42,7 +42,7 @@ class Judge:
 
     def __init__(self, original: Candidate, feeds: Sequence[Feed], settings: BuildSettings) -> None:
         self.feeds = feeds
-        self._settings = settings
+        self.settings = settings
         self._metric: Metric | None = None if settings.metric is None else load_function(settings.metric)
         self._original = original
         self.samples = 0  # how many the metric looks at: the batch axis of what it runs
@@ -73,8 +73,7 @@ class Judge:
             reason = one_line(error).replace(str(candidate.path), "the candidate")
             return Judgement(False, reason, None, None, {}, failed=True)
         fidelity = {name: total.result() for name, total in totals.items() if total.count}
-        decided = replace(self._decide(score, fidelity, unlike), constant_db=self._constant_db)
-        return self._supported(candidate, decided) if candidate.quantized else decided
+        return replace(self._decide(score, fidelity, unlike), constant_db=self._constant_db)
 
     def _compared(self, session: OrtSession) -> tuple[dict[str, Fidelity], set[str]]:
         """Each output's sums over the feeds, and the outputs that differ in more than numbers."""
@@ -86,28 +85,34 @@ class Judge:
                     unlike.add(name)
         return totals, unlike
 
-    def _supported(self, candidate: Candidate, judgement: Judgement) -> Judgement:
-        """Refuse a quantized form that the metric's samples cannot vouch for: see `evidence`."""
-        if not judgement.accepted or judgement.metric is None:
+    def vouch(self, candidate: Candidate, judgement: Judgement) -> Judgement:
+        """Refuse an accepted quantized form that is likely to lose more on other data: see `evidence`.
+
+        Without a metric, or where the form is close enough as it is, nothing is run.
+        """
+        judgement = replace(judgement, vouched=True)
+        drop, limit = judgement.drop, MARGIN * self.settings.max_drop
+        if not (candidate.quantized and judgement.accepted) or drop is None:
             return judgement
-        samples = self.samples
-        factor = enough(samples, judgement.closeness_db)
-        if factor == 1:
+        if judgement.closeness_db >= needed_db(self.samples):
             return judgement
-        words = f"outputs are {judgement.closeness_db:.1f} dB close, and the metric's {samples} samples "
-        if factor is None:
-            words += f"can vouch for {needed_db(samples * AMPLIFIED[-1]):.1f} dB at best; give it more"
-            return replace(judgement, accepted=False, reason=words)
         try:
-            moved = abs(self._drop_beyond(candidate, factor))
+            moves = [drop, *(self._drop_beyond(candidate, factor) for factor in FACTORS)]
         except DataError as error:
-            found = one_line(error)
-        else:
-            if moved <= factor * self._settings.max_drop:
-                return judgement
-            found = f"it moves by {moved:.2%} then"
-        words += f"vouch for that only if it bears {factor} times the error; {found}"
-        return replace(judgement, accepted=False, reason=words)
+            reason = (
+                f"outputs are {judgement.closeness_db:.1f} dB close, and the metric's {self.samples} samples "
+                f"vouch for {needed_db(self.samples):.1f} dB: {one_line(error)}"
+            )
+            return replace(judgement, accepted=False, reason=reason)
+        expected = expected_drop(moves, self.samples)
+        if expected <= limit:
+            return judgement
+        times = ", ".join(str(factor) for factor in (1, *FACTORS))
+        reason = (
+            f"{expected:.2%} is to be expected on other data: the metric moves by "
+            f"{', '.join(f'{move:.2%}' for move in moves)} under {times} times the error"
+        )
+        return replace(judgement, accepted=False, reason=reason)
 
     def _drop_beyond(self, candidate: Candidate, factor: int) -> float:
         """The drop of the metric under a multiple of a candidate's error.
@@ -128,7 +133,7 @@ class Judge:
     def _score(self, answer: Callable[[Feed], list[Any]]) -> float | None:
         if self._metric is None:
             return None
-        what = f"metric {self._settings.metric!r}"
+        what = f"metric {self.settings.metric!r}"
         self.samples = 0
 
         def run(feed: Feed) -> list[NDArray[Any]]:
@@ -152,15 +157,15 @@ class Judge:
             return Judgement(False, reason, score, None, fidelity)
         if score is not None and self.reference is not None:
             drop = relative_drop(self.reference, score)
-            kept = drop <= self._settings.max_drop
-            reason = "" if kept else f"metric drops {drop:.2%}, allowed {self._settings.max_drop:.2%}"
+            kept = drop <= self.settings.max_drop
+            reason = "" if kept else f"metric drops {drop:.2%}, allowed {self.settings.max_drop:.2%}"
             return Judgement(kept, reason, score, drop, fidelity)
         if unlike:
             reason = f"output {min(unlike)!r} has another shape, length or text than the original's"
             return Judgement(False, reason, None, None, fidelity)
         worst = min(fidelity.items(), key=lambda item: item[1].sqnr_db, default=None)
-        if worst is not None and worst[1].sqnr_db < self._settings.min_sqnr_db:
-            limit = self._settings.min_sqnr_db
+        if worst is not None and worst[1].sqnr_db < self.settings.min_sqnr_db:
+            limit = self.settings.min_sqnr_db
             reason = f"output {worst[0]!r} has {worst[1].sqnr_db:.1f} dB, allowed {limit:.1f} dB"
             return Judgement(False, reason, None, None, fidelity)
         return Judgement(True, "", None, None, fidelity)

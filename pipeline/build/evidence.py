@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a metric of few samples can vouch for a quantized form: its error is made larger on purpose.
+"""What a metric of few samples says about data that was not seen: its error is made larger on purpose.
 
-A metric of n samples sees no drop below 1/n. How often an error tips an answer over grows about as the error
-does, so long as it is small: a metric that moves by no more than k times its limit under k times the error
-says as much about the error itself as k times the samples would. So the metric is given
+A metric of n samples sees no drop below 1/n, and by chance it sees one that is not there, or misses one that
+is. How often an error tips an answer over grows about as the error does, so long as it is small. So the
+metric is given
 
-    y' = y + k (y_candidate - y),
+    y' = y + k (y_candidate - y),    k = 2, 4, 8,
 
-y and y_candidate the outputs of the original and of the candidate. A metric that rises counts as one that
-falls: both are answers tipped over. Nothing is known of outputs that are not floats of one shape.
+y and y_candidate the outputs of the original and of the candidate, and moves by d_k. The slope through the
+origin, with the variance of counted answers (which grows as k), is sum(d_k) / sum(k): four measurements of
+which the last sees eight times the answers tip over. A metric that rises counts as one that falls, since
+both are answers that tipped over; half an answer is added for what was too rare to be seen.
+
+A metric that answers smoothly (an error, a signal-to-noise ratio) needs no such help: there d_k follows a
+power of k, and d_1 says it all. Nothing is known of outputs that are not floats of one shape.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -25,21 +31,30 @@ from ...graph_ir import DataError
 Feed = Mapping[str, NDArray[Any]]
 Run = Callable[[Feed], list[Any]]
 
-ONE_SAMPLE_DB = 45.0  # how close a form must be for one sample to do; 10 dB less for each tenfold
-AMPLIFIED = (2, 4, 8)
+FACTORS = (2, 4, 8)
+MARGIN = 0.75  # of the limit; what is expected is not known exactly either
+# Without amplified errors: how close a form must be for one sample to do; 10 dB less for each tenfold.
+ONE_SAMPLE_DB = 55.0
+_POWERS = (0.8, 2.2)  # smooth metrics grow as the error or as its square
 
 
-def needed_db(samples: float) -> float:
-    """How close outputs must be for a metric of so many samples to vouch for them, in dB."""
-    return ONE_SAMPLE_DB - 10 * math.log10(max(1.0, samples))
+def needed_db(samples: int) -> float:
+    """How close outputs must be for a metric of so many samples to vouch for them as they are, in dB."""
+    return ONE_SAMPLE_DB - 10 * math.log10(max(1, samples))
 
 
-def enough(samples: int, closeness_db: float) -> int | None:
-    """The smallest factor on the error at which a kept metric would be evidence enough.
+def expected_drop(moves: Sequence[float], samples: int) -> float:
+    """The drop to be expected on other data.
 
-    1 where the samples do as they are, None where no factor of `AMPLIFIED` would do.
+    Args:
+        moves: relative drops of the metric under 1 and `FACTORS` times the error; negative where it rose.
+        samples: how many the metric looks at.
     """
-    return next((k for k in (1, *AMPLIFIED) if closeness_db >= needed_db(samples * k)), None)
+    if all(move > 0 for move in moves):
+        powers = [math.log2(b / a) for a, b in pairwise(moves)]
+        if all(_POWERS[0] <= power <= _POWERS[1] for power in powers):
+            return moves[0]
+    return (sum(abs(move) for move in moves) + 0.5 / max(1, samples)) / sum((1, *FACTORS))
 
 
 def amplified(original: Run, candidate: Run, factor: float) -> Run:

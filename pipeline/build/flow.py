@@ -23,7 +23,7 @@ from ...graph_ir import Model, fingerprint, load, notes, signature_of
 from ...graph_ir.ops import label, walk_nodes
 from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
-from .choose import contenders, distrust, pick
+from .choose import Times, contenders, distrust, pick
 from .facts import bindings_in, drawn, facts_of
 from .files import as_protobuf
 from .follow import follow, limits_of, recipe_feeds
@@ -110,13 +110,7 @@ def _search(
         )
     times = _times(judged, judging, settings, search.times) if judging else {}
     bindings = bindings_in(signature, judging)
-    winner, why = pick(judged, times, original.name)
-    proof = _prove(winner, original, judging, bindings, settings)
-    while proof.failure and winner is not original:
-        refused = replace(judged[winner.name][1], accepted=False, reason=proof.failure)
-        judged[winner.name] = (winner, refused)
-        winner, why = pick(judged, times, original.name)
-        proof = _prove(winner, original, judging, bindings, settings)
+    winner, why, proof = _chosen(judged, times, judge, original, judging, bindings)
     if proof.failure:
         notes_.append(f"the original itself does not repeat its answers: {proof.failure}")
     if not judging:
@@ -128,6 +122,27 @@ def _search(
     return BuildResult(
         winner, why, original, shown, judged, times, proof, notes_, sensitivity=search.sensitivity
     )
+
+
+def _chosen(
+    judged: dict[str, tuple[Candidate, Judgement]],
+    times: Times,
+    judge: Judge,
+    original: Candidate,
+    feeds: Sequence[Feed],
+    bindings: Mapping[str, int],
+) -> tuple[Candidate, str, Proof]:
+    """The best candidate that is vouched for and proved, and why; others are refused on the way."""
+    while True:
+        winner, why = pick(judged, times, original.name)
+        judgement = judged[winner.name][1]
+        if not judgement.vouched:
+            judged[winner.name] = (winner, judge.vouch(winner, judgement))
+            continue
+        proof = _prove(winner, original, feeds, bindings, judge.settings)
+        if not proof.failure or winner is original:
+            return winner, why, proof
+        judged[winner.name] = (winner, replace(judgement, accepted=False, reason=proof.failure))
 
 
 def _strict(judgement: Judgement) -> Judgement:

@@ -49,6 +49,7 @@ class Judgement:
         constant_db: by output, how far the power of its part that is the same for every feed lifts the
             signal-to-noise ratio, in dB.
         failed: whether it could not be run or scored at all; it is not accepted then.
+        vouched: whether it was asked what is to be expected on other data (see `evidence`).
     """
 
     accepted: bool
@@ -58,6 +59,7 @@ class Judgement:
     fidelity: Mapping[str, Closeness]
     constant_db: Mapping[str, float] = field(default_factory=dict[str, float])
     failed: bool = False
+    vouched: bool = False
 
     @property
     def closeness_db(self) -> float:

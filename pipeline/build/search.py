@@ -134,7 +134,15 @@ class Search:
         return name is not None and self._accepted(name) and self._closeness(name) >= COMFORT_DB
 
     def _accepted(self, name: str) -> bool:
-        return distrust(self.judged, self._max_drop)[name][1].accepted
+        """Whether a candidate is accepted, alone and among its like, and for data that was not seen."""
+        if not distrust(self.judged, self._max_drop)[name][1].accepted:
+            return False
+        made, judgement = self.judged[name]
+        if not judgement.vouched:
+            judgement = self._judge.vouch(made, judgement)
+            self.judged[name] = (made, judgement)
+            self._log.put(hash_files([made.path]), name, judgement)
+        return judgement.accepted
 
     def _closeness(self, name: str) -> float:
         return self.judged[name][1].closeness_db
