@@ -16,7 +16,7 @@ from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.functions import load_function, user_code
 from ...graph_ir import DataError, one_line
-from .evidence import FACTORS, MARGIN, amplified, expected_drop, needed_db
+from .evidence import FACTORS, amplified, expected_drop, needed_db
 from .result import Candidate, Judgement
 from .settings import BuildSettings
 
@@ -91,7 +91,7 @@ class Judge:
         Without a metric, or where the form is close enough as it is, nothing is run.
         """
         judgement = replace(judgement, vouched=True)
-        drop, limit = judgement.drop, MARGIN * self.settings.max_drop
+        drop = judgement.drop
         if not (candidate.quantized and judgement.accepted) or drop is None:
             return judgement
         if judgement.closeness_db >= needed_db(self.samples):
@@ -105,7 +105,7 @@ class Judge:
             )
             return replace(judgement, accepted=False, reason=reason)
         expected = expected_drop(moves, self.samples)
-        if expected <= limit:
+        if expected <= self.settings.max_drop:
             return judgement
         times = ", ".join(str(factor) for factor in (1, *FACTORS))
         reason = (

@@ -32,7 +32,6 @@ Feed = Mapping[str, NDArray[Any]]
 Run = Callable[[Feed], list[Any]]
 
 FACTORS = (2, 4, 8)
-MARGIN = 0.75  # of the limit; what is expected is not known exactly either
 # Without amplified errors: how close a form must be for one sample to do; 10 dB less for each tenfold.
 ONE_SAMPLE_DB = 55.0
 _POWERS = (0.8, 2.2)  # smooth metrics grow as the error or as its square
