@@ -71,8 +71,11 @@ def test_one_slice_for_each_axis() -> None:
         (PARTS + CONCAT + CONV.replace("<pads", "<strides = [2,2], pads"), PLAIN),
         (PARTS + CONCAT + 'y = Conv<auto_pad = "SAME_UPPER">(c, w)', PLAIN),
         (PARTS + OTHER + CONCAT.replace("p11", "q11") + CONV, "not all parts of one picture"),
-        ("c = Concat<axis = 1>(x, x, x, x) " + CONV, "not all parts of one picture"),
-        ("c = Relu(x) " + CONV, "reads no parts"),
+        (
+            "d = SpaceToDepth<blocksize = 2>(x) c = Concat<axis = 1>(x, x, x, x) " + CONV,
+            "not all parts of one picture",
+        ),
+        ("d = SpaceToDepth<blocksize = 2>(x) c = Relu(x) " + CONV, "reads no parts"),
     ],
 )
 def test_near_misses(body: str, reason: str) -> None:
