@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ...backends.onnxruntime.latency import Latency, compare
@@ -103,7 +103,8 @@ def distrust(judged: Mapping[str, Judged], max_drop: float) -> dict[str, Judged]
 
     A metric on few samples is noisy: of many candidates, some always score well by chance. Candidates whose
     outputs are as close to the original's as one's own are further draws of the same noise, so their mean
-    drop tells more than the own one, and it has to keep within the limit, too.
+    drop tells more than the own one, and it has to keep within the limit, too. So has the mean of what is to
+    be expected of them on other data, as far as that was asked (`Judgement.expected`).
 
     Args:
         judged: candidates by name.
@@ -113,18 +114,33 @@ def distrust(judged: Mapping[str, Judged], max_drop: float) -> dict[str, Judged]
     for name, (candidate, judgement) in judged.items():
         if not judgement.accepted or judgement.drop is None or not candidate.quantized:
             continue
-        drops = [
-            other.drop
+        peers = [
+            other
             for peer, other in judged.values()
             if peer.quantized
             and other.drop is not None
             and _alike(other.closeness_db, judgement.closeness_db)
         ]
-        mean = sum(drops) / len(drops)
+        mean = sum(other.drop for other in peers if other.drop is not None) / len(peers)
+        expected = None if judgement.expected is None else _expected(judgement, peers)
         if mean > max_drop:
-            reason = f"{len(drops)} candidates this close lose {mean:.2%} of the metric on average"
-            found[name] = (candidate, replace(judgement, accepted=False, reason=reason))
+            reason = f"{len(peers)} candidates this close lose {mean:.2%} of the metric on average"
+        elif expected is not None and expected > max_drop:
+            reason = f"{expected:.2%} is to be expected on other data, by the metric under larger errors"
+        else:
+            continue
+        found[name] = (candidate, replace(judgement, accepted=False, reason=reason))
     return found
+
+
+def _expected(judgement: Judgement, peers: Sequence[Judgement]) -> float:
+    """What a candidate is expected to lose, by itself and its peers; answers tip over as the error grows."""
+    drops = [
+        other.expected * 10 ** ((other.closeness_db - judgement.closeness_db) / 20)
+        for other in peers
+        if other.expected is not None
+    ]
+    return sum(drops) / len(drops)
 
 
 def _alike(a: float, b: float) -> bool:

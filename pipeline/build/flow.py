@@ -138,6 +138,7 @@ def _chosen(
         judgement = judged[winner.name][1]
         if not judgement.vouched:
             judged[winner.name] = (winner, judge.vouch(winner, judgement))
+            judged.update(distrust(judged, judge.settings.max_drop))
             continue
         proof = _prove(winner, original, feeds, bindings, judge.settings)
         if not proof.failure or winner is original:

@@ -66,6 +66,7 @@ def _judgement(judgement: Judgement) -> dict[str, Any]:
         "reason": judgement.reason,
         "metric": judgement.metric,
         "drop": None if judgement.drop is None else _figure(judgement.drop),
+        "expected_drop": None if judgement.expected is None else _figure(judgement.expected),
         "closeness_db": _figure(judgement.closeness_db),
         "fidelity": {name: _closeness(c) for name, c in judgement.fidelity.items()},
     }

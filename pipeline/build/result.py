@@ -50,6 +50,7 @@ class Judgement:
             signal-to-noise ratio, in dB.
         failed: whether it could not be run or scored at all; it is not accepted then.
         vouched: whether it was asked what is to be expected on other data (see `evidence`).
+        expected: that drop, by this candidate alone; None where nothing needed to be run for it.
     """
 
     accepted: bool
@@ -60,6 +61,7 @@ class Judgement:
     constant_db: Mapping[str, float] = field(default_factory=dict[str, float])
     failed: bool = False
     vouched: bool = False
+    expected: float | None = None
 
     @property
     def closeness_db(self) -> float:

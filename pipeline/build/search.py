@@ -138,11 +138,12 @@ class Search:
         if not distrust(self.judged, self._max_drop)[name][1].accepted:
             return False
         made, judgement = self.judged[name]
-        if not judgement.vouched:
-            judgement = self._judge.vouch(made, judgement)
-            self.judged[name] = (made, judgement)
-            self._log.put(hash_files([made.path]), name, judgement)
-        return judgement.accepted
+        if judgement.vouched:
+            return True
+        judgement = self._judge.vouch(made, judgement)
+        self.judged[name] = (made, judgement)
+        self._log.put(hash_files([made.path]), name, judgement)
+        return distrust(self.judged, self._max_drop)[name][1].accepted
 
     def _closeness(self, name: str) -> float:
         return self.judged[name][1].closeness_db

@@ -215,3 +215,27 @@ def test_of_candidates_with_equal_operators_the_closest_alone_is_timed(tmp_path:
     )  # fmt: skip
     assert [c.name for c in contenders(candidates, 5)] == ["original", "float", "near", "other"]
     assert [c.name for c in contenders(candidates, 1)] == ["original", "float", "near"]
+
+
+def expecting(name: str, sqnr_db: float, expected: float) -> Judged:
+    candidate, judgement = judged(name, sqnr_db, drop=0.0)
+    return candidate, replace(judgement, vouched=True, expected=expected)
+
+
+def test_what_is_expected_is_the_mean_of_those_alike() -> None:
+    lucky, unlucky = expecting("lucky", 25.0, 0.002), expecting("unlucky", 25.0, 0.03)
+    alone = distrust(field(judged("original"), lucky), 0.01)
+    assert alone["lucky"][1].accepted
+    both = distrust(field(judged("original"), lucky, unlucky), 0.01)
+    assert not both["lucky"][1].accepted
+    assert both["lucky"][1].reason.startswith("1.60% is to be expected on other data")
+    apart = distrust(field(judged("original"), lucky, expecting("far", 20.0, 0.03)), 0.01)
+    assert apart["lucky"][1].accepted
+
+
+def test_a_closer_one_is_expected_to_lose_less() -> None:
+    """As the error, which is 10 ** (2 / 20) times as large 2 dB further off."""
+    near, far = expecting("near", 27.0, 0.009), expecting("far", 25.0, 0.009 * 10**0.1)
+    found = distrust(field(judged("original"), near, far), 0.01)
+    assert found["near"][1].accepted
+    assert not found["far"][1].accepted
