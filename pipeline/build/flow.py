@@ -87,9 +87,8 @@ def _search(
     notes_ = [*notes(model), *workshop.notes]
     if settings.data is not None and settings.data.partition(":")[0] == "random":
         notes_.append("ranges and closeness were measured on random data: for trying out, not for shipping")
-    search = Search(
-        workshop, judge, settings, _beside(original, judging), _log(settings, model, feeds, judge)
-    )
+    log = _log(settings, model, feeds, judge)
+    search = Search(workshop, judge, settings, _beside(original, judging), log)
     if recipe is not None:
         made, found = follow(recipe, settings, feeds, folder, judge)
         judged[made.name] = (made, judge.judge(made))
@@ -104,6 +103,8 @@ def _search(
             if not search.judged:
                 notes_.append("no int8: the model has no node that can be quantized")
         judged |= distrust(search.judged, settings.max_drop)
+        if log.reused:
+            notes_.append(f"{log.reused} candidates had been judged before, as {str(log.path)!r} says")
     elif feeds is None:
         notes_.append(
             "without --data only the lossless part was done; data would add int8, often twice as fast"

@@ -85,5 +85,7 @@ class BuildSettings:
             raise UsageError(f"--budget must be more than nothing, not {self.budget_s:g} s")
         if self.trials is not None and self.trials.is_dir():
             raise UsageError(f"--trials {str(self.trials)!r} is a folder; it names a file")
+        if self.trials is not None and not self.trials.absolute().parent.is_dir():
+            raise UsageError(f"--trials {str(self.trials)!r}: there is no folder {str(self.trials.parent)!r}")
         if self.seed < 0:
             raise UsageError(f"--seed must not be negative, not {self.seed}")

@@ -100,6 +100,7 @@ def test_a_build_goes_on_from_its_log(
 
     monkeypatch.setattr(Judge, "judge", counting)
     again = quick(model, tmp_path / "two", **options)
+    assert any(f"candidates had been judged before, as '{trials}' says" in note for note in again.notes)
     anew = [name for name in dict.fromkeys(seen) if name not in seen[:half]]
     assert anew
     assert [name for name in counted if name not in ("original", "float")] == anew
@@ -114,3 +115,9 @@ def test_a_budget_ends_the_search(
     tried = [name for name in found.judged if name not in ("original", "float")]
     assert tried == ["plain u8s8"]
     assert any("the search ended with its budget, after 1 candidates" in note for note in found.notes)
+
+
+def test_a_log_that_could_not_be_written_is_refused_at_once(tmp_path: Path, options: dict[str, Any]) -> None:
+    options["trials"] = tmp_path / "none" / "trials.jsonl"
+    with pytest.raises(UsageError, match="there is no folder"):
+        quick(tmp_path / "m.onnx", tmp_path / "out", **options)
