@@ -98,7 +98,7 @@ class Judge:
         if judgement.closeness_db >= needed_db(self.samples):
             return judgement
         try:
-            moves = [drop, *(self._drop_beyond(candidate, factor) for factor in FACTORS)]
+            moves = [drop, *self._drops_beyond(candidate)]
         except DataError as error:
             reason = (
                 f"outputs are {judgement.closeness_db:.1f} dB close, and the metric's {self.samples} samples "
@@ -107,21 +107,23 @@ class Judge:
             return replace(judgement, accepted=False, reason=reason)
         return replace(judgement, expected=expected_drop(moves, self.samples))
 
-    def _drop_beyond(self, candidate: Candidate, factor: int) -> float:
-        """The drop of the metric under a multiple of a candidate's error.
+    def _drops_beyond(self, candidate: Candidate) -> list[float]:
+        """The drops of the metric under each of `FACTORS` times a candidate's error.
 
         Raises:
             DataError: the outputs cannot be scaled, or the metric cannot be told of them.
         """
-        original = self._original
+        assert self.reference is not None
+        original, drops = self._original, list[float]()
         with (
             OrtSession(original.path, original.config) as first,
             OrtSession(candidate.path, candidate.config) as second,
         ):
-            score = self._score(amplified(first.run, second.run, factor))
-        assert score is not None
-        assert self.reference is not None
-        return relative_drop(self.reference, score)
+            for factor in FACTORS:
+                score = self._score(amplified(first.run, second.run, factor))
+                assert score is not None
+                drops.append(relative_drop(self.reference, score))
+        return drops
 
     def _score(self, answer: Callable[[Feed], list[Any]]) -> float | None:
         if self._metric is None:

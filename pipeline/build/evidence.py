@@ -19,16 +19,16 @@ power of k, and d_1 says it all. Nothing is known of outputs that are not floats
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...backends.base import Feed
 from ...graph_ir import DataError
 
-Feed = Mapping[str, NDArray[Any]]
 Run = Callable[[Feed], list[Any]]
 
 FACTORS = (2, 4, 8)

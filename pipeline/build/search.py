@@ -142,7 +142,8 @@ class Search:
             return True
         judgement = self._judge.vouch(made, judgement)
         self.judged[name] = (made, judgement)
-        self._log.put(hash_files([made.path]), name, judgement)
+        digest = next(digest for digest, known in self._digests.items() if known == name)
+        self._log.put(digest, name, judgement)
         return distrust(self.judged, self._max_drop)[name][1].accepted
 
     def _closeness(self, name: str) -> float:

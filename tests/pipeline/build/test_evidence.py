@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tersor.backends.base import Feed
 from tersor.graph_ir import DataError
 from tersor.pipeline.build.evidence import (
     FACTORS,
     ONE_SAMPLE_DB,
-    Feed,
     Run,
     amplified,
     expected_drop,
