@@ -9,12 +9,15 @@ is guessed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil, prod
 
-from ..graph_ir import DataType, Function, Graph, Model, Node, TensorProtocol, Value
+from ..graph_ir import DataType, Function, Graph, Model, Node, TensorProtocol, Value, gc_paused
 from ..graph_ir.ops import constant_tensor, is_standard, label, subgraphs, walk_graphs
+from . import cost_contrib as contrib
 from . import expr
+from .contrib_rules import MICROSOFT
 from .cost_rules import RULES, UNCOUNTED, Case, Sizes, Uncountable
 from .liveness import peak_activations
 from .shapes import dims_of, infer_shapes
@@ -96,6 +99,24 @@ def cost(model: Model, *, bindings: Mapping[str, int] | None = None) -> CostTabl
         assumed=dict(sorted(counter.assumed.items())),
         notes=tuple(dict.fromkeys(counter.notes)),
     )
+
+
+def macs_by_node(model: Model, *, bindings: Mapping[str, int] | None = None) -> list[tuple[Node, int]]:
+    """The MACs of the main graph's nodes that have any and can be counted, in order; see `cost`.
+
+    Args:
+        model: shapes inferred.
+        bindings: sizes of named dims; any other name counts as 1.
+    """
+    counter = _Counter(model, dict(bindings or {}))
+    found: list[tuple[Node, int]] = []
+    with gc_paused():
+        for node in model.graph:
+            with suppress(Uncountable):
+                macs = counter.macs(node, {})
+                if macs:
+                    found.append((node, macs))
+    return found
 
 
 def _weight(value: Value | None) -> TensorProtocol | None:
@@ -211,15 +232,18 @@ class _Counter:
         bodies = list(subgraphs(node))
         if bodies:
             return self.bodies(node, bodies, reasons)
-        if not is_standard(node):
+        rule = contrib.RULES.get(node.op_type) if node.domain == MICROSOFT else None
+        if rule is None and not is_standard(node):
             raise Uncountable(f"nothing is known of operator {node.domain}.{node.op_type}")
-        if node.op_type in UNCOUNTED:
+        if rule is None and node.op_type in UNCOUNTED:
             raise Uncountable(f"no count is defined for {node.op_type}")
-        rule = RULES.get(node.op_type)
+        rule = rule or RULES.get(node.op_type)
         if rule is None:
             return 0
         inputs = [None if v is None else self.sizes(v) for v in node.inputs]
-        return rule(Case(node, inputs, [self.sizes(v) for v in node.outputs if v.name]))
+        # Of fused attention also the states come out, which no rule needs.
+        made = node.outputs if is_standard(node) else node.outputs[:1]
+        return rule(Case(node, inputs, [self.sizes(v) for v in made if v.name]))
 
     def bodies(self, node: Node, bodies: Sequence[Graph], reasons: dict[str, None]) -> int:
         costs = [self.graph(body) for body in bodies]

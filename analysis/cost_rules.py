@@ -108,7 +108,6 @@ RULES: dict[str, Callable[[Case], int]] = {
     "ConvTranspose": _conv_transpose,
     "MatMul": _matmul,
     "MatMulInteger": _matmul,
-    "MatMulIntegerToFloat": _matmul,
     "QLinearMatMul": _matmul,
     "Gemm": _gemm,
     "Einsum": _einsum,

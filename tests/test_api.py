@@ -81,8 +81,15 @@ def test_prune_goes_from_file_to_file(tmp_path: Path) -> None:
     assert report.written
     weights = tersor.load(tmp_path / "out.onnx").graph.initializers
     assert [tuple(w.shape or ()) for w in weights.values()] == [(8, 16), (16, 4)]
+    report = tersor.prune(tmp_path / "in.onnx", None, macs=0.5, aim="importance")
+    assert report.pruned is not None
+    assert [len(group.kept) for group in report.pruned.groups] == [16]
     with pytest.raises(UsageError, match="give one budget, not ratio and macs"):
         tersor.prune(tmp_path / "in.onnx", None, ratio=0.5, macs=0.5)
+    with pytest.raises(UsageError, match="aim is time or importance, not 'speed'"):
+        tersor.prune(tmp_path / "in.onnx", None, macs=0.5, aim="speed")
+    with pytest.raises(UsageError, match="aim says what a budget of MACs buys; give it with macs"):
+        tersor.prune(tmp_path / "in.onnx", None, ratio=0.5, aim="time")
     with pytest.raises(UsageError, match="give --metric too"):
         tersor.prune(tmp_path / "in.onnx", None, ratio=0.5, max_drop=0.01)
     with pytest.raises(UsageError, match="width"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which groups save more of a model's time than of its MACs, by a rule of thumb of the target.
+"""What a choice of widths saves of a model's time, by a rule of thumb of the target.
 
 A run is taken to cost one unit for each multiply-accumulate, of widths rounded up to what the kernels work
 on, and ten for each element that an operator reads or writes: what 990 convolutions of all kinds took in
@@ -23,75 +23,120 @@ from .widths import steps
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .job import Job
+    from .choice import Kept
 
 ELEMENT = 10.0  # MACs that reading or writing an element is worth
+WORTH = 0.03  # share of the time that must be foreseen to be saved, for other channels to go than by score
 
 _FUSED = frozenset({"BatchNormalization", "Clip", "HardSigmoid", "LeakyRelu", "Relu"})
 _VIEWS = frozenset({"Constant", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
 
 
-def gains(spend: Spend, model: Model, job: Job, bindings: Mapping[str, int]) -> NDArray[np.float64] | None:
-    """By group, the share of the time that goes with half of it, over the share of the MACs; [groups].
-
-    1 where a group takes as much of the time as of the MACs, 0 where cutting it saves no MACs. Each group is
-    looked at by itself, to first order: a term that two axes of one group enter counts twice in both shares.
+class Effort:
+    """Predicts the share of a model's time that is left, and which groups save most of it.
 
     Args:
         spend: of the model.
         model: shapes inferred.
-        job: its limits say which widths groups may have; `align` is what the kernels work on.
+        align: channels that kernels work on at a time.
         bindings: sizes of named dims.
-
-    Returns:
-        None where the job's budget counts no MACs, or its aim is not time.
     """
-    if job.budget.kind != "macs" or job.limits.aim != "time":
-        return None
-    axes, align = spend.axes, job.limits.align
-    full = axes.original
-    made, read = _rounded(full, align), _read(full, align)
-    macs, by_made, by_read = np.zeros(full.size), np.zeros(full.size), np.zeros(full.size)
-    all_macs = all_effort = 0.0
-    for value, node, product in spend.mac_terms():
-        here = [(axes.index[key], _is_made(node, key)) for key in product if key in axes.index]
-        effort = value * prod(float((made if out else read)[row] / full[row]) for row, out in here)
-        all_macs += value
-        all_effort += effort
-        for row, out in here:
-            macs[row] += value
-            (by_made if out else by_read)[row] += effort
-    sizes = Sizes(bindings)
-    for node in model.graph:
-        for value in () if node.op_type in _FUSED | _VIEWS else (*node.inputs, *node.outputs):
-            if value is None or is_constant(value):
+
+    def __init__(self, spend: Spend, model: Model, align: int, bindings: Mapping[str, int]) -> None:
+        self._spend = spend
+        self._align = align
+        axes = spend.axes
+        count = axes.original.size
+        macs = np.zeros(count)
+        self._all_macs = self._constant = 0.0
+        values: list[float] = []
+        starts: list[int] = []
+        factors: list[int] = []  # places in `_shares`
+        for value, node, product in spend.mac_terms():
+            rows = [(axes.index[key], _is_made(node, key)) for key in product if key in axes.index]
+            self._all_macs += value
+            if not rows:
+                self._constant += value
                 continue
-            shape = sizes.of(value)
-            effort = ELEMENT * prod(shape) if shape else 0.0
-            all_effort += effort
-            for key in ((value, axis) for axis in range(len(shape or ()))):
-                if key in axes.index:
-                    by_made[axes.index[key]] += effort
-    kept = _halves(spend, align)
-    rows, less = axes.without(kept)
-    saved = axes.summed(macs[rows] * (1 - less / full[rows]))
-    effort = axes.summed(
-        by_made[rows] * (1 - _rounded(less, align) / made[rows])
-        + by_read[rows] * (1 - _read(less, align) / read[rows])
-    )
-    if not all_macs or not all_effort:
-        return np.ones(kept.size)
-    return np.where(saved > 0, effort / np.maximum(saved, 1e-300) * (all_macs / all_effort), 0.0)
+            values.append(value)
+            starts.append(len(factors))
+            factors += [row if out else count + row for row, out in rows]
+            for row, _ in rows:
+                macs[row] += value
+        sizes = Sizes(bindings)
+        for node in model.graph:
+            for value in () if node.op_type in _FUSED | _VIEWS else (*node.inputs, *node.outputs):
+                shape = None if value is None or is_constant(value) else sizes.of(value)
+                if value is None or not shape:
+                    continue
+                elements = ELEMENT * prod(shape)
+                rows = [axes.index[value, axis] for axis in range(len(shape)) if (value, axis) in axes.index]
+                if rows:
+                    values.append(elements)
+                    starts.append(len(factors))
+                    factors += rows
+                else:
+                    self._constant += elements
+        self._macs = macs
+        self._values = np.array(values, np.float64)
+        self._starts = np.array(starts, np.int64)
+        self._factors = np.array(factors, np.int64)
+        self._whole = self._total(self._shares(axes.original))
 
+    def left(self, kept: Kept) -> float:
+        """The share of the time that is left when group i of the coupling keeps `kept[i]` atoms."""
+        if not self._whole:
+            return 1.0
+        return self._total(self._shares(self._spend.axes.sizes(kept))) / self._whole
 
-def _halves(spend: Spend, align: int) -> NDArray[np.float64]:
-    """The width nearest to half of each group, of those it may have; at least one step less than all."""
-    found: list[int] = []
-    for group in spend.coupling.groups:
-        rule = steps(group, align, halve=True)
-        near = int(rule.nearest(group.atoms // 2))
-        found.append(near if near < group.atoms else int(rule.allowed()[0]))
-    return np.array(found, np.float64)
+    def gains(self) -> NDArray[np.float64]:
+        """By group, the share of the time that goes with half of it, over the share of the MACs; [groups].
+
+        1 where a group takes as much of the time as of the MACs, 0 where cutting it saves no MACs. Each group
+        is looked at by itself, to first order: a term that two axes of one group enter counts twice in both.
+        """
+        axes, align = self._spend.axes, self._align
+        full, count = axes.original, axes.original.size
+        terms = self._terms(self._shares(full))
+        through = np.bincount(
+            self._factors,
+            np.repeat(terms, np.diff(np.append(self._starts, self._factors.size))),
+            minlength=2 * count,
+        )
+        kept = self._halves()
+        if not self._all_macs or not self._whole:
+            return np.ones(kept.size)
+        rows, less = axes.without(kept)
+        saved = axes.summed(self._macs[rows] * (1 - less / full[rows]))
+        made, read = through[:count], through[count:]
+        effort = axes.summed(
+            made[rows] * (1 - _rounded(less, align) / _rounded(full, align)[rows])
+            + read[rows] * (1 - _read(less, align) / _read(full, align)[rows])
+        )
+        ratio = effort / np.maximum(saved, 1e-300) * (self._all_macs / self._whole)
+        return np.where(saved > 0, ratio, 0.0)
+
+    def _shares(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What axes count as, over what they were: as a node makes them, then as it sums over them."""
+        full = np.maximum(self._spend.axes.original, 1)
+        return np.concatenate([_rounded(sizes, self._align) / full, _read(sizes, self._align) / full])
+
+    def _terms(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+        if not self._values.size:
+            return self._values
+        return self._values * np.multiply.reduceat(shares[self._factors], self._starts)
+
+    def _total(self, shares: NDArray[np.float64]) -> float:
+        return self._constant + float(self._terms(shares).sum())
+
+    def _halves(self) -> NDArray[np.float64]:
+        """The width nearest to half of each group, of those it may have; at least one step less than all."""
+        found: list[int] = []
+        for group in self._spend.coupling.groups:
+            rule = steps(group, self._align, halve=True)
+            near = int(rule.nearest(group.atoms // 2))
+            found.append(near if near < group.atoms else int(rule.allowed()[0]))
+        return np.array(found, np.float64)
 
 
 def _rounded(sizes: NDArray[np.float64], align: int) -> NDArray[np.float64]:

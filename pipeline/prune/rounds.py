@@ -14,15 +14,15 @@ from ...graph_ir import Model, UsageError, fingerprint
 from ...passes.prune.compose import compose, continued
 from ...passes.prune.plan import PrunePlan
 from . import steps
-from .budget import corrected
 from .criteria import Samples, Scores, predicts_loss
-from .effort import gains
+from .effort import WORTH, Effort
 from .exclude import excluded
 from .job import Job, Origin, Pruned, Round, Tell, silent
 from .refitting import refitted
 from .select import Chosen, Left, Limits, OutOfReachError, select, share_of_each, to_reach
 from .spend import Spend
 from .steps import Made
+from .to_time import NEAR, to_time
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from .select import Kept
     from .timing import Clock
 
-_CORRECTIONS = 3  # measurements of the whole model for a latency budget
 _HALVED = "groups of one aligned step were cut to half of it, as the budget was out of reach; that saves less"
-_NEAR = 0.03  # a latency this close to what is wanted is on it
 
 
 def prune(
@@ -152,8 +150,7 @@ class _Work:
             def left(kept: Kept) -> float:
                 return self._left * spend.left(self._kind, kept)
 
-            lean = gains(spend, self.model, self._job, self._origin.bindings)
-            chosen = self._select(scores, left_alone, left, wanted, lambda: spend.costs(self._kind), lean)
+            chosen = self._by_count(spend, scores, left_alone, left, wanted)
             kept = np.array([len(c.kept) for c in chosen])
             share = left(kept)
             if self._kind == "ratio":  # of all groups of the original, also those cut no further
@@ -194,7 +191,7 @@ class _Work:
         if not self.rounds and not self.plan.cuts:
             raise steps.NothingCutError(self._job.limits.align)
         if not self.stopped:
-            self.notes += steps.shortfall(self._job.budget, self._left, _NEAR)
+            self.notes += steps.shortfall(self._job.budget, self._left, NEAR)
         groups = steps.told(self._first, self._groups, self.stopped)
         tried = steps.told(self._first, self._tried) if self._tried else []
         return Pruned(
@@ -246,6 +243,22 @@ class _Work:
             self.notes.append(_HALVED)
             return found
 
+    def _by_count(
+        self, spend: Spend, scores: Scores, left_alone: Mapping[str, str], left: Left, wanted: float
+    ) -> list[Chosen]:
+        """Select by what can be counted; with an eye on time where that is foreseen to be worth it."""
+
+        def select(lean: NDArray[np.float64] | None = None) -> list[Chosen]:
+            return self._select(scores, left_alone, left, wanted, lambda: spend.costs(self._kind), lean)
+
+        plain = select()
+        if self._kind != "macs" or self._job.limits.aim != "time":
+            return plain
+        effort = Effort(spend, self.model, self._job.limits.align, self._origin.bindings)
+        leaning = select(effort.gains())
+        times = [effort.left(np.array([len(c.kept) for c in chosen])) for chosen in (leaning, plain)]
+        return leaning if times[0] <= (1 - WORTH) * times[1] else plain
+
     def _make(self, chosen: list[Chosen], left: float) -> Made | None:
         plan = steps.plan_of(self._mark, chosen, self._job.attention)
         return (
@@ -253,37 +266,25 @@ class _Work:
         )
 
     def _by_latency(self, scores: Scores, left_alone: Mapping[str, str], wanted: float) -> Made | None:
-        """Select by the predicted time, measure the whole model, correct what is asked for, and again."""
         assert self._clock is not None
         predictor = self._clock.predictor(self.model, self._coupling, self._job.limits.align)
+        self.notes += [note] if (note := self._clock.note()) else []
 
         def left(kept: Kept) -> float:
             return self._left * predictor.left(kept)
 
-        tried: dict[tuple[int, ...], Made] = {}
-        goal = wanted
-        for attempt in range(_CORRECTIONS):
-            try:
-                chosen = self._select(scores, left_alone, left, goal, predictor.costs)
-            except OutOfReachError:
-                if not attempt:
-                    raise
-                break  # the correction asks for more than there is; the best so far stands
-            widths = tuple(c.after for c in chosen)
-            if widths in tried:
-                break
-            made = self._make(chosen, 1.0)
-            if made is None:
-                return None
-            self._tell("timing the pruned model", attempt, _CORRECTIONS)
-            made.left = self._measured(made.model)
-            tried[widths] = made
-            if abs(made.left / wanted - 1) <= _NEAR:
-                break
-            predicted = left(np.array([len(c.kept) for c in chosen]))
-            goal = corrected(self._left, predicted, made.left, wanted)
-        on_time = [m for m in tried.values() if m.left <= wanted * (1 + _NEAR)]
-        return max(on_time, key=lambda m: m.left) if on_time else min(tried.values(), key=lambda m: m.left)
+        def measured(made: Made, attempt: int, attempts: int) -> float:
+            self._tell("timing the pruned model", attempt, attempts)
+            return self._measured(made.model)
+
+        return to_time(
+            lambda goal: self._select(scores, left_alone, left, goal, predictor.costs),
+            lambda chosen: self._make(chosen, 1.0),
+            left,
+            measured,
+            start=self._left,
+            wanted=wanted,
+        )
 
     def _measured(self, model: Model) -> float:
         assert self._clock is not None
@@ -293,7 +294,6 @@ class _Work:
         if not self._job.refit or self._feeds is None:
             return model
         self._tell("refitting weights", 0, None)
-        seed = self._job.seed
-        model, note = refitted(self._original, model, plan, self._first, self._feeds, seed)
+        model, note = refitted(self._original, model, plan, self._first, self._feeds, self._job.seed)
         self.notes += [note] if note and note not in self.notes else []
         return model

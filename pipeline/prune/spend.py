@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from ...analysis.cost import cost
-from ...graph_ir import Model, Node, TensorProtocol, Value
+from ...analysis.contrib_rules import MICROSOFT
+from ...analysis.cost import macs_by_node
+from ...graph_ir import Model, Node, Value, gc_paused
 from ...graph_ir.ops import (
     constant_tensor,
     int_attr,
@@ -56,13 +57,16 @@ class Axes:
         sizes: list[int] = []
         fixed: list[float] = []
         for number, group in enumerate(self.coupling.groups):
+            counted: dict[int, int] = {}  # axes of one space share their array
             for axis in group.axes:
                 key = (axis.value, axis.axis)
                 row = self.index.setdefault(key, len(self.index))
                 if row == len(sizes):
                     sizes.append(axis.atom_of.size)
                     fixed.append(float(axis.atom_of.size))
-                taken = int(np.count_nonzero(axis.atom_of >= 0))
+                taken = counted.get(id(axis.atom_of))
+                if taken is None:
+                    taken = counted[id(axis.atom_of)] = int(np.count_nonzero(axis.atom_of >= 0))
                 fixed[row] -= taken
                 rows.append(row)
                 groups.append(number)
@@ -164,12 +168,13 @@ class Spend:
     ) -> None:
         self.coupling = coupling
         self.axes = Axes(coupling)
-        self.table = cost(model, bindings=bindings)
-        weights = list(_weights(model))
-        self._params = Products(self.axes, ((float(t.size), axes) for t, axes in weights))
-        stored = ((float(t.nbytes), axes) for t, axes in weights)
-        self._bytes = Products(self.axes, [*stored, (float(overhead), [])])
-        self._macs = Products(self.axes, ((value, product) for value, _, product in self.mac_terms()))
+        self._counted = macs_by_node(model, bindings=bindings)
+        with gc_paused():
+            weights = list(_weights(model))
+            self._params = Products(self.axes, ((size, axes) for size, _, axes in weights))
+            stored = ((size * each, axes) for size, each, axes in weights)
+            self._bytes = Products(self.axes, [*stored, (float(overhead), [])])
+            self._macs = Products(self.axes, ((value, product) for value, _, product in self.mac_terms()))
         self.full: NDArray[np.int64] = np.array([group.atoms for group in coupling.groups], np.int64)
         self._channels: NDArray[np.float64] = np.array(
             [0 if g.name in left_alone else channels_per_atom(g) for g in coupling.groups], np.float64
@@ -191,16 +196,14 @@ class Spend:
 
     def mac_terms(self) -> Iterator[tuple[float, Node, Product]]:
         """The MACs of each node that could be counted, and the axes whose sizes they are a product of."""
-        for entry in self.table.nodes:
-            if not entry.macs:
-                continue
-            products = mac_products(entry.node)
-            sizes = [prod(static_shape(value) or (1,)) for value, _ in (p[0] for p in products if p)]
-            if len(products) == 2 and sum(sizes):  # a recurrent node: W and R share its MACs by their sizes
-                for product, size in zip(products, sizes, strict=True):
-                    yield entry.macs * size / sum(sizes), entry.node, product
+        for node, macs in self._counted:
+            products = mac_products(node)
+            shares = _shares(node) if len(products) == 2 else ()
+            if shares:
+                for product, share in zip(products, shares, strict=True):
+                    yield macs * share, node, product
             else:
-                yield float(entry.macs), entry.node, products[0] if products else []
+                yield float(macs), node, products[0] if products else []
 
     def costs(self, kind: str) -> NDArray[np.float64]:
         """What an atom of each group takes of what a budget counts, up to a factor; MACs stand for time."""
@@ -210,8 +213,8 @@ class Spend:
         return counted.slopes()
 
 
-def _weights(model: Model) -> Iterable[tuple[TensorProtocol, Product]]:
-    """Each stored constant once, with its axes."""
+def _weights(model: Model) -> Iterator[tuple[float, float, Product]]:
+    """Of each stored constant, once: its elements, the bytes of one, and its axes."""
     seen: set[int] = set()
     for graph in walk_graphs(model):
         made = (o for node in graph if node.op_type == "Constant" for o in node.outputs)
@@ -219,7 +222,15 @@ def _weights(model: Model) -> Iterable[tuple[TensorProtocol, Product]]:
             tensor = value.const_value if value.is_initializer() else constant_tensor(value)
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
-                yield tensor, [(value, axis) for axis in range(len(tensor.shape))]
+                shape = tensor.shape.numpy()
+                size = float(prod(shape))
+                yield size, tensor.dtype.itemsize, [(value, axis) for axis in range(len(shape))]
+
+
+def _shares(node: Node) -> tuple[float, ...]:
+    """How W and R share the MACs of a recurrent node; empty where their sizes are not known."""
+    sizes = [prod(static_shape(value) or (0,)) for value in node.inputs[1:3] if value is not None]
+    return tuple(size / sum(sizes) for size in sizes) if all(sizes) else ()
 
 
 def mac_products(node: Node) -> list[Product]:
@@ -227,9 +238,13 @@ def mac_products(node: Node) -> list[Product]:
 
     Empty where nothing is known; such a node's MACs are taken not to change.
     """
+    op_type = node.op_type
+    if node.domain == MICROSOFT and op_type in ("GroupQueryAttention", "MultiHeadAttention"):
+        return [_axes(node.outputs[0])]  # a head of the result goes with those of queries, keys and values
+    if node.domain == MICROSOFT and op_type == "Attention":
+        return [_axes(node.inputs[1])]  # the projections are the most of it
     if not is_standard(node):
         return []
-    op_type = node.op_type
     if op_type in ("Conv", "ConvInteger", "QLinearConv"):
         weight = node.inputs[3 if op_type == "QLinearConv" else 1]
         return [[*_axes(node.outputs[0]), *_axes(weight)[1:]]]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -78,13 +77,14 @@ class Table:
     """Measured layers of one machine, runtime version and number of threads.
 
     Args:
-        folder: the cache; made when missing. One that cannot be written is done without.
+        folder: the cache; made when missing. One that cannot be written is done without; see `unkept`.
         threads: of a run.
         timer: in place of measuring, for tests.
         progress: told how many layers of how many are done.
 
     Attributes:
         measured: how many layers were timed rather than read.
+        unkept: why measured layers could not be kept; empty when they could.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Table:
         self.path = folder / f"latency-{name}.json"
         self._entries: dict[str, Any] = _read(self.path)
         self.measured = 0
+        self.unkept = ""
 
     def grids(self, layers: Sequence[Layer], align: int) -> list[Grid | None]:
         """A grid for each layer, None for one that onnxruntime does not run; new ones are kept at once.
@@ -138,10 +139,16 @@ class Table:
 
     def _save(self) -> None:
         document = {"format": _FORMAT, "host": self._facts, "layers": self._entries}
-        with suppress(OSError, TersorError):
+        try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.path) as beside:
                 beside.write_text(json.dumps(document), encoding="utf-8")
+        except (OSError, TersorError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            self.unkept = (
+                f"layers were timed, but cannot be kept for the next run in {str(self.path.parent)!r} "
+                f"({reason}); name another folder by --cache or XDG_CACHE_HOME"
+            )
 
 
 def marks(width: int, align: int, group: int = 1) -> list[int]:

@@ -55,6 +55,10 @@ class Clock:
         self._rounds = rounds
         self._budget_s = budget_s
 
+    def note(self) -> str:
+        """What went wrong with the table; empty when nothing did."""
+        return self._table.unkept
+
     def times(self, model: Model) -> Mapping[str, Latency]:
         """The original and a model side by side."""
         path = self._folder / "timed.onnx"

@@ -170,6 +170,7 @@ def prune(
     max_drop: float | None = None,
     plan: str | os.PathLike[str] | None = None,
     save_plan: str | os.PathLike[str] | None = None,
+    aim: str | None = None,
     seed: int = 0,
     **budget: float,
 ) -> PruneReport:
@@ -185,6 +186,7 @@ def prune(
         max_drop: the share of the metric that may be lost; 0.01, one per cent, when left out.
         plan: a plan to replay, or with a budget to go on from.
         save_plan: where the plan goes.
+        aim: what a `macs` budget buys: `time`, the default, or `importance`, the least loss of it alone.
         seed: of criteria, the refit and drawn inputs.
         budget: one of `ratio`, the share of channels to remove, and `params`, `macs`, `size` and `latency`,
             the share that may be left.
@@ -195,12 +197,21 @@ def prune(
     """
     from .graph_ir import UsageError
     from .pipeline.prune.budget import Budget
+    from .pipeline.prune.choice import AIMS, Limits, aim_called
     from .pipeline.prune.job import Job
     from .tools.pruning import Settings, prune_file
 
     if len(budget) > 1:
         raise UsageError(f"give one budget, not {' and '.join(budget)}")
-    jobs = [Job(Budget(kind, share), criterion, rounds=rounds, seed=seed) for kind, share in budget.items()]
+    if aim is not None and "macs" not in budget:
+        raise UsageError("aim says what a budget of MACs buys; give it with macs")
+    wanted = Limits.aim if aim is None else aim_called(aim)
+    if wanted is None:
+        raise UsageError(f"aim is {' or '.join(AIMS)}, not {aim!r}")
+    jobs = [
+        Job(Budget(kind, share), criterion, Limits(aim=wanted), rounds=rounds, seed=seed)
+        for kind, share in budget.items()
+    ]
     return prune_file(
         Settings(
             model=Path(model),

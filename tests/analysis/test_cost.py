@@ -48,6 +48,53 @@ def test_counts_multiply_accumulates(body: str, inputs: str, macs: int) -> None:
     assert found.notes == ()
 
 
+FUSED = [
+    # Queries [2, 5, 12] of 4 heads, 7 keys of the same width, values 20 wide.
+    ("MultiHeadAttention<num_heads=4>(q, k, v)", "float[2,7,20] v", 2 * 5 * 7 * (12 + 20)),
+    # 3 keys from before.
+    (
+        "MultiHeadAttention<num_heads=4>(q, k, v, , , , p, p)",
+        "float[2,7,12] v, float[2,4,3,3] p",
+        2 * 5 * 10 * 24,
+    ),
+    ("MultiHeadAttention<num_heads=4>(q, h, h)", "float[2,4,7,3] h", 2 * 5 * 7 * 24),
+    ("MultiHeadAttention<num_heads=4>(q, h)", "float[2,7,4,2,3] h", 2 * 5 * 7 * 24),
+    ("MultiHeadAttention<num_heads=4>(h)", "float[2,5,4,3,3] h", 2 * 5 * 5 * 24),
+    # The projections, then 5 queries with 5 keys, and with 3 from before.
+    ("Attention<num_heads=4>(q, w, b)", "float[12,36] w, float[36] b", 2 * 5 * 12 * 36 + 2 * 5 * 5 * 24),
+    (
+        "Attention<num_heads=4, qkv_hidden_sizes=[12,12,20]>(q, w, b, , p)",
+        "float[12,44] w, float[44] b, float[2,2,4,3,5] p",
+        2 * 5 * 12 * 44 + 2 * 5 * 8 * 32,
+    ),
+    # Two heads of keys serve four of queries.
+    (
+        "GroupQueryAttention<num_heads=4, kv_num_heads=2>(q, g, g, , , n, n)",
+        "float[2,5,6] g, int32[1] n",
+        2 * 5 * 5 * 24,
+    ),
+    (
+        "GroupQueryAttention<num_heads=2, kv_num_heads=1>(q, , , p, p, n, n)",
+        "float[2,1,3,3] p, int32[1] n",
+        2 * 5 * 8 * 2 * 6,
+    ),
+    ("MatMulIntegerToFloat(i, j, s, s)", "uint8[3,4] i, int8[4,5] j, float s", 60),
+    ("FusedMatMul<transB=1>(q, t)", "float[6,12] t", 2 * 5 * 6 * 12),
+    ("SkipLayerNormalization(q, q, c)", "float[12] c", 0),
+]
+
+
+@pytest.mark.parametrize(("call", "more", "macs"), FUSED)
+def test_operators_of_onnxruntime_are_counted(call: str, more: str, macs: int) -> None:
+    found = cost(
+        parse(
+            f"""<ir_version: 9, opset_import: ["" : 17, "com.microsoft" : 1]>
+            g (float[2,5,12] q, float[2,7,12] k, {more}) => (float[K,L,M] y) {{ y = com.microsoft.{call} }}"""
+        )
+    )
+    assert (found.nodes[0].macs, found.nodes[0].reason) == (macs, "")
+
+
 def test_unknown_operator_is_reported_and_not_guessed() -> None:
     found = table("y = x.y.Magic(x)", "float[3] x")
     assert found.nodes[0].macs is None

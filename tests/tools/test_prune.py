@@ -106,11 +106,11 @@ def test_the_report_for_machines(capsys: pytest.CaptureFixture[str], folder: Pat
 
 
 def test_the_aim_is_for_a_budget_of_macs(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    given = ["prune", folder / "chain.onnx", "-o", folder / "o.onnx", "--align", 1, "--json"]
+    given = ["prune", folder / "chain.onnx", "-o", folder / "o.onnx", "--align", 4, "--json"]
 
     def widths(*options: str) -> list[int]:
-        found = parsed(tersor(capsys, *given, "--macs", "0.5", *options))
-        assert found["rounds"][0]["left"] <= 0.5
+        found = parsed(tersor(capsys, *given, "--macs", "0.3", *options))
+        assert found["rounds"][0]["left"] <= 0.3
         return [group["kept"] for group in found["groups"]]
 
     assert widths() == widths("--aim", "time") != widths("--aim", "importance")

@@ -51,7 +51,20 @@ recurrent (float[5,2,8] x) => (float[10,3] y)
 }
 """
 
-TEXTS = {"concat": CONCAT, "grouped": GROUPED, "lstm": LSTM}
+FUSED = """
+<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+attend (float[2,5,12] x) => (float[2,5,6] y)
+<float[12,12] wq = {seed}, float[12,12] wk = {seed}, float[12,20] wv = {seed}, float[20,6] wo = {seed}>
+{
+    q = MatMul(x, wq)
+    k = MatMul(x, wk)
+    v = MatMul(x, wv)
+    a = com.microsoft.MultiHeadAttention<num_heads=4>(q, k, v)
+    y = MatMul(a, wo)
+}
+"""
+
+TEXTS = {"concat": CONCAT, "grouped": GROUPED, "lstm": LSTM, "fused": FUSED}
 ALL: dict[str, Callable[[], Model]] = {
     **MODELS,
     **{name: lambda text=text: parse(text) for name, text in TEXTS.items()},
@@ -76,7 +89,7 @@ def test_the_prediction_is_exact(name: str, seed: int) -> None:
     coupling = couple(model)
     spend = Spend(model, coupling)
     kept = np.random.default_rng(seed).integers(1, spend.full + 1)
-    before, after = spend.table, cut(ALL[name](), couple(ALL[name]()), kept)
+    before, after = cost(model), cut(ALL[name](), couple(ALL[name]()), kept)
     assert spend.left("params", spend.full) == spend.left("macs", spend.full) == 1
     assert spend.left("params", kept) == pytest.approx(after.parameters / before.parameters, rel=1e-9)
     assert spend.left("size", kept) == pytest.approx(after.parameter_bytes / before.parameter_bytes, rel=1e-9)
@@ -88,7 +101,7 @@ def test_what_is_not_weights_keeps_its_bytes() -> None:
     coupling = couple(model)
     bare, whole = Spend(model, coupling), Spend(model, coupling, overhead=10_000)
     half = bare.full // 2
-    stored = bare.table.parameter_bytes
+    stored = cost(model).parameter_bytes
     expected = (stored * bare.left("size", half) + 10_000) / (stored + 10_000)
     assert whole.left("size", half) == pytest.approx(expected)
 

@@ -136,7 +136,12 @@ def test_a_broken_cache_is_measured_anew(tmp_path: Path, text: str) -> None:
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     table = Table(tmp_path / "file" / "cache", timer=Fake())
+    assert not table.unkept
     assert [g is not None for g in table.grids(layers(mlp()), 16)] == [True, True]
+    assert f"cannot be kept for the next run in {str(tmp_path / 'file' / 'cache')!r} (" in table.unkept
+    kept = Table(tmp_path / "cache", timer=Fake())
+    kept.grids(layers(mlp()), 16)
+    assert not kept.unkept
 
 
 def test_noise_that_says_more_is_quicker_is_smoothed_away(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reaching a measured time: choose by what is foreseen, measure the whole model, correct, and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .budget import corrected
+from .choice import Chosen, Left, OutOfReachError
+
+if TYPE_CHECKING:
+    from .steps import Made
+
+ATTEMPTS = 3  # measurements of the whole model
+NEAR = 0.03  # a time this close to what is wanted is on it
+
+
+def to_time(
+    choose: Callable[[float], list[Chosen]],
+    make: Callable[[list[Chosen]], Made | None],
+    left: Left,
+    measured: Callable[[Made, int, int], float],
+    *,
+    start: float,
+    wanted: float,
+) -> Made | None:
+    """The slowest of the models tried that is fast enough, or the fastest where none is.
+
+    Args:
+        choose: says what stays for a share of the time that is to be foreseen.
+        make: cuts the model; None where nothing is cut.
+        left: foresees the share of the original's time.
+        measured: times a model, given the number of the attempt and how many there are at most.
+        start: the share of the original's time that is left now.
+        wanted: the share that is to be left.
+
+    Raises:
+        OutOfReachError: not even by what is foreseen.
+    """
+    tried: dict[tuple[int, ...], Made] = {}
+    goal = wanted
+    for attempt in range(ATTEMPTS):
+        try:
+            chosen = choose(goal)
+        except OutOfReachError:
+            if not attempt:
+                raise
+            break  # the correction asks for more than there is; the best so far stands
+        widths = tuple(c.after for c in chosen)
+        if widths in tried:
+            break
+        made = make(chosen)
+        if made is None:
+            return None
+        made.left = measured(made, attempt, ATTEMPTS)
+        tried[widths] = made
+        if abs(made.left / wanted - 1) <= NEAR:
+            break
+        foreseen = left(np.array([len(c.kept) for c in chosen]))
+        goal = corrected(start, foreseen, made.left, wanted)
+    on_time = [m for m in tried.values() if m.left <= wanted * (1 + NEAR)]
+    return max(on_time, key=lambda m: m.left) if on_time else min(tried.values(), key=lambda m: m.left)
