@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ...graph_ir import DataType, Model, Node, Rewriter, Value, constant
-from ...graph_ir.ops import dims, float_attr, input_at, int_attr, ints_attr, is_op, string_attr
+from ...graph_ir import Model, Node, Rewriter, Value, constant
+from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, is_op, string_attr
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
+from ..linear_resize import not_plainly_linear
 from ..pattern import Match, Miss, Rule, maybe, op, var
 
 if TYPE_CHECKING:
@@ -73,12 +74,12 @@ class LinearResize(Rule):
 
 def _factors(node: Node, x: Value, rw: Rewriter) -> tuple[NDArray[np.float32], NDArray[np.float32]] | Miss:
     """What the last two axes are multiplied by: [H', H] and [W', W]."""
-    if x.dtype != DataType.FLOAT:
-        return Miss("not known to be float32")
+    if (declined := not_plainly_linear(node, x, rw.opset(node))) is not None:
+        return declined
     before, after = dims(x), dims(node.outputs[0])
     if before is None or after is None or len(before) != 4:
         return Miss("not a tensor of rank 4")
-    if (reason := _refused(node, rw)) is not None:
+    if (reason := _refused(node)) is not None:
         return Miss(reason)
     sizes = [size for size in (*before[1:], *after[1:]) if isinstance(size, int) and size > 0]
     if len(sizes) != 6 or before[:2] != after[:2]:
@@ -103,18 +104,12 @@ def _factors(node: Node, x: Value, rw: Rewriter) -> tuple[NDArray[np.float32], N
     return rows.astype(np.float32), columns.astype(np.float32)
 
 
-def _refused(node: Node, rw: Rewriter) -> str | None:
-    """Why a Resize is more than linear interpolation between fixed sizes; None when it is not."""
-    if rw.opset(node) < 11:
-        return "an older Resize has other coordinates"
-    if string_attr(node, "mode", "nearest") != "linear":
-        return "not linear"
-    if int_attr(node, "antialias", 0) or int_attr(node, "exclude_outside", 0):
-        return "not plain interpolation"
-    if ints_attr(node, "axes") or string_attr(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
-        return "axes are named, or the sizes are adapted"
-    if float_attr(node, "extrapolation_value", 0.0) != 0.0:
-        return "values beyond the ends are set"
+def _refused(node: Node) -> str | None:
+    """Why linear interpolation is not between fixed sizes of all axes, in float; None when it is."""
+    if int_attr(node, "exclude_outside", 0):
+        return "what lies beyond the ends is left out"
+    if ints_attr(node, "axes"):
+        return "axes are named"
     if input_at(node, 2) is not None:
         array = constant(input_at(node, 2))
         if array is None:

@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...graph_ir import INFERRED, DataType, Model, Node, Rewriter, Shape, Value, constant
-from ...graph_ir.ops import has_reference_attribute, input_at, int_attr, ints_attr, string_attr
+from ...graph_ir import INFERRED, Model, Node, Rewriter, Shape, Value, constant
+from ...graph_ir.ops import input_at, ints_attr
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..fuse.reshape_dims import Dims, known_dims
+from ..linear_resize import not_plainly_linear
 from ..pattern import Match, Miss, Op, Rule, maybe, op, var
 from .perms import perm_of
 
@@ -64,17 +65,8 @@ class ChannelsLastResize(Rule):
 
 
 def _declined(node: Node, x: Value, opset: int) -> Miss | None:
-    if opset < 11 or has_reference_attribute(node):
-        return Miss("opset below 11")
-    if x.dtype is not DataType.FLOAT or string_attr(node, "mode", "nearest") != "linear":
-        return Miss("not linear interpolation of float")
-    if string_attr(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
-        return Miss("it crops")
-    if (
-        int_attr(node, "antialias", 0)
-        or string_attr(node, "keep_aspect_ratio_policy", "stretch") != "stretch"
-    ):
-        return Miss("it smooths, or keeps the aspect ratio")
+    if (reason := not_plainly_linear(node, x, opset)) is not None:
+        return reason
     before, after = known_dims(x), known_dims(node.outputs[0])
     if before is None or after is None or len(before) != 4:
         return Miss("sizes are not known")

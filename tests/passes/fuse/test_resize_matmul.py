@@ -73,15 +73,17 @@ SIZES = "int64[4] sizes = {1, 2, 6, 6}"
 @pytest.mark.parametrize(
     ("body", "weights", "x", "reason"),
     [
-        ('y = Resize<mode = "nearest">(x, , , sizes)', SIZES, "1,2,3,3", "not linear"),
-        ('y = Resize<mode = "cubic">(x, , , sizes)', SIZES, "1,2,3,3", "not linear"),
+        ('y = Resize<mode = "nearest">(x, , , sizes)', SIZES, "1,2,3,3",
+         "not linear interpolation of float"),
+        ('y = Resize<mode = "cubic">(x, , , sizes)', SIZES, "1,2,3,3",
+         "not linear interpolation of float"),
         (
             'y = Resize<mode="linear", coordinate_transformation_mode="half_pixel_symmetric">(x, , , sizes)',
             SIZES, "1,2,3,3", "coordinates by half_pixel_symmetric",
         ),
         (
             'y = Resize<mode = "linear", antialias = 1>(x, , , sizes)',
-            SIZES, "1,2,3,3", "not plain interpolation",
+            SIZES, "1,2,3,3", "it smooths, or keeps the aspect ratio",
         ),
         ('y = Resize<mode = "linear">(x, , , sizes)', SIZES, "1,2,H,3",
          "other axes than the last two change, or sizes are not known"),
