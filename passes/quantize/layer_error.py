@@ -9,10 +9,11 @@ convolution have a Hessian each and go side by side.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from ..linear.feedback import BLOCK, damped, diagonal, feed_back, inverse_root
 from .row_grid import RowGrid, pinned
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     Wide: TypeAlias = "NDArray[np.float64]"
     Codes: TypeAlias = "NDArray[np.int64]"
 
-_BLOCK = 128  # columns between two updates of all columns behind
 _TRIES = 6
 
 
@@ -71,9 +71,9 @@ def feedback(layer: Layer, damp: float) -> Codes:
         layer: see there.
         damp: what is added to the Hessian's diagonal, as a share of its mean.
     """
-    order = np.argsort(-_diagonal(layer.hessian), axis=1, kind="stable")
+    order = np.argsort(-diagonal(layer.hessian), axis=1, kind="stable")
     turned = np.take_along_axis(layer.hessian, order[:, :, None], axis=1)
-    factor = _inverse_factor(np.take_along_axis(turned, order[:, None, :], axis=2), damp)
+    factor = _inverse_root(np.take_along_axis(turned, order[:, None, :], axis=2), damp)
     nearest = layer.nearest()
     if factor is None:
         return nearest
@@ -83,18 +83,14 @@ def feedback(layer: Layer, damp: float) -> Codes:
     work = np.take_along_axis(layer.rows, by_row, axis=2)
     scales, zeros = (np.take_along_axis(a, by_row, axis=2) for a in layer.steps())
     codes = np.empty(work.shape, np.int64)
-    for start in range(0, work.shape[2], _BLOCK):
-        stop = min(start + _BLOCK, work.shape[2])
-        errors = np.zeros((*work.shape[:2], stop - start))
-        for j in range(start, stop):
-            steps = np.rint(work[:, :, j] / scales[:, :, j]).astype(np.int64)
-            rounded = np.clip(steps + zeros[:, :, j], layer.grid.low, layer.grid.high)
-            codes[:, :, j] = np.where(kept[:, :, j], fixed[:, :, j], rounded)
-            lost = work[:, :, j] - (codes[:, :, j] - zeros[:, :, j]) * scales[:, :, j]
-            lost /= factor[:, None, j, j]
-            work[:, :, j + 1 : stop] -= lost[:, :, None] * factor[:, None, j, j + 1 : stop]
-            errors[:, :, j - start] = lost
-        work[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
+
+    def settle(j: int, _: slice) -> Wide:
+        steps = np.rint(work[:, :, j] / scales[:, :, j]).astype(np.int64)
+        rounded = np.clip(steps + zeros[:, :, j], layer.grid.low, layer.grid.high)
+        codes[:, :, j] = np.where(kept[:, :, j], fixed[:, :, j], rounded)
+        return np.asarray((codes[:, :, j] - zeros[:, :, j]) * scales[:, :, j], np.float64)
+
+    feed_back(work, factor, settle)
     back = np.argsort(order, axis=1)
     return np.take_along_axis(codes, back[:, None, :], axis=2)
 
@@ -119,11 +115,11 @@ def descend(layer: Layer, codes: Codes, *, sweeps: int, floor_or_ceil: bool) -> 
     kept = layer.pinned()
     found = np.where(kept, layer.nearest(), np.clip(codes, low, high))
     slope = ((found - zeros) * scales - layer.rows) @ hessian
-    curves = _diagonal(hessian)
+    curves = diagonal(hessian)
     for _ in range(sweeps):
         moved = False
-        for start in range(0, codes.shape[2], _BLOCK):
-            stop = min(start + _BLOCK, codes.shape[2])
+        for start in range(0, codes.shape[2], BLOCK):
+            stop = min(start + BLOCK, codes.shape[2])
             inside = np.array(slope[:, :, start:stop])
             taken = np.zeros(inside.shape)
             for j in range(start, stop):
@@ -148,32 +144,13 @@ def descend(layer: Layer, codes: Codes, *, sweeps: int, floor_or_ceil: bool) -> 
     return found
 
 
-def _inverse_factor(hessian: Wide, damp: float) -> Wide | None:
-    """The upper Cholesky factors of the damped inverses; None when there are none (not finite).
-
-    A group whose inputs have no power gets the identity: nothing is fed back.
-    """
+def _inverse_root(hessian: Wide, damp: float) -> Wide | None:
+    """That of the damped Hessians; None when there is none (not finite)."""
     if not np.isfinite(hessian).all():
         return None
-    mean = _diagonal(hessian).mean(axis=1)
-    unit = np.eye(hessian.shape[1])
-    dead = (mean <= 0)[:, None, None]
     for attempt in range(_TRIES):
-        damped = np.where(dead, unit, hessian + unit * (mean * damp * 10**attempt)[:, None, None])
         try:
-            root = _cholesky(damped)
-            half = np.linalg.solve(root, np.broadcast_to(unit, root.shape))
-            inverse = np.linalg.solve(np.transpose(root, (0, 2, 1)), half)
-            return np.ascontiguousarray(np.transpose(_cholesky(np.asarray(inverse, np.float64)), (0, 2, 1)))
+            return inverse_root(damped(hessian, damp * 10**attempt))
         except np.linalg.LinAlgError:
             continue
     return None
-
-
-def _diagonal(matrices: Wide) -> Wide:
-    index = list(range(matrices.shape[1]))
-    return np.asarray(matrices[:, index, index])
-
-
-def _cholesky(matrices: NDArray[Any]) -> Wide:
-    return np.asarray(np.linalg.cholesky(matrices), np.float64)

@@ -11,7 +11,7 @@ from tersor.graph_ir import Model, constant, to_proto
 from tersor.passes.prune.masks import Pattern
 from tersor.passes.prune.sparse_layers import find_layers
 from tersor.pipeline.prune.sparsify.inputs import columns, hessians, squares
-from tersor.pipeline.prune.sparsify.sparsegpt import inverse_root, output_error, prune_rows, refit
+from tersor.pipeline.prune.sparsify.sparsegpt import output_error, prune_rows, refit
 from tests.support.int8 import feeds_of, graph, run
 
 Wide = NDArray[np.float64]
@@ -92,14 +92,6 @@ def test_each_run_of_a_pattern_keeps_its_count(size: int) -> None:
     x, rows = correlated(size, 500), np.random.default_rng(1).standard_normal((5, size))
     made = prune_rows(rows, gram(x), pattern=Pattern(2, 4))
     assert (np.count_nonzero(made.reshape(5, -1, 4), axis=2) == 2).all()
-
-
-def test_the_root_is_that_of_the_inverse() -> None:
-    x = correlated(20, 60)
-    hessian = gram(x)
-    upper = inverse_root(hessian)
-    np.testing.assert_allclose(np.transpose(upper) @ upper @ hessian, np.eye(20), atol=1e-8)
-    assert not np.tril(upper, -1).any()
 
 
 LAYERS = [
