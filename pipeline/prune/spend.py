@@ -245,7 +245,7 @@ def mac_products(node: Node) -> list[Product]:
         return [_axes(node.inputs[1])]  # the projections are the most of it
     if not is_standard(node):
         return []
-    if op_type in ("Conv", "ConvInteger", "QLinearConv"):
+    if op_type in ("Conv", "ConvInteger", "DeformConv", "QLinearConv"):
         weight = node.inputs[3 if op_type == "QLinearConv" else 1]
         return [[*_axes(node.outputs[0]), *_axes(weight)[1:]]]
     if op_type == "ConvTranspose":

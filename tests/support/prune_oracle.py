@@ -22,6 +22,7 @@ from tersor.graph_ir.ops import constant, static_shape, walk_nodes
 Mask = NDArray[np.bool_]
 Masks = Mapping[tuple[Value, int], Mask]
 
+_STATISTICS = ("ReduceMax", "ReduceMean", "ReduceMin")
 _SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 
 
@@ -98,10 +99,10 @@ class _Silencer:
         self.nodes.append(node)
 
     def einsum(self, node: onnx.NodeProto) -> None:
-        first, result = _attributes(node)["equation"].decode().replace(" ", "").split("->")
-        letters = first.split(",")[0]
-        gone = [i for i, letter in enumerate(letters) if letter not in result]
-        node.input[0] = self.silenced(node.input[0], *gone)
+        operands, result = _attributes(node)["equation"].decode().replace(" ", "").split("->")
+        for index, letters in enumerate(operands.split(",")):
+            gone = [i for i, letter in enumerate(letters) if letter not in result]
+            node.input[index] = self.silenced(node.input[index], *gone)
         self.nodes.append(node)
 
     def recurrent(self, node: onnx.NodeProto) -> None:
@@ -130,7 +131,12 @@ class _Silencer:
         if mask is None:
             self.nodes.append(node)
             return
-        assert node.op_type in ("ReduceMean", *_SUMS), f"the oracle knows no {node.op_type} over cut channels"
+        assert node.op_type in (*_STATISTICS, *_SUMS), f"the oracle knows no {node.op_type} over cut channels"
+        if node.op_type in ("ReduceMax", "ReduceMin"):  # a removed channel is never the extreme
+            far = np.where(mask, 0.0, -1e9 if node.op_type == "ReduceMax" else 1e9).astype(np.float32)
+            node.input[0] = self.node("Add", [name, self.weight(far)])
+            self.nodes.append(node)
+            return
         node.input[0] = self.node("Mul", [name, self.weight(mask)])
         if node.op_type != "ReduceMean":
             self.nodes.append(node)
@@ -156,6 +162,26 @@ class _Silencer:
         if self.opset < 18:
             return self.node("ReduceMean", [name], axes=axes)
         return self.node("ReduceMean", [name, self.weight(np.asarray(axes, np.int64))])
+
+    def along(self, node: onnx.NodeProto) -> None:
+        """The norm of a vector: what is zero adds nothing."""
+        node.input[0] = self.silenced(node.input[0], _attributes(node).get("axis", -1))
+        self.nodes.append(node)
+
+    def rms_norm(self, node: onnx.NodeProto) -> None:
+        """x / sqrt(mean(x * x) + epsilon) over what is left of the axes."""
+        name, rank = node.input[0], self.ranks[node.input[0]]
+        axes = list(range(_attributes(node).get("axis", -1) % rank, rank))
+        mask = self.mask(name, axes)
+        if mask is None:
+            self.nodes.append(node)
+            return
+        held = self.node("Mul", [name, self.weight(mask)])
+        scale = self.weight(np.asarray(1 / mask.mean(), np.float32))
+        square = self.node("Mul", [self.mean(self.node("Mul", [held, held]), axes), scale])
+        epsilon = self.weight(np.asarray(_attributes(node).get("epsilon", 1e-5), np.float32))
+        root = self.node("Sqrt", [self.node("Add", [square, epsilon])])
+        self.node("Mul", [self.node("Div", [held, root]), node.input[1]], node.output[0])
 
     def layer_norm(self, node: onnx.NodeProto) -> None:
         name = node.input[0]
@@ -206,7 +232,7 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 Handler = Callable[[_Silencer, onnx.NodeProto], None]
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(("Conv", "ConvTranspose", "FusedConv"), _Silencer.conv),
+    **dict.fromkeys(("Conv", "ConvTranspose", "DeformConv", "FusedConv"), _Silencer.conv),
     **dict.fromkeys(("Gemm", "FusedGemm"), _Silencer.gemm),
     **dict.fromkeys(("MatMul", "FusedMatMul"), _Silencer.matmul),
     "Einsum": _Silencer.einsum,
@@ -214,6 +240,8 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("Attention", "MultiHeadAttention"), _Silencer.attention),
     **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", *_SUMS), _Silencer.reduced),
     "LayerNormalization": _Silencer.layer_norm,
+    "LpNormalization": _Silencer.along,
+    "RMSNormalization": _Silencer.rms_norm,
     "InstanceNormalization": _Silencer.instance_norm,
     "GroupNormalization": _Silencer.group_norm,
 }

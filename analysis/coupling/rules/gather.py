@@ -119,25 +119,32 @@ def _by_element(ties: Ties, x: Value, others: list[Value]) -> None:
 
 
 def gather_nd(ties: Ties) -> None:
-    """GatherND: leading axes of the data are looked up by the last axis of the indices and pinned, as it is.
+    """GatherND: some axes of the data are looked up by the last axis of the indices and pinned, as it is.
 
-    The axes of the data that follow are tied with the result's last ones, the other axes of the indices with
-    its first ones. Pinned: all with `batch_dims`.
+    They are the first ones behind `batch_dims` axes that data, indices and result share. The axes of the data
+    that follow are tied with the result's last ones, the other axes of the indices with its first ones.
     """
     x, indices, y = operand(ties, 0), operand(ties, 1), result(ties, 0)
     if x is None or indices is None or y is None:
         return
     extent = ties.rank(indices) or 0
     depth = ties.size((indices, extent - 1)) if extent else None
-    if depth is None or int_attr(ties.node, "batch_dims", 0):
+    rank, shared = ties.rank(x) or 0, int_attr(ties.node, "batch_dims", 0)
+    if depth is None or not 0 <= shared <= min(extent - 1, rank - depth):
         ties.pin_node("which axes it looks up is not known")
         return
-    pin_axes(ties, range(depth), _LOOKED_UP, x)
+    first = shared + depth  # behind those looked up
+    if ties.rank(y) != extent - 1 + rank - first:
+        ties.pin_node("its ranks do not fit")
+        return
+    pin_axes(ties, range(shared, first), _LOOKED_UP, x)
     ties.pin((indices, extent - 1), "it holds indices")
     for axis in range(extent - 1):
         tie_same(ties, (indices, axis), (y, axis))
-    for axis in range(depth, ties.rank(x) or 0):
-        tie_same(ties, (x, axis), (y, axis + extent - 1 - depth))
+    for axis in range(shared):
+        tie_same(ties, (x, axis), (y, axis))
+    for axis in range(first, rank):
+        tie_same(ties, (x, axis), (y, axis + extent - 1 - first))
 
 
 def scatter_nd(ties: Ties) -> None:

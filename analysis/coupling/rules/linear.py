@@ -6,7 +6,7 @@ from __future__ import annotations
 from ....graph_ir import Value
 from ....graph_ir.ops import int_attr
 from ..ties import AxisKey, Ties
-from .common import operand, result, table, tie_same
+from .common import operand, pin_axes, result, table, tie_same
 
 _WINDOW = "a window slides over it"
 _UNEVEN = "its channels do not divide into the groups of a convolution"
@@ -98,6 +98,22 @@ def _grouped(
         ties.grouped(inputs, outputs, group, inside if ins > group else None)
 
 
+def deform_conv(ties: Ties) -> None:
+    """DeformConv: x [N, C, H, W], W [M, C, h, w], B [M], y [N, M, H', W'], as Conv in one group.
+
+    Pinned: offsets and mask [N, places, H', W'] but for the batch; all with several groups of either kind.
+    """
+    x, w, y = operand(ties, 0), operand(ties, 1), result(ties, 0)
+    if int_attr(ties.node, "group", 1) != 1 or int_attr(ties.node, "offset_group", 1) != 1:
+        ties.pin_node("it works in groups")
+        return
+    _conv(ties, x, w, y, [operand(ties, 3)], None)
+    for value in (operand(ties, 2), operand(ties, 4)):
+        if value is not None and y is not None:
+            tie_same(ties, (y, 0), (value, 0))
+            pin_axes(ties, range(1, ties.rank(value) or 0), "it says where to sample", value)
+
+
 def conv_transpose(ties: Ties) -> None:
     """ConvTranspose: x [N, C, ...], W [C, M / group, ...], B [M], y [N, M, ...].
 
@@ -135,6 +151,7 @@ RULES = {
     **table(conv, "Conv"),
     **table(conv, "FusedConv", domain="com.microsoft"),
     **table(conv_transpose, "ConvTranspose"),
+    **table(deform_conv, "DeformConv"),
     **table(conv_integer, "ConvInteger"),
     **table(qlinear_conv, "QLinearConv"),
 }

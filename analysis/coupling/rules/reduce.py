@@ -21,13 +21,15 @@ from .common import (
 
 _SUMS = frozenset({"ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"})
 
+_STATISTICS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin"})
+
 
 def reduction(ties: Ties) -> None:
     """ReduceSum and kin: the axes that stay are tied with the result's.
 
-    Reduced axes: sums (Sum, L1, L2, SumSquare) sum over them, so positions that hold zero can go; a Mean is
-    of what is left. Pinned: reduced axes of the others (a maximum without a channel is another one), and all
-    when which axes are reduced is not known.
+    Reduced axes: sums (Sum, L1, L2, SumSquare) sum over them, so positions that hold zero can go; a Mean, Max
+    or Min is of what is left. Pinned: reduced axes of the others, and all when which axes are reduced is not
+    known.
     """
     x, y = operand(ties, 0), result(ties, 0)
     if x is None or y is None:
@@ -40,7 +42,7 @@ def reduction(ties: Ties) -> None:
     for axis in reduced:
         if ties.node.op_type in _SUMS:
             ties.contracts((x, axis))
-        elif ties.node.op_type == "ReduceMean":
+        elif ties.node.op_type in _STATISTICS:
             ties.normalises((x, axis))
         else:
             ties.pin((x, axis), f"{ties.node.op_type} takes all of it together")

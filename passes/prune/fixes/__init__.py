@@ -59,8 +59,17 @@ _ELEMENTWISE = (
 )
 _OTHERS = (
     *("ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Concat", "Constant", "CumProd", "CumSum"),
-    *("DepthToSpace", "DequantizeLinear", "DynamicQuantizeLinear", "Einsum", "Flatten", "GatherElements"),
-    *("GatherND", "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GridSample", "Hardmax"),
+    *("DeformConv", "DepthToSpace", "DequantizeLinear", "DynamicQuantizeLinear", "Einsum", "Flatten"),
+    *(
+        "GatherElements",
+        "GatherND",
+        "Gemm",
+        "GlobalAveragePool",
+        "GlobalLpPool",
+        "GlobalMaxPool",
+        "GridSample",
+        "Hardmax",
+    ),
     *("InstanceNormalization", "LRN", "LayerNormalization", "LogSoftmax", "LpNormalization", "LpPool"),
     *("MatMul", "MatMulInteger", "MaxPool", "MaxRoiPool", "MeanVarianceNormalization", "OneHot"),
     *("QLinearMatMul", "QuantizeLinear", "RMSNormalization", "ReduceL1", "ReduceL2", "ReduceLogSum"),

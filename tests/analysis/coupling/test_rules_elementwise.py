@@ -78,7 +78,7 @@ def test_a_product_of_two_branches_is_one_group() -> None:
         ("r = CumSum(a, one)", "CumSum runs along it"),
         ("b, i = TopK<axis = 1>(a, all)  r = Neg(b)", "TopK sorts along it"),
         ("b = ArgMin<axis = 1>(a)  c = Cast<to = 1>(b)  r = Mul(a, c)", "ArgMin tells its positions apart"),
-        ("b = ReduceMax<axes = [1]>(a)  r = Mul(a, b)", "ReduceMax takes all of it together"),
+        ("b = ReduceProd<axes = [1]>(a)  r = Mul(a, b)", "ReduceProd takes all of it together"),
         ("r = LRN<size = 3>(a)", "LRN divides each channel by its neighbours"),
         ("b, i = MaxPool<kernel_shape = [1, 1]>(a)  c = Cast<to = 1>(i)  r = Mul(b, c)", "count through all"),
         ("r, m, v = BatchNormalization<training_mode = 1>(a, e, e, e, e)", "statistics of the batch"),

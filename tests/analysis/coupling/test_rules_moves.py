@@ -161,7 +161,7 @@ def test_repeats_hold_every_channel_as_often() -> None:
 @pytest.mark.parametrize("longer", ["Expand(m, shape)", "Tile(m, shape)"])
 def test_axes_that_expand_or_tile_make_longer_are_free(longer: str) -> None:
     model = between(
-        f"b = Conv(x, w3)  m = ReduceMax<axes = [1]>(b)  e = {longer}  r = Mul(a, e)",
+        f"b = Conv(x, w3)  m = ReduceProd<axes = [1]>(b)  e = {longer}  r = Mul(a, e)",
         "w3 4,3,1,1",
         constants="int64[4] shape = {1, 8, 1, 1}",
     )
