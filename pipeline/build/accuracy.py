@@ -16,7 +16,7 @@ from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.functions import load_function, user_code
 from ...graph_ir import DataError, one_line
-from .evidence import FACTORS, amplified, expected_drop, needed_db
+from .evidence import FORWARD, MIRRORED, Answers, Ranges, amplified, expected_drop, needed_db
 from .result import Candidate, Judgement
 from .settings import BuildSettings
 
@@ -46,6 +46,7 @@ class Judge:
         self._metric: Metric | None = None if settings.metric is None else load_function(settings.metric)
         self._original = original
         self.samples = 0  # how many the metric looks at: the batch axis of what it runs
+        self._to_metric, self._ranges = Answers(), Ranges()  # of the original to the metric's feeds
         with OrtSession(original.path, original.config) as session:
             self._names = [port.name for port in session.outputs]
             self._answers = [session.run(feed) for feed in feeds]
@@ -53,7 +54,7 @@ class Judge:
                 name: constant_db([answers[i] for answers in self._answers])
                 for i, name in enumerate(self._names)
             }
-            self.reference = self._score(session.run)
+            self.reference = self._score(self._ranges.of(self._to_metric.of(session.run)))
 
     def judge(self, candidate: Candidate) -> Judgement:
         """Run a candidate over the feeds and the metric.
@@ -98,32 +99,35 @@ class Judge:
         if judgement.closeness_db >= needed_db(self.samples):
             return judgement
         try:
-            moves = [drop, *self._drops_beyond(candidate)]
+            forward, mirrored = self._drops_beyond(candidate)
         except DataError as error:
             reason = (
                 f"outputs are {judgement.closeness_db:.1f} dB close, and the metric's {self.samples} samples "
                 f"vouch for {needed_db(self.samples):.1f} dB: {one_line(error)}"
             )
             return replace(judgement, accepted=False, reason=reason)
-        return replace(judgement, expected=expected_drop(moves, self.samples))
+        return replace(judgement, expected=expected_drop([drop, *forward], mirrored, self.samples))
 
-    def _drops_beyond(self, candidate: Candidate) -> list[float]:
-        """The drops of the metric under each of `FACTORS` times a candidate's error.
+    def _drops_beyond(self, candidate: Candidate) -> tuple[list[float], list[float]]:
+        """The drops of the metric under each of `FORWARD` but 1, and `MIRRORED`, times a candidate's error.
 
         Raises:
             DataError: the outputs cannot be scaled, or the metric cannot be told of them.
         """
         assert self.reference is not None
-        original, drops = self._original, list[float]()
+        reference, original = self.reference, self._original
         with (
             OrtSession(original.path, original.config) as first,
             OrtSession(candidate.path, candidate.config) as second,
         ):
-            for factor in FACTORS:
-                score = self._score(amplified(first.run, second.run, factor))
+            wanted, given = self._to_metric.of(first.run), Answers().of(second.run)
+
+            def drop(factor: float) -> float:
+                score = self._score(amplified(wanted, given, factor, self._ranges))
                 assert score is not None
-                drops.append(relative_drop(self.reference, score))
-        return drops
+                return relative_drop(reference, score)
+
+            return [drop(factor) for factor in FORWARD[1:]], [drop(factor) for factor in MIRRORED]
 
     def _score(self, answer: Callable[[Feed], list[Any]]) -> float | None:
         if self._metric is None:

@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ...backends.onnxruntime.latency import Latency, compare
-from ...graph_ir import load
-from ...graph_ir.ops import walk_nodes
 from .accuracy import COMFORT_DB
 from .form import PLAIN
-from .result import Candidate, Judgement
+from .result import Candidate, Composition, Judgement
 
-ALIKE_DB = 3.0  # candidates whose outputs are alike in closeness
+ALIKE_DB = 3.0  # apart, candidates' outputs are still alike in closeness
 TIE = 0.02  # candidates this close in time are told apart by accuracy
 PRICE_PER_DB = 0.015  # the part of the speed that a dB is worth which is lacking to be comfortable
 MOST_PRICE = 0.2
@@ -27,16 +24,6 @@ Times = Mapping[int, Mapping[str, Latency]]
 Judged = tuple[Candidate, Judgement]
 
 
-def form_key(candidate: Candidate) -> tuple[tuple[str, int], ...]:
-    """What is equal for candidates that take equal time: how many of each operator there are, and of grids.
-
-    Codes that stay on one grid are copied where others are computed anew.
-    """
-    nodes = list(walk_nodes(load(candidate.path)))
-    grids = {n.inputs[1].name for n in nodes if n.op_type == "QuantizeLinear" and n.inputs[1] is not None}
-    return (*sorted(Counter(n.op_type for n in nodes).items()), ("grids", len(grids)))
-
-
 def priced(time: float, judgement: Judgement) -> float:
     """A time with the price of what its outputs lack in closeness; see `pick`."""
     lacking = max(0.0, PRICE_PER_DB * (COMFORT_DB - _accuracy(judgement)))
@@ -46,7 +33,7 @@ def priced(time: float, judgement: Judgement) -> float:
 def contenders(
     judged: Mapping[str, Judged], most: int, guesses: Mapping[str, float] | None = None
 ) -> list[Candidate]:
-    """The candidates worth timing: of those that take equal time (`form_key`), the closest alone.
+    """The candidates worth timing: of those of equal `Candidate.composition`, the closest alone.
 
     Timing all of them would let noise choose among their ranges. The unquantized ones come first and are
     always in, and so is the plain int8 form, to show what the search has brought; of the others, those `most`
@@ -57,10 +44,10 @@ def contenders(
         most: how many int8 ones.
         guesses: time over the original's by name, as the search saw it; without one, closeness alone ranks.
     """
-    best: dict[tuple[tuple[str, int], ...], Judged] = {}
+    best: dict[Composition, Judged] = {}
     for candidate, judgement in judged.values():
         if candidate.quantized and judgement.accepted:
-            key = form_key(candidate)
+            key = candidate.composition
             if key not in best or judgement.closeness_db > best[key][1].closeness_db:
                 best[key] = (candidate, judgement)
     known = [c for c, j in judged.values() if (not c.quantized and j.accepted) or _shown(c, j)]
@@ -110,7 +97,7 @@ def distrust(judged: Mapping[str, Judged], max_drop: float) -> dict[str, Judged]
         judged: candidates by name.
         max_drop: the limit of the relative drop.
     """
-    found = dict(judged)
+    found, everyone = dict(judged), [judgement for _, judgement in judged.values()]
     for name, (candidate, judgement) in judged.items():
         if not judgement.accepted or judgement.drop is None or not candidate.quantized:
             continue
@@ -122,7 +109,7 @@ def distrust(judged: Mapping[str, Judged], max_drop: float) -> dict[str, Judged]
             and _alike(other.closeness_db, judgement.closeness_db)
         ]
         mean = sum(other.drop for other in peers if other.drop is not None) / len(peers)
-        expected = None if judgement.expected is None else _expected(judgement, peers)
+        expected = None if judgement.expected is None else _expected(judgement, everyone)
         if mean > max_drop:
             reason = f"{len(peers)} candidates this close lose {mean:.2%} of the metric on average"
         elif expected is not None and expected > max_drop:
@@ -133,14 +120,19 @@ def distrust(judged: Mapping[str, Judged], max_drop: float) -> dict[str, Judged]
     return found
 
 
-def _expected(judgement: Judgement, peers: Sequence[Judgement]) -> float:
-    """What a candidate is expected to lose, by itself and its peers; answers tip over as the error grows."""
-    drops = [
-        other.expected * 10 ** ((other.closeness_db - judgement.closeness_db) / 20)
-        for other in peers
-        if other.expected is not None
-    ]
-    return sum(drops) / len(drops)
+def _expected(judgement: Judgement, others: Iterable[Judgement]) -> float:
+    """What a candidate is expected to lose, by itself and by others, each scaled to its error.
+
+    Answers tip over as the error grows. One that is `ALIKE_DB` further off or closer counts half.
+    """
+    weight = total = 0.0
+    for other in others:
+        if other.expected is not None:
+            apart = other.closeness_db - judgement.closeness_db
+            share = 2 ** (-abs(apart) / ALIKE_DB)
+            total += share * other.expected * 10 ** (apart / 20)
+            weight += share
+    return total / weight
 
 
 def _alike(a: float, b: float) -> bool:

@@ -5,21 +5,24 @@ A metric of n samples sees no drop below 1/n, and by chance it sees one that is 
 is. How often an error tips an answer over grows about as the error does, so long as it is small. So the
 metric is given
 
-    y' = y + k (y_candidate - y),    k = 2, 4, 8,
+    y' = y + k (y_candidate - y),    k = 1, 2, 4, 8 and -1, -2, -4, -8,
 
-y and y_candidate the outputs of the original and of the candidate, and moves by d_k. The slope through the
-origin, with the variance of counted answers (which grows as k), is sum(d_k) / sum(k): four measurements of
-which the last sees eight times the answers tip over. A metric that rises counts as one that falls, since
-both are answers that tipped over; half an answer is added for what was too rare to be seen.
+y and y_candidate the outputs of the original and of the candidate, and moves by d_k. An error turned round
+(k < 0) is as likely as the error itself, and tips other answers over. The slope through the origin, with
+the variance of counted answers (which grows as k), is sum(|d_k|) / sum(|k|): eight measurements of which the
+last ones see eight times the answers tip over. A metric that rises counts as one that falls, since both are
+answers that tipped over; half an answer is added for what was too rare to be seen. What leaves the range
+that the original's answers have (a probability below zero) is brought back to its end.
 
 A metric that answers smoothly (an error, a signal-to-noise ratio) needs no such help: there d_k follows a
-power of k, and d_1 says it all. Nothing is known of outputs that are not floats of one shape.
+power of k > 0, and d_1 says it all. Nothing is known of outputs that are not floats of one shape.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, cast
 
@@ -31,10 +34,13 @@ from ...graph_ir import DataError
 
 Run = Callable[[Feed], list[Any]]
 
-FACTORS = (2, 4, 8)
+FORWARD = (1, 2, 4, 8)
+MIRRORED = (-1, -2, -4, -8)
 # Without amplified errors: how close a form must be for one sample to do; 10 dB less for each tenfold.
 ONE_SAMPLE_DB = 55.0
+MOST_BYTES = 256 << 20  # of answers that are remembered
 _POWERS = (0.8, 2.2)  # smooth metrics grow as the error or as its square
+_ENOUGH = 1000  # values that tell a range
 
 
 def needed_db(samples: int) -> float:
@@ -42,33 +48,129 @@ def needed_db(samples: int) -> float:
     return ONE_SAMPLE_DB - 10 * math.log10(max(1, samples))
 
 
-def expected_drop(moves: Sequence[float], samples: int) -> float:
+def expected_drop(forward: Sequence[float], mirrored: Sequence[float], samples: int) -> float:
     """The drop to be expected on other data.
 
     Args:
-        moves: relative drops of the metric under 1 and `FACTORS` times the error; negative where it rose.
+        forward: relative drops of the metric under `FORWARD` times the error; negative where it rose.
+        mirrored: those under `MIRRORED` times the error.
         samples: how many the metric looks at.
     """
-    if all(move > 0 for move in moves):
-        powers = [math.log2(b / a) for a, b in pairwise(moves)]
+    if all(move > 0 for move in forward):
+        powers = [math.log2(b / a) for a, b in pairwise(forward)]
         if all(_POWERS[0] <= power <= _POWERS[1] for power in powers):
-            return moves[0]
-    return (sum(abs(move) for move in moves) + 0.5 / max(1, samples)) / sum((1, *FACTORS))
+            return forward[0]
+    tipped = sum(abs(move) for move in (*forward, *mirrored)) + 0.5 / max(1, samples)
+    return tipped / sum(abs(factor) for factor in (*FORWARD, *MIRRORED))
 
 
-def amplified(original: Run, candidate: Run, factor: float) -> Run:
-    """A run whose outputs are off by `factor` times what the candidate's are.
+class Answers:
+    """What a model answered to each feed, so long as that is not too much to remember.
+
+    Args:
+        most_bytes: of arrays that are kept; what comes after them is computed again when asked for.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._left = most_bytes
+        self._known: dict[bytes, list[Any]] = {}
+
+    def of(self, run: Run) -> Run:
+        """A run that asks the model only what it was not asked before; its arrays are not to be changed."""
+
+        def remembered(feed: Feed) -> list[Any]:
+            key = _digest(feed)
+            if key not in self._known:
+                answers = run(feed)
+                size = sum(a.nbytes if isinstance(a, np.ndarray) else self._left + 1 for a in answers)
+                if size > self._left:
+                    return answers
+                self._left -= size
+                self._known[key] = [answer.copy() for answer in answers]  # a metric may work in place
+                return answers
+            return self._known[key]
+
+        return remembered
+
+
+def _digest(feed: Feed) -> bytes:
+    found = blake2b(digest_size=16)
+    for name, array in feed.items():
+        found.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return found.digest()
+
+
+class Ranges:
+    """The range of each output over all feeds, as a whole and for each index along an axis.
+
+    A few values tell no range, and neither does an axis of changing length.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[int, _Range] = {}
+
+    def of(self, run: Run) -> Run:
+        """A run whose answers widen the ranges."""
+
+        def seen(feed: Feed) -> list[Any]:
+            answers = run(feed)
+            for index, answer in enumerate(answers):
+                if isinstance(answer, np.ndarray) and answer.dtype.kind == "f" and answer.size:
+                    self._of.setdefault(index, _Range()).widen(cast("NDArray[Any]", answer))
+            return answers
+
+        return seen
+
+    def within(self, index: int, array: NDArray[np.float64]) -> NDArray[np.float64]:
+        """An output's values, each brought to the nearest one that is in range."""
+        return self._of[index].within(array) if index in self._of else array
+
+
+class _Range:
+    def __init__(self) -> None:
+        self.count = 0
+        self.low, self.high = math.inf, -math.inf
+        self.axes: dict[int, tuple[NDArray[Any], NDArray[Any]]] | None = None  # None before the first array
+
+    def widen(self, array: NDArray[Any]) -> None:
+        self.count += array.size
+        self.low = float(np.fmin(self.low, np.fmin.reduce(array, axis=None)))
+        self.high = float(np.fmax(self.high, np.fmax.reduce(array, axis=None)))
+        known, self.axes = self.axes, {}
+        for axis, size in enumerate(array.shape):
+            others = tuple(other for other in range(array.ndim) if other != axis)
+            low, high = np.fmin.reduce(array, axis=others), np.fmax.reduce(array, axis=others)
+            if known is None:
+                self.axes[axis] = (low, high)
+            elif axis in known and known[axis][0].size == size:
+                self.axes[axis] = (np.fmin(known[axis][0], low), np.fmax(known[axis][1], high))
+
+    def within(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.count < _ENOUGH:
+            return array
+        kept = np.clip(array, self.low, self.high)
+        for axis, (low, high) in (self.axes or {}).items():
+            if axis < array.ndim and array.shape[axis] == low.size and self.count >= _ENOUGH * low.size:
+                shape = [-1 if other == axis else 1 for other in range(array.ndim)]
+                kept = np.clip(kept, low.reshape(shape), high.reshape(shape))
+        return kept
+
+
+def amplified(original: Run, candidate: Run, factor: float, ranges: Ranges) -> Run:
+    """A run whose outputs are off by `factor` times what the candidate's are, within the original's ranges.
 
     The run raises DataError where an output is not of floating point, or of another shape.
     """
 
     def run(feed: Feed) -> list[Any]:
-        return [_beyond(a, b, factor) for a, b in zip(original(feed), candidate(feed), strict=True)]
+        pairs = zip(original(feed), candidate(feed), strict=True)
+        return [_beyond(a, b, factor, ranges, index) for index, (a, b) in enumerate(pairs)]
 
     return run
 
 
-def _beyond(want: object, got: object, factor: float) -> NDArray[Any]:
+def _beyond(want: object, got: object, factor: float, ranges: Ranges, index: int) -> NDArray[Any]:
     if not isinstance(want, np.ndarray) or not isinstance(got, np.ndarray):
         raise DataError("an output is no tensor, and its error cannot be scaled")
     left, right = cast("NDArray[Any]", want), cast("NDArray[Any]", got)
@@ -76,4 +178,4 @@ def _beyond(want: object, got: object, factor: float) -> NDArray[Any]:
         raise DataError("an output is not of floats, or of another shape, and its error cannot be scaled")
     with np.errstate(invalid="ignore", over="ignore"):  # infinite values stay so, or become NaN
         wide = left.astype(np.float64) + factor * (right.astype(np.float64) - left)
-        return np.where(left == right, left, wide).astype(left.dtype)
+        return np.where(left == right, left, ranges.within(index, wide)).astype(left.dtype)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from ...analysis.shapes import infer_shapes
 from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.data import open_feeds
-from ...graph_ir import DataError, Signature, load
+from ...graph_ir import DataError, Model, Signature, load
 from ...graph_ir.ops import walk_nodes
 from .files import model_files
-from .result import Facts
+from .result import Composition, Facts
 
 
 def drawn(path: Path, signature: Signature, seed: int) -> list[Feed]:
@@ -39,6 +40,16 @@ def bindings_in(signature: Signature, feeds: Sequence[Feed]) -> dict[str, int]:
             if isinstance(dim, str):
                 found.setdefault(dim, int(size))
     return found
+
+
+def composition(model: Model) -> Composition:
+    """What is equal for forms that take equal time: how many of each operator there are, and of grids.
+
+    Codes that stay on one grid are copied where others are computed anew.
+    """
+    nodes = list(walk_nodes(model))
+    grids = {n.inputs[1].name for n in nodes if n.op_type == "QuantizeLinear" and n.inputs[1] is not None}
+    return (*sorted(Counter(n.op_type for n in nodes).items()), ("grids", len(grids)))
 
 
 def facts_of(path: Path, bindings: Mapping[str, int]) -> Facts:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from ...analysis.fidelity import Closeness
 from ...backends.onnxruntime.audit import Audit
@@ -13,6 +14,8 @@ from ...backends.onnxruntime.config import SessionConfig
 from ...backends.onnxruntime.latency import Latency, compare
 from ...backends.onnxruntime.runtime_check import Concurrency
 from ...calibration.sensitivity import Sensitivity
+
+Composition: TypeAlias = "tuple[tuple[str, int], ...]"
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Candidate:
         observer: the rule its ranges were chosen by; empty when it needs none.
         config: the session it wants.
         quantized: whether it computes in int8.
+        composition: equal for those that take equal time; see `facts.composition`.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Candidate:
     observer: str = ""
     config: SessionConfig = field(default_factory=SessionConfig)
     quantized: bool = False
+    composition: Composition = ()
 
 
 @dataclass(frozen=True)

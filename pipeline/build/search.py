@@ -19,11 +19,11 @@ from ...calibration.sensitivity import Sensitivity
 from ...graph_ir import DataError, ModelError, TersorError
 from ...passes.quantize.insert_qdq import InsertQdq
 from .accuracy import COMFORT_DB, Judge
-from .choose import distrust, form_key, priced
+from .choose import distrust, priced
 from .form import Form, plain
 from .lock import hash_files
 from .placement import ladder
-from .result import Candidate, Judgement
+from .result import Candidate, Composition, Judgement
 from .settings import BuildSettings
 from .trial_log import TrialLog
 from .workshop import Workshop
@@ -58,7 +58,7 @@ class Search:
 
     Attributes:
         judged: candidates by name.
-        times: over the original's, by name; those of equal `form_key` take equal time.
+        times: over the original's, by name; those of equal `composition` take equal time.
         sensitivity: what each region of the static form with the best ranges costs; None before that.
     """
 
@@ -79,7 +79,7 @@ class Search:
         self._end = None if settings.budget_s is None else time.monotonic() + settings.budget_s
         self._digests: dict[str, str] = {}
         self._names: dict[Form, str] = {}
-        self._timed: dict[object, float] = {}
+        self._timed: dict[Composition, float] = {}
         self.judged: dict[str, Judged] = {}
         self.times: dict[str, float] = {}
         self.sensitivity: Sensitivity | None = None
@@ -258,10 +258,9 @@ class Search:
             self._log.put(digest, name, judgement)
         self.judged[name] = (made, judgement)
         if not judgement.failed:
-            key = form_key(made)
-            if key not in self._timed:
-                self._timed[key] = self._timer(made)
-            self.times[name] = self._timed[key]
+            if made.composition not in self._timed:
+                self._timed[made.composition] = self._timer(made)
+            self.times[name] = self._timed[made.composition]
         return name
 
     def _in_time(self) -> None:

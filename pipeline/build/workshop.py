@@ -15,7 +15,7 @@ from ...calibration.collect import UnobservableError
 from ...calibration.data import Feeds
 from ...calibration.sensitivity import Sensitivity, sensitivity
 from ...calibration.switches import Per
-from ...graph_ir import UsageError, load, save, signature_of
+from ...graph_ir import Model, UsageError, load, save, signature_of
 from ...graph_ir.ops import is_op
 from ...passes.base import Context
 from ...passes.quantize.dynamic import QuantizeDynamic
@@ -25,7 +25,7 @@ from .. import manager
 from ..instruments import Verify
 from ..presets import FINISH, FREEZE, INT8_READY, RAISED
 from ..spec import Pipeline, parse, spec_of
-from .facts import bindings_in
+from .facts import bindings_in, composition
 from .form import Form
 from .ground import Ground
 from .placement import Region, regions_of
@@ -160,9 +160,7 @@ class Workshop:
             pipeline = Pipeline((*pipeline.elements, *rest.elements))
         manager.run(self._finish, model, context, [Verify()])
         self.notes += [note for note in context.notes if note not in self.notes]
-        path = self._path(form.name)
-        save(model, path, provenance=True)
-        return Candidate(form.name, path, self._whole(pipeline, form.methods), form.observer, quantized=True)
+        return self._written(form.name, model, self._whole(pipeline, form.methods), form.observer)
 
     def regions(self, form: Form) -> int:
         """How many nodes of a static int8 form are int8."""
@@ -223,9 +221,12 @@ class Workshop:
         if not result.changed:
             return None
         manager.run(self._finish, model, context, [Verify()])
+        return self._written(name, model, self._whole(pipeline, methods))
+
+    def _written(self, name: str, model: Model, pipeline: str, observer: str = "") -> Candidate:
         path = self._path(name)
         save(model, path, provenance=True)
-        return Candidate(name, path, self._whole(pipeline, methods), quantized=True)
+        return Candidate(name, path, pipeline, observer, quantized=True, composition=composition(model))
 
     def _whole(self, last: Pipeline, methods: tuple[str, ...]) -> str:
         between = "".join(f"{parse(method)},infer-shapes," for method in methods)

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tersor.graph_ir import parse, save
+from tersor.graph_ir import parse
 from tersor.pipeline.build.choose import NOISE, TIE, contenders, distrust, not_slower, pick, relative_time
+from tersor.pipeline.build.facts import composition
 from tests.support.building import Judged, judged, latency, times
 
 Drawn = tuple[dict[str, Judged], dict[int, Any]]
@@ -200,12 +200,10 @@ def test_distrust_only_ever_refuses(drawn: Drawn) -> None:
         assert judgement.accepted or judgement.reason
 
 
-def test_of_candidates_with_equal_operators_the_closest_alone_is_timed(tmp_path: Path) -> None:
+def test_of_candidates_of_equal_composition_the_closest_alone_is_timed() -> None:
     def made(name: str, text: str, sqnr_db: float) -> Judged:
-        path = tmp_path / f"{name}.onnx"
-        save(parse(text), path)
         candidate, judgement = judged(name, sqnr_db)
-        return replace(candidate, path=path), judgement
+        return replace(candidate, composition=composition(parse(text))), judgement
 
     one = '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) { y = Relu(x) }'
     two = one.replace("y = Relu(x)", "a = Relu(x) y = Relu(a)")
@@ -215,6 +213,16 @@ def test_of_candidates_with_equal_operators_the_closest_alone_is_timed(tmp_path:
     )  # fmt: skip
     assert [c.name for c in contenders(candidates, 5)] == ["original", "float", "near", "other"]
     assert [c.name for c in contenders(candidates, 1)] == ["original", "float", "near"]
+
+
+def test_quantizing_to_one_grid_or_two_makes_a_difference() -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[2] a, float[2] b) => (uint8[2] p, uint8[2] q) <float s = {0.1}, float t = {0.2}> {
+            p = QuantizeLinear(a, s) q = QuantizeLinear(b, t)
+        }"""
+    assert composition(parse(text)) == (("QuantizeLinear", 2), ("grids", 2))
+    assert composition(parse(text.replace("(b, t)", "(b, s)"))) == (("QuantizeLinear", 2), ("grids", 1))
 
 
 def expecting(name: str, sqnr_db: float, expected: float) -> Judged:
@@ -229,8 +237,16 @@ def test_what_is_expected_is_the_mean_of_those_alike() -> None:
     both = distrust(field(judged("original"), lucky, unlucky), 0.01)
     assert not both["lucky"][1].accepted
     assert both["lucky"][1].reason.startswith("1.60% is to be expected on other data")
-    apart = distrust(field(judged("original"), lucky, expecting("far", 20.0, 0.03)), 0.01)
+    apart = distrust(field(judged("original"), lucky, expecting("far", 15.0, 0.03)), 0.01)
     assert apart["lucky"][1].accepted
+
+
+def test_one_that_is_less_alike_counts_less() -> None:
+    """3 dB apart it counts half: (0.2 % + x / 2 * 10 ** (-3 / 20)) / 1.5 is within 1 % up to x = 3.67 %."""
+    lucky = expecting("lucky", 25.0, 0.002)
+    for drop, kept in ((0.036, True), (0.037, False)):
+        found = distrust(field(judged("original"), lucky, expecting("far", 22.0, drop)), 0.01)
+        assert found["lucky"][1].accepted is kept
 
 
 def test_a_closer_one_is_expected_to_lose_less() -> None:

@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from tersor.backends.base import Feed
 from tersor.graph_ir import DataError
 from tersor.pipeline.build.evidence import (
-    FACTORS,
+    FORWARD,
+    MIRRORED,
     ONE_SAMPLE_DB,
+    Answers,
+    Ranges,
     Run,
     amplified,
     expected_drop,
@@ -42,45 +45,53 @@ def test_ten_times_the_samples_are_worth_ten_decibels() -> None:
 
 @given(st.floats(1e-4, 0.05), st.sampled_from([1.0, 1.5, 2.0]))
 def test_a_smooth_metric_is_taken_at_its_word(drop: float, power: float) -> None:
-    moves = [drop * k**power for k in (1, *FACTORS)]
-    assert expected_drop(moves, 20) == drop
+    assert expected_drop([drop * k**power for k in FORWARD], [0.0] * 4, 20) == drop
 
 
 def test_answers_that_tip_over_are_counted_at_every_factor() -> None:
-    """Twenty samples of which one has tipped at twice the error and two at eight times."""
-    assert expected_drop([0.0, 0.05, 0.05, 0.1], 20) == pytest.approx((0.2 + 0.5 / 20) / 15)
+    """Twenty samples of which one has tipped at twice the error, two at eight times, and one turned round."""
+    found = expected_drop([0.0, 0.05, 0.05, 0.1], [0.0, 0.0, 0.0, 0.05], 20)
+    assert found == pytest.approx((0.25 + 0.5 / 20) / 30)
 
 
 def test_a_metric_that_rises_has_tipped_as_well() -> None:
-    assert expected_drop([0.0, -0.05, 0.05, 0.1], 20) == expected_drop([0.0, 0.05, 0.05, 0.1], 20)
+    still = [0.0] * 4
+    risen = expected_drop([0.0, -0.05, 0.05, 0.1], still, 20)
+    assert (
+        risen
+        == expected_drop([0.0, 0.05, 0.05, 0.1], still, 20)
+        == expected_drop(still, [0, -0.1, 0, 0.1], 20)
+    )
 
 
 @given(st.integers(1, 1000))
 def test_where_nothing_tips_more_samples_say_more(samples: int) -> None:
-    found = expected_drop([0.0] * 4, samples)
-    assert 0 < found == pytest.approx(0.5 / samples / 15)
+    found = expected_drop([0.0] * 4, [0.0] * 4, samples)
+    assert 0 < found == pytest.approx(0.5 / samples / 30)
 
 
 @given(st.floats(0.001, 0.02), st.integers(50, 2000), st.integers(0, 2**32 - 1))
 def test_the_estimate_is_near_what_tips(rate: float, samples: int, seed: int) -> None:
-    """Answers whose distance from tipping is drawn evenly; each that tips is lost."""
+    """Answers whose distance from tipping is drawn evenly, on either side; each that tips is lost."""
     rng = np.random.default_rng(seed)
-    distance = rng.random(samples) / rate  # in errors
-    moves = [float((distance < k).mean()) for k in (1, *FACTORS)]
-    # Counts at several factors overlap; their sum over 15 has at most this standard deviation.
-    assert abs(expected_drop(moves, samples) - rate) < 5 * math.sqrt(rate / samples) + 1 / samples
+    distance = (2 * rng.random(samples) - 1) / (2 * rate)  # in errors
+    forward = [float(((distance >= 0) & (distance < k)).mean()) for k in FORWARD]
+    mirrored = [float(((distance < 0) & (distance > k)).mean()) for k in MIRRORED]
+    # Counts at several factors overlap; their sum over 30 has at most this standard deviation.
+    found = expected_drop(forward, mirrored, samples)
+    assert abs(found - rate) < 5 * math.sqrt(rate / samples) + 1 / samples
 
 
 def test_the_error_and_nothing_else_is_scaled() -> None:
     want, got = np.array([1.0, -2.0, 4.0], np.float32), np.array([1.5, -2.0, 3.0], np.float32)
-    (found,) = amplified(run_of(want), run_of(got), 4)({})
+    (found,) = amplified(run_of(want), run_of(got), 4, Ranges())({})
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, np.array([3.0, -2.0, 0.0], np.float32))
 
 
 def test_equal_infinities_have_no_error() -> None:
     want = np.array([-math.inf, 1.0], np.float32)
-    (found,) = amplified(run_of(want), run_of(want.copy()), 2)({})
+    (found,) = amplified(run_of(want), run_of(want.copy()), 2, Ranges())({})
     np.testing.assert_array_equal(found, want)
 
 
@@ -94,7 +105,77 @@ def test_equal_infinities_have_no_error() -> None:
 )
 def test_what_has_no_distance_is_no_evidence(want: Any, got: Any) -> None:
     with pytest.raises(DataError, match="cannot be scaled"):
-        amplified(run_of(want), run_of(got), 2)({})
+        amplified(run_of(want), run_of(got), 2, Ranges())({})
+
+
+def test_scores_stay_in_the_range_they_have() -> None:
+    """Twice the error would make a probability of 0.1 negative, and move one of 0.9 beyond one."""
+    want, got = (np.tile(np.array(row, np.float32), 300) for row in ([0, 0.1, 0.9, 1], [0, 0.02, 0.98, 1]))
+    ranges = Ranges()
+    seen = ranges.of(run_of(want))
+    (beyond,) = amplified(seen, run_of(got), 2, Ranges())({})
+    assert beyond.min() < 0
+    (found,) = amplified(seen, run_of(got), 2, ranges)({})
+    np.testing.assert_array_equal(found, np.tile(np.array([0, 0, 1, 1], np.float32), 300))
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(1, 2, 4000), (1, 4000, 2), (2, 1500, 2)]))
+def test_parts_of_an_output_keep_their_own_ranges(seed: int, shape: tuple[int, ...]) -> None:
+    """Scores beside coordinates, in one tensor: what has seen enough values is held to them."""
+    rng, axis = np.random.default_rng(seed), shape.index(2, 1)
+    scale = np.array([1.0, 100.0]).reshape([2 if a == axis else 1 for a in range(3)])
+    feeds = [(rng.random(shape) * scale).astype(np.float32) for _ in range(3)]
+    ranges = Ranges()
+    for feed in feeds:
+        np.testing.assert_array_equal(ranges.of(run_of(feed))({})[0], feed)
+        np.testing.assert_array_equal(ranges.within(0, feed.astype(np.float64)), feed)
+    far = ranges.within(0, np.full(shape, 1000.0))
+    others = tuple({0, 1, 2} - {axis})
+    np.testing.assert_array_equal(far.max(axis=others), np.max(feeds, axis=0).max(axis=others))
+
+
+def test_changing_lengths_tell_no_range_of_their_own() -> None:
+    ranges = Ranges()
+    for length in (3000, 5000):
+        ranges.of(run_of(np.arange(2 * length, dtype=np.float32).reshape(2, length)))({})
+    far = np.full((2, 5000), 20000.0)
+    np.testing.assert_array_equal(ranges.within(0, far).max(axis=1), [4999.0, 9999.0])  # not by column
+
+
+def test_few_values_tell_no_range() -> None:
+    ranges = Ranges()
+    ranges.of(run_of(np.arange(20, dtype=np.float32)))({})
+    np.testing.assert_array_equal(ranges.within(0, np.array([-1.0, 30.0])), [-1.0, 30.0])
+
+
+def test_answers_are_asked_for_once_and_kept_from_harm() -> None:
+    asked = list[Feed]()
+
+    def run(feed: Feed) -> list[Any]:
+        asked.append(feed)
+        return [feed["x"] * 2]
+
+    first = Answers().of(run)
+    for _ in range(2):
+        for value in (1.0, 2.0):
+            (found,) = first({"x": np.array([value])})
+            assert found == 2 * value
+            if len(asked) == 1:
+                found += 7  # what a metric may do to what it is given
+    assert len(asked) == 2
+
+
+def test_what_is_too_much_to_remember_is_asked_again() -> None:
+    asked = list[Feed]()
+
+    def run(feed: Feed) -> list[Any]:
+        asked.append(feed)
+        return [feed["x"]]
+
+    known = Answers(most_bytes=24).of(run)
+    for length in (2, 4, 2, 4, 1, 1):
+        known({"x": np.zeros(length)})
+    assert [feed["x"].size for feed in asked] == [2, 4, 4, 1]
 
 
 def vouched(folder: Path, shift: float, metric: str, *, quantized: bool = True) -> Judgement:
@@ -114,8 +195,8 @@ def test_a_smooth_metric_is_expected_to_drop_as_it_did(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_tips_under_a_larger_error_is_counted(tmp_path: Path) -> None:
-    """2.99 is reached with twice the error, and half of the metric is lost there."""
-    assert vouched(tmp_path, 0.006, "above").expected == pytest.approx((3 * 0.5 + 0.25) / 15)
+    """2.99 is reached with twice the error, and half of the metric is lost there; turned round, nothing."""
+    assert vouched(tmp_path, 0.006, "above").expected == pytest.approx((3 * 0.5 + 0.25) / 30)
 
 
 def test_outputs_that_cannot_be_scaled_are_no_evidence(
