@@ -11,8 +11,9 @@ y and y_candidate the outputs of the original and of the candidate, and moves by
 (k < 0) is as likely as the error itself, and tips other answers over. The slope through the origin, with
 the variance of counted answers (which grows as k), is sum(|d_k|) / sum(|k|): eight measurements of which the
 last ones see eight times the answers tip over. A metric that rises counts as one that falls, since both are
-answers that tipped over; half an answer is added for what was too rare to be seen. What leaves the range
-that the original's answers have (a probability below zero) is brought back to its end.
+answers that tipped over; half an answer is added for what was too rare to be seen. From the factor on under
+which a fifth of the metric is gone, above 2, nothing is told of small errors, and d_k is left out. What
+leaves the range that the original's answers have (a probability below zero) is brought back to its end.
 
 A metric that answers smoothly (an error, a signal-to-noise ratio) needs no such help: there d_k follows a
 power of k > 0, and d_1 says it all. Nothing is known of outputs that are not floats of one shape.
@@ -40,6 +41,7 @@ MIRRORED = (-1, -2, -4, -8)
 ONE_SAMPLE_DB = 55.0
 MOST_BYTES = 256 << 20  # of answers that are remembered
 _POWERS = (0.8, 2.2)  # smooth metrics grow as the error or as its square
+_BROKEN = 0.2  # a drop by which a model is no longer frayed but broken
 _ENOUGH = 1000  # values that tell a range
 
 
@@ -60,8 +62,13 @@ def expected_drop(forward: Sequence[float], mirrored: Sequence[float], samples: 
         powers = [math.log2(b / a) for a, b in pairwise(forward)]
         if all(_POWERS[0] <= power <= _POWERS[1] for power in powers):
             return forward[0]
-    tipped = sum(abs(move) for move in (*forward, *mirrored)) + 0.5 / max(1, samples)
-    return tipped / sum(abs(factor) for factor in (*FORWARD, *MIRRORED))
+    tipped, errors = 0.5 / max(1, samples), 0
+    for factor, *moves in zip(FORWARD, forward, mirrored, strict=True):
+        if factor > FORWARD[1] and max(abs(move) for move in moves) > _BROKEN:
+            break
+        tipped += sum(abs(move) for move in moves)
+        errors += factor * len(moves)
+    return tipped / errors
 
 
 class Answers:

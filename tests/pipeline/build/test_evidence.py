@@ -54,6 +54,14 @@ def test_answers_that_tip_over_are_counted_at_every_factor() -> None:
     assert found == pytest.approx((0.25 + 0.5 / 20) / 30)
 
 
+def test_what_breaks_a_model_says_nothing_of_small_errors() -> None:
+    """A decoder that reads nothing at all under four times the error reads nearly all under twice."""
+    still = [0.0] * 4
+    assert expected_drop([0.0, 0.02, 0.8, 1.0], still, 50) == pytest.approx((0.02 + 0.01) / 6)
+    assert expected_drop([0.0, 0.02, 0.04, 1.0], still, 50) == pytest.approx((0.06 + 0.01) / 14)
+    assert expected_drop([0.0, 0.8, 0.9, 1.0], still, 50) == pytest.approx((0.8 + 0.01) / 6)
+
+
 def test_a_metric_that_rises_has_tipped_as_well() -> None:
     still = [0.0] * 4
     risen = expected_drop([0.0, -0.05, 0.05, 0.1], still, 20)
@@ -196,7 +204,7 @@ def test_a_smooth_metric_is_expected_to_drop_as_it_did(tmp_path: Path) -> None:
 
 def test_an_answer_that_tips_under_a_larger_error_is_counted(tmp_path: Path) -> None:
     """2.99 is reached with twice the error, and half of the metric is lost there; turned round, nothing."""
-    assert vouched(tmp_path, 0.006, "above").expected == pytest.approx((3 * 0.5 + 0.25) / 30)
+    assert vouched(tmp_path, 0.006, "above").expected == pytest.approx((0.5 + 0.25) / 6)
 
 
 def test_outputs_that_cannot_be_scaled_are_no_evidence(
