@@ -14,6 +14,7 @@ import numpy as np
 
 from ...graph_ir import DataType, Node, Rewriter, Value
 from ...graph_ir.ops import constant_tensor, dims, float_attr, int_attr, ints_attr, rank, string_attr
+from ..linear.rows import RowView
 from ..pattern import Match, Miss, commute, const, either, maybe, op, var
 from .weights import FLOATS, Array, Wide, channels, rounded, store_weight, typed, wide
 
@@ -35,12 +36,10 @@ class Linear:
         x: the other operand.
         w: the weight's data.
         b: float64 [outputs], the bias with Gemm's beta applied; None without one.
-        outputs: output channels.
+        read: the weight as rows, one for each output channel.
         out_axis: their axis in the result, counted from the end (negative).
         out_rank: the rank the result has at least; exact when `rank_known`.
         rank_known: see there.
-        inputs: input channels.
-        in_axis: their axis in x, counted from the end.
     """
 
     node: Node
@@ -50,54 +49,39 @@ class Linear:
     x: Value
     w: Array
     b: Wide | None
-    outputs: int
+    read: RowView
     out_axis: int
     out_rank: int
     rank_known: bool
-    inputs: int
-    in_axis: int
+
+    @property
+    def outputs(self) -> int:
+        """Output channels."""
+        return self.read.outputs
+
+    @property
+    def inputs(self) -> int:
+        """Input channels."""
+        return self.read.groups * self.read.inputs
+
+    @property
+    def in_axis(self) -> int:
+        """Their axis in x, counted from the end."""
+        return self.read.in_axis
 
     @property
     def group(self) -> int:
         """Groups of a convolution; 1 for a product."""
-        return int_attr(self.node, "group", 1)
+        return self.read.groups
 
     @property
     def weight_on_left(self) -> bool:
         """Whether it is MatMul(weight, x)."""
-        return self.node.op_type == "MatMul" and self.node.inputs[0] is self.weight
+        return not self.read.slot
 
     def rows(self, array: Wide) -> Wide:
         """An array shaped as the weight, seen as [outputs, ..., what each sums over]."""
-        kind = self.node.op_type
-        if kind == "Conv":
-            return array
-        if kind == "ConvTranspose":
-            group, shape = self.group, array.shape
-            split = array.reshape(group, shape[0] // group, shape[1], *shape[2:])
-            return _swapped(split).reshape(self.outputs, shape[0] // group, *shape[2:])
-        if kind == "Gemm":
-            return array if int_attr(self.node, "transB", 0) else _transposed(array, [1, 0])
-        return _transposed(array, self._order())
-
-    def _unrows(self, rows: Array) -> Array:
-        """The inverse of `rows`."""
-        kind = self.node.op_type
-        if kind == "Conv" or (kind == "Gemm" and int_attr(self.node, "transB", 0)):
-            return rows
-        if kind == "ConvTranspose":
-            group, shape = self.group, self.w.shape
-            split = rows.reshape(group, shape[1], shape[0] // group, *shape[2:])
-            return _swapped(split).reshape(shape)
-        if kind == "Gemm":
-            return np.ascontiguousarray(_transposed(rows, [1, 0]))
-        back = [self._order().index(i) for i in range(rows.ndim)]
-        return np.ascontiguousarray(_transposed(rows, back))
-
-    def _order(self) -> list[int]:
-        """A product's weight axes with its output channels first."""
-        out = self.w.ndim - (2 if self.weight_on_left else 1)
-        return [out, *(i for i in range(self.w.ndim) if i != out)]
+        return self.read.rows(array)
 
     def after(self, s: Wide, t: Wide) -> Folded | Miss:
         """Fold y -> s y + t, with float64 [outputs] s and t."""
@@ -128,7 +112,7 @@ class Linear:
 
     def _along_inputs(self, rows: Wide, s: Wide) -> Wide:
         """Rows times one factor for each input channel: a product's are its last axis, also in a batch."""
-        if self.node.op_type not in ("Conv", "ConvTranspose"):
+        if not self.read.is_conv:
             return rows * s
         blocks = rows.reshape(self.group, self.outputs // self.group, *rows.shape[1:])
         spread = (self.group, 1, rows.shape[1], *[1] * (rows.ndim - 2))
@@ -149,7 +133,9 @@ class Linear:
             finite = np.isfinite(rows).all() and np.isfinite(bias).all()
             return Miss(f"folded weights {'overflow or underflow' if finite else 'are not finite'}")
         keeps_bias = self.bias is not None or bool(bias.any())
-        return Folded(self, self._unrows(weight), small.reshape(-1) if keeps_bias else None)
+        return Folded(
+            self, np.ascontiguousarray(self.read.back(weight)), small.reshape(-1) if keeps_bias else None
+        )
 
 
 @dataclass(frozen=True)
@@ -229,52 +215,41 @@ def view(node: Node, x: Value, weight: Value, bias: Value | None, opset: int) ->
         group = int_attr(node, "group", 1)
         if w.ndim < 3 or group < 1 or shape[0] % group:
             return Miss("weight is not shaped as a convolution's")
-        axis = 1 - w.ndim
-        ins, outs = (shape[1] * group, shape[0]) if kind == "Conv" else (shape[0], shape[1] * group)
-        sizes = (outs, axis, w.ndim, True, ins, axis)
+        ranks = (1 - w.ndim, w.ndim, True)
     elif kind == "Gemm":
         if w.ndim != 2:
             return Miss("weight is not a matrix")
-        outs, ins = shape if int_attr(node, "transB", 0) else shape[::-1]
-        sizes = (outs, -1, 2, True, ins, -2 if int_attr(node, "transA", 0) else -1)
+        ranks = (-1, 2, True)
     else:
-        found = _product_sizes(node, x, weight, shape)
+        found = _product_ranks(node, x, weight, w.ndim)
         if isinstance(found, Miss):
             return found
-        sizes = found
+        ranks = found
+    read = RowView(node, shape, 0 if kind == "MatMul" and node.inputs[0] is weight else 1)
     b = None
     if bias is not None:
         # A convolution's bias is [outputs] whatever its rank; the others broadcast theirs.
-        axis, least = (-1, 1) if kind in ("Conv", "ConvTranspose") else (sizes[1], sizes[2])
-        vector = channels(typed(bias), axis, sizes[0], least)
+        axis, least = (-1, 1) if read.is_conv else ranks[:2]
+        vector = channels(typed(bias), axis, read.outputs, least)
         if vector is None:
             return Miss("bias is not one value a channel")
         b = vector * float_attr(node, "beta", 1.0)
-    return Linear(node, weight, dtype, bias, x, w, b, *sizes)
+    return Linear(node, weight, dtype, bias, x, w, b, read, *ranks)
 
 
-def _product_sizes(
-    node: Node, x: Value, weight: Value, shape: tuple[int, ...]
-) -> tuple[int, int, int, bool, int, int] | Miss:
-    if len(shape) < 2:
+def _product_ranks(node: Node, x: Value, weight: Value, ndim: int) -> tuple[int, int, bool] | Miss:
+    """A MatMul's `out_axis`, `out_rank` and `rank_known`."""
+    if ndim < 2:
         return Miss("weight is a vector")
     x_rank = rank(x)
     if node.inputs[0] is weight:
         if x_rank is None or x_rank < 2:
             return Miss("rank of the right operand is unknown or one")
-        return (shape[-2], -2, max(x_rank, len(shape)), True, shape[-1], -2)
+        return (-2, max(x_rank, ndim), True)
     # A vector on the left loses its axis in the result: only the weight's own rank less one is sure then.
     if x_rank is None:
-        return (shape[-1], -1, len(shape) - 1, False, shape[-2], -1)
-    return (shape[-1], -1, max(x_rank, len(shape)) if x_rank > 1 else len(shape) - 1, True, shape[-2], -1)
-
-
-def _swapped(array: Array) -> Array:
-    return _transposed(array, [0, 2, 1, *range(3, array.ndim)])
-
-
-def _transposed(array: Array, order: list[int]) -> Array:
-    return np.transpose(array, order)
+        return (-1, ndim - 1, False)
+    return (-1, max(x_rank, ndim) if x_rank > 1 else ndim - 1, True)
 
 
 def channels_of_input(array: Array, x: Value, linear: Linear) -> Wide | Miss:

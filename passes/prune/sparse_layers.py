@@ -25,10 +25,10 @@ from ...graph_ir.ops import (
     static_shape,
     walk_nodes,
 )
+from ..linear.rows import OPS, RowView
 from .masks import Pattern
 from .sparse_rows import Positions, Use
 
-LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _OTHERS = ("Einsum", "GRU", "LSTM", "RNN")
 _MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _FLOATS = frozenset({DataType.BFLOAT16, DataType.FLOAT16, DataType.FLOAT, DataType.DOUBLE})
@@ -71,7 +71,7 @@ class Layer:
     @property
     def row(self) -> int:
         """Weights in one row of the first reader."""
-        return self.uses[0].row
+        return self.uses[0].read.columns
 
     def why_not_rows(self) -> str | None:
         """Why the constant has no one set of rows; None when all readers agree on them."""
@@ -79,7 +79,7 @@ class Layer:
             first = self.positions()
             for index, use in enumerate(self.uses[1:], 1):
                 other = self.positions(index)
-                if use.groups != self.uses[0].groups or not np.array_equal(first, other):
+                if use.read.groups != self.uses[0].read.groups or not np.array_equal(first, other):
                     return (
                         f"{label(self.uses[0].node)!r} and {label(use.node)!r} sum over it in different ways"
                     )
@@ -87,8 +87,8 @@ class Layer:
 
     def why_not(self, pattern: Pattern) -> str | None:
         """Why the pattern cannot be laid along the input channels; None when it can."""
-        if self.uses[0].inputs % pattern.of:
-            return f"its {self.uses[0].inputs} input channels are no multiple of {pattern.of}"
+        if self.uses[0].read.inputs % pattern.of:
+            return f"its {self.uses[0].read.inputs} input channels are no multiple of {pattern.of}"
         return self.why_not_rows()
 
 
@@ -136,7 +136,7 @@ def find_layers(model: Model, exclude: Sequence[str] = ()) -> tuple[list[Layer],
         if slot is None or weight is None:
             continue
         root, path = _climb(weight)
-        use = Use(node, _other(node, slot), path, static_shape(weight) or (), on_left=slot == 0)
+        use = Use(RowView(node, static_shape(weight) or (), slot), _other(node, slot), path)
         reason = _refuse(root, use)
         for pattern in [p for p in exclude if _fits(p, node, root)]:
             unused.pop(pattern, None)
@@ -183,7 +183,7 @@ def put_weights(layer: Layer, array: NDArray[Any], rewriter: Rewriter) -> None:
 
 def _weight_slot(node: Node) -> int | None:
     """The input that is the weight: one that is computed from constants, where the other is not."""
-    if not is_op(node, *LINEAR) or len(node.inputs) < 2:
+    if not is_op(node, *OPS) or len(node.inputs) < 2:
         return None
     fixed = [_from_constants(node.inputs[i]) for i in (0, 1)]
     if not fixed[1] and fixed[0] and node.op_type == "MatMul":
@@ -248,9 +248,10 @@ def _refuse(root: Value, use: Use) -> str | None:
     if has_reference_attribute(use.node):
         return "an attribute of its node is only known where the function is called"
     wanted = {"Conv": range(3, 9), "ConvTranspose": range(3, 9), "Gemm": (2,), "MatMul": range(1, 9)}
-    if len(use.shape) not in wanted[use.node.op_type] or 0 in use.shape:
-        return f"its shape is {list(use.shape)}"
-    return "its groups do not divide its channels" if use.shape[0] % use.groups else None
+    shape = use.read.shape
+    if len(shape) not in wanted[use.node.op_type] or 0 in shape:
+        return f"its shape is {list(shape)}"
+    return "its groups do not divide its channels" if shape[0] % use.read.groups else None
 
 
 def _fits(pattern: str, node: Node, root: Value) -> bool:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, UsageError, Value, constant
-from ...graph_ir.ops import float_attr, input_at, int_attr, is_op, label, origins
+from ...graph_ir.ops import float_attr, input_at, is_op, label, origins
 from ..base import Context
+from ..linear.rows import RowView
 from .facts import MOMENTS
 from .kinds import LINEAR, refuse_linear
 from .layer_error import Layer
@@ -109,16 +110,15 @@ def _rewrite(node: Node, moments: Moments, rounding: Rounding, solver: Solver, r
     weights = constant(source)
     assert source is not None
     assert weights is not None
-    transposed = node.op_type == "MatMul" or (node.op_type == "Gemm" and not int_attr(node, "transB", 0))
-    rows = np.transpose(weights) if transposed else weights.reshape(weights.shape[0], -1)
+    read = RowView(node, weights.shape)
+    rows = read.rows(weights).reshape(read.outputs, -1)
     split = rows.reshape(moments.total.shape[0], -1, rows.shape[1])  # by group of a convolution
     slot = _bias_slot(node, len(rows))
     hessian = moments.hessian(centered=slot is not None)
     grid = rounding.grid(rows)
     codes = solver(Layer(split.astype(np.float64), hessian, grid))
     done = grid.dequantize(codes.reshape(rows.shape)).reshape(split.shape)
-    flat = done.reshape(rows.shape)
-    ready = np.ascontiguousarray(np.transpose(flat)) if transposed else flat.reshape(weights.shape)
+    ready = np.ascontiguousarray(read.back(done.reshape(rows.shape)))
     if np.array_equal(ready, weights):
         return False
     name = source.name or "weight"

@@ -21,10 +21,10 @@ from ...graph_ir import Graph, Node, Rewriter, Value, constant, is_constant
 from ...graph_ir.ops import dims, input_at, int_attr, is_op, rank
 from ..fuse.linear import Folded, Linear, view
 from ..fuse.weights import Wide
+from ..linear.rows import OPS
 from ..pattern import Miss
 from .kinds import bounds_of, only_user
 
-LINEAR_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _ELEMENTWISE = ("Relu", "LeakyRelu", "PRelu", "Clip")
 _POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 _SHAPING = ("Flatten", "Reshape", "Squeeze")
@@ -64,7 +64,7 @@ def layers(graph: Graph, opset: int) -> dict[Node, Layer]:
     """The linear operators of a graph whose weights may be changed, in graph order, by their node."""
     found: dict[Node, Layer] = {}
     for node in graph:
-        layer = _layer(node, opset) if is_op(node, *LINEAR_OPS) and len(node.inputs) > 1 else None
+        layer = _layer(node, opset) if is_op(node, *OPS) and len(node.inputs) > 1 else None
         if layer is not None:
             found[node] = layer
     return found

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...graph_ir import DataType, Node, Rewriter, Value, constant
 from ...graph_ir.ops import constant_tensor, float_attr, input_at, int_attr, ints_attr, is_op, string_attr
+from ...passes.linear.rows import RowView
 from .criteria.constants import computed, moved_only, stored
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Linear:
         matrix: ``[groups, outputs / group, features]``; a view of the weight where it can be.
         bias: float64 ``[outputs]``; None where there can be none.
         weight: the value the node reads as its weight.
-        shape: of that weight.
+        read: that weight as rows.
         held: the constant that holds the bias; None when one would be made.
     """
 
@@ -49,17 +50,17 @@ class Linear:
     matrix: Array
     bias: Wide | None
     weight: Value
-    shape: tuple[int, ...]
+    read: RowView
     held: Value | None
 
     @property
     def outputs(self) -> int:
-        return self.matrix.shape[0] * self.matrix.shape[1]
+        return self.read.outputs
 
     @property
     def features(self) -> int:
         """How many numbers one output sums over."""
-        return self.matrix.shape[2]
+        return self.read.columns
 
     def places(self, y: Array) -> tuple[int, ...]:
         """The shape of the output without its channels."""
@@ -76,7 +77,7 @@ class Linear:
         """What those places sum over, ``[groups, rows, features]``."""
         if self.node.op_type != "Conv":
             return x.reshape(1, -1, x.shape[-1])[:, rows].astype(np.float64)
-        kernel = self.shape[2:]
+        kernel = self.read.shape[2:]
         sample, *at = np.unravel_index(rows, places)
         strides = ints_attr(self.node, "strides") or [1] * len(kernel)
         dilations = ints_attr(self.node, "dilations") or [1] * len(kernel)
@@ -100,7 +101,7 @@ class Linear:
             return [(given[i], given[count + i]) for i in range(count)]
         found: list[tuple[int, int]] = []
         for i in range(count):
-            reach = (self.shape[2 + i] - 1) * dilations[i] + 1
+            reach = (self.read.shape[2 + i] - 1) * dilations[i] + 1
             total = max((out[i] - 1) * strides[i] + reach - size[i], 0)
             small, large = total // 2, total - total // 2
             found.append((small, large) if auto == "SAME_UPPER" else (large, small))
@@ -109,13 +110,9 @@ class Linear:
     def write(self, matrix: Wide, bias: Wide | None, rewriter: Rewriter) -> None:
         """Put new numbers into the model, in the type of the old ones."""
         alpha, beta = float_attr(self.node, "alpha", 1.0), float_attr(self.node, "beta", 1.0)
-        if self.node.op_type == "Conv":
-            array = matrix.reshape(self.shape)
-        else:
-            turned = self.node.op_type == "MatMul" or not int_attr(self.node, "transB", 0)
-            array = (np.transpose(matrix[0]) if turned else matrix[0]) / (
-                alpha if self.node.op_type == "Gemm" else 1.0
-            )
+        array = self.read.back(matrix.reshape(self.outputs, -1))
+        if self.node.op_type == "Gemm":
+            array = array / alpha
         root, data = stored(self.weight, array)
         old = constant(root)
         assert old is not None
@@ -148,25 +145,20 @@ def view(node: Node) -> Linear | str:
         return "its weight is no float tensor"
     if _is_shared(weight):
         return "its weight is shared"
-    if node.op_type == "Conv":
-        groups = int_attr(node, "group", 1)
-        matrix = array.reshape(groups, array.shape[0] // groups, -1)
-    elif array.ndim != 2:
+    read = RowView(node, array.shape)
+    if not read.is_conv and array.ndim != 2:
         return "its weight is no matrix"
-    elif node.op_type == "Gemm":
-        if int_attr(node, "transA", 0) or float_attr(node, "alpha", 1.0) == 0.0:
-            return "its operand is transposed, or its factor is zero"
+    matrix = read.rows(array).reshape(read.groups, -1, read.columns)
+    if node.op_type == "Gemm":
         alpha = float_attr(node, "alpha", 1.0)
-        matrix = alpha * (array if int_attr(node, "transB", 0) else np.transpose(array))[None].astype(
-            np.float64
-        )
-    else:
-        matrix = np.transpose(array)[None]
-    return _with_bias(node, x, matrix, weight, array.shape)
+        if int_attr(node, "transA", 0) or alpha == 0.0:
+            return "its operand is transposed, or its factor is zero"
+        matrix = alpha * matrix.astype(np.float64)
+    return _with_bias(node, x, matrix, weight, read)
 
 
-def _with_bias(node: Node, x: Value, matrix: Array, weight: Value, shape: tuple[int, ...]) -> Linear:
-    outputs = matrix.shape[0] * matrix.shape[1]
+def _with_bias(node: Node, x: Value, matrix: Array, weight: Value, read: RowView) -> Linear:
+    outputs = read.outputs
     y, held, bias = node.outputs[0], input_at(node, 2), None
     if node.op_type == "MatMul":
         held = None
@@ -183,7 +175,7 @@ def _with_bias(node: Node, x: Value, matrix: Array, weight: Value, shape: tuple[
             y = next(iter(held.uses())).node.outputs[0]
     if bias is not None and held is not None and _is_shared(held):
         bias, y = None, node.outputs[0]
-    return Linear(node, x, y, matrix, bias, weight, shape, held if bias is not None else None)
+    return Linear(node, x, y, matrix, bias, weight, read, held if bias is not None else None)
 
 
 def _bias_add(node: Node) -> Node | None:

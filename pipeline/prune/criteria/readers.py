@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ....graph_ir import Model, Node, Value
-from ....graph_ir.ops import int_attr, is_op
+from ....graph_ir.ops import is_op
+from ....passes.linear.rows import OPS, RowView
 from .base import Samples
 from .constants import computed
 from .moments import Moments, measure
@@ -76,34 +77,12 @@ def readers(group: Group) -> list[Reader]:
 
 def _columns(node: Node) -> tuple[Value, int, NDArray[np.float64]] | None:
     """What the node reads, the axis it sums over (negative: from the end), and its weights per channel."""
-    if is_op(node, "Conv", "ConvTranspose") and (w := _weight(node, 1)) is not None:
-        if node.op_type == "Conv":  # [outputs, channels / group, ...] -> [channels, outputs / group * ...]
-            groups = int_attr(node, "group", 1)
-            w = np.moveaxis(w.reshape(groups, -1, w.shape[1], int(np.prod(w.shape[2:]))), 2, 1)
-            w = w.reshape(w.shape[0] * w.shape[1], -1)
-        return _read(node, 0, 1, w)
-    if is_op(node, "Gemm"):
-        if (w := _weight(node, 1)) is not None:
-            return _read(
-                node,
-                0,
-                0 if int_attr(node, "transA", 0) else 1,
-                np.moveaxis(w, 1, 0) if int_attr(node, "transB", 0) else w,
-            )
-        if (w := _weight(node, 0)) is not None:
-            return _read(
-                node,
-                1,
-                1 if int_attr(node, "transB", 0) else 0,
-                w if int_attr(node, "transA", 0) else np.moveaxis(w, 1, 0),
-            )
-    if is_op(node, "MatMul"):
-        if (w := _weight(node, 1)) is not None:
-            return _read(node, 0, -1, np.moveaxis(w, max(w.ndim - 2, 0), 0))
-        if (w := _weight(node, 0)) is not None:
-            return _read(node, 1, -2, np.moveaxis(w, -1, 0))
     if is_op(node, "LSTM", "GRU", "RNN") and (w := _weight(node, 1)) is not None:
         return _read(node, 0, 2, np.moveaxis(w, 2, 0))
+    for slot in (1, 0) if is_op(node, "Gemm", "MatMul") else (1,) if is_op(node, *OPS) else ():
+        if (w := _weight(node, slot)) is not None:
+            read = RowView(node, w.shape, slot)
+            return _read(node, 1 - slot, read.in_axis, read.by_input(w))
     return None
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ....calibration.collect import visit
 from ....graph_ir import DataError, Model
-from ....graph_ir.ops import int_attr, ints_attr, string_attr
+from ....graph_ir.ops import ints_attr, string_attr
 from ....passes.prune.sparse_layers import Layer
 from ....passes.prune.sparse_rows import Use
 
@@ -29,7 +29,7 @@ def why_not_measured(layer: Layer, model: Model, *, hessian: bool) -> str | None
     for use in layer.uses:
         if use.node.graph is not model.graph:
             return "its node is in a body or function, where nothing is measured"
-        if use.node.op_type == "MatMul" and len(use.shape) > 2:
+        if use.node.op_type == "MatMul" and len(use.read.shape) > 2:
             return "it is a batch of matrices"
         if use.node.op_type == "ConvTranspose" and hessian:
             return "a ConvTranspose sums over other weights at each place of its output"
@@ -42,7 +42,7 @@ def squares(model: Model, feeds: Samples, layers: Sequence[Layer], *, seed: int)
     Raises:
         DataError: a feed does not fit the model, or a value is not finite.
     """
-    found = [np.zeros((layer.uses[0].groups, layer.row)) for layer in layers]
+    found = [np.zeros((layer.uses[0].read.groups, layer.row)) for layer in layers]
 
     def add(index: int, columns: Wide) -> None:
         found[index] += np.einsum("gnd,gnd->gd", columns, columns)
@@ -60,7 +60,7 @@ def hessians(model: Model, feeds: Samples, layers: Sequence[Layer], *, seed: int
     Raises:
         DataError: a feed does not fit the model, or a value is not finite.
     """
-    found = [np.zeros((layer.uses[0].groups, layer.row, layer.row)) for layer in layers]
+    found = [np.zeros((layer.uses[0].read.groups, layer.row, layer.row)) for layer in layers]
 
     def add(index: int, columns: Wide) -> None:
         found[index] += np.swapaxes(columns, 1, 2) @ columns
@@ -71,7 +71,7 @@ def hessians(model: Model, feeds: Samples, layers: Sequence[Layer], *, seed: int
 
 def hessian_bytes(layer: Layer) -> int:
     """What `hessians` holds for the layer."""
-    return 8 * layer.uses[0].groups * layer.row**2
+    return 8 * layer.uses[0].read.groups * layer.row**2
 
 
 def _gather(model: Model, feeds: Samples, layers: Sequence[Layer], add: Any, seed: int) -> None:
@@ -105,12 +105,12 @@ def columns(use: Use, x: NDArray[Any], rng: np.random.Generator) -> Wide:
     if kind == "Conv":
         return _windows(use, x, rng)
     if kind == "ConvTranspose":
-        taps = prod(use.shape[2:])
-        rows = _drawn(np.moveaxis(x, 1, -1).reshape(-1, use.groups, 1, use.inputs), rng)
-        return np.moveaxis(np.repeat(rows, taps, axis=2).reshape(len(rows), use.groups, -1), 1, 0)
-    if (kind == "Gemm" and int_attr(use.node, "transA", 0)) or (use.on_left and x.ndim > 1):
+        taps = prod(use.read.shape[2:])
+        rows = _drawn(np.moveaxis(x, 1, -1).reshape(-1, use.read.groups, 1, use.read.inputs), rng)
+        return np.moveaxis(np.repeat(rows, taps, axis=2).reshape(len(rows), use.read.groups, -1), 1, 0)
+    if use.read.in_axis == -2 and x.ndim > 1:
         x = np.moveaxis(x, -2, -1)
-    return _drawn(x.reshape(-1, use.inputs), rng)[np.newaxis]
+    return _drawn(x.reshape(-1, use.read.inputs), rng)[np.newaxis]
 
 
 def _drawn(rows: NDArray[Any], rng: np.random.Generator) -> Wide:
@@ -121,7 +121,7 @@ def _drawn(rows: NDArray[Any], rng: np.random.Generator) -> Wide:
 
 def _windows(use: Use, x: NDArray[Any], rng: np.random.Generator) -> Wide:
     """The windows a Conv lays its kernel on, in the order of its rows: by place in the kernel, by channel."""
-    kernel, count = use.shape[2:], x.ndim - 2
+    kernel, count = use.read.shape[2:], x.ndim - 2
     strides = ints_attr(use.node, "strides") or [1] * count
     dilations = ints_attr(use.node, "dilations") or [1] * count
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
@@ -134,8 +134,8 @@ def _windows(use: Use, x: NDArray[Any], rng: np.random.Generator) -> Wide:
     total = prod(places)
     chosen = np.arange(total) if total <= ROWS else np.sort(rng.choice(total, ROWS, replace=False))
     found = views[np.unravel_index(chosen, places)].astype(np.float64)
-    split = found.reshape(len(chosen), use.groups, use.inputs, prod(kernel))
-    return np.transpose(split, (1, 0, 3, 2)).reshape(use.groups, len(chosen), -1)
+    split = found.reshape(len(chosen), use.read.groups, use.read.inputs, prod(kernel))
+    return np.transpose(split, (1, 0, 3, 2)).reshape(use.read.groups, len(chosen), -1)
 
 
 def _pads(
