@@ -118,12 +118,12 @@ def symbolic_data(value: Value) -> tuple[int | str | None, ...] | None:
     constant = constant_data(value)
     if constant is not None:
         return tuple(constant.ravel()) if constant.ndim <= 1 else None
-    return cast("tuple[int | str | None, ...] | None", value.meta.get(DATA))
+    return cast("tuple[int | str | None, ...] | None", value.meta.data.get(DATA))
 
 
 def refined_shape(value: Value) -> Shape | None:
     """The inferred shape of a graph output (or of any value), which may say more than the declared one."""
-    found = cast("Shape | None", value.meta.get(REFINED))
+    found = cast("Shape | None", value.meta.data.get(REFINED))
     return found if found is not None else value.shape
 
 
@@ -132,7 +132,7 @@ def dims_of(value: Value) -> tuple[Dim, ...] | None:
     shape = refined_shape(value)
     if shape is None:
         return None
-    kept = cast("tuple[Dim, ...] | None", value.meta.get(DIMS))
+    kept = cast("tuple[Dim, ...] | None", value.meta.data.get(DIMS))
     if kept is not None and len(kept) == len(shape):
         return kept
     return tuple(
@@ -146,7 +146,7 @@ def _contents(table: TypeTable, value: Value) -> Any:
     constant = constant_data(value)
     if constant is not None:
         return constant
-    kept = cast("tuple[int | str | None, ...] | None", value.meta.get(DATA))
+    kept = cast("tuple[int | str | None, ...] | None", value.meta.data.get(DATA))
     rank = None if value.shape is None else len(value.shape)
     if kept is None or rank is None:
         return None

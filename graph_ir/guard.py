@@ -64,7 +64,7 @@ def before_import(parts: Parts) -> list[str]:
             if _has_map(info.type):
                 raise UnsupportedModelError(f"value {info.name!r} has a map type, which tersor cannot hold")
         for tensor in graph.initializer:
-            for entry in tensor.external_data:
+            for entry in tensor.external_data if tensor.data_location == onnx.TensorProto.EXTERNAL else ():
                 if entry.key in ("offset", "length") and not entry.value.isdecimal():
                     raise ValueError(
                         f"tensor {tensor.name!r}: external {entry.key} {entry.value!r} is no size"

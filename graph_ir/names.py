@@ -130,7 +130,7 @@ class Names:
 
     def _fresh(self, taken: Counter[str], base: str) -> str:
         name = base
-        while taken[name] > 0:  # a number is never tried twice, so this stays linear
+        while taken.get(name, 0) > 0:  # a number is never tried twice, so this stays linear
             self._numbers[base] = self._numbers.get(base, 0) + 1
             name = f"{base}_{self._numbers[base]}"
         taken[name] += 1

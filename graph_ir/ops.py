@@ -124,7 +124,7 @@ def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
         if value.is_initializer() and not value.is_graph_input():
             return value.const_value
         return None
-    if not is_op(producer, "Constant") or has_reference_attribute(producer):
+    if producer.op_type != "Constant" or not is_standard(producer) or has_reference_attribute(producer):
         return None
     for name, attr in producer.attributes.items():
         if name == "value":
@@ -165,25 +165,25 @@ def array_of(tensor: ir.TensorProtocol) -> NDArray[Any]:
 
 def int_attr(node: ir.Node, name: str, default: int) -> int:
     """An INT attribute, or the default the operator's schema gives."""
-    attr = node.attributes.get(name)
+    attr = node.attributes.data.get(name)
     return default if attr is None else attr.as_int()
 
 
 def float_attr(node: ir.Node, name: str, default: float) -> float:
     """A FLOAT attribute, or the default the operator's schema gives."""
-    attr = node.attributes.get(name)
+    attr = node.attributes.data.get(name)
     return default if attr is None else attr.as_float()
 
 
 def string_attr(node: ir.Node, name: str, default: str) -> str:
     """A STRING attribute, or the default the operator's schema gives."""
-    attr = node.attributes.get(name)
+    attr = node.attributes.data.get(name)
     return default if attr is None else attr.as_string()
 
 
 def ints_attr(node: ir.Node, name: str) -> list[int] | None:
     """An INTS attribute as a list, or None when absent."""
-    attr = node.attributes.get(name)
+    attr = node.attributes.data.get(name)
     return None if attr is None else [int(i) for i in attr.as_ints()]
 
 
@@ -224,7 +224,7 @@ def label(node: ir.Node) -> str:
 
 def origins(node: ir.Node) -> tuple[str, ...]:
     """The labels of the source nodes this node stands for; the node's own label when it was in the file."""
-    recorded = cast("tuple[str, ...] | None", node.meta.get(ORIGINS))
+    recorded = cast("tuple[str, ...] | None", node.meta.data.get(ORIGINS))
     if recorded is not None:
         return recorded
     stored = node.metadata_props.get(ORIGINS)

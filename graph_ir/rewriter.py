@@ -9,8 +9,8 @@ Long because it is one class on purpose: there is one door.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,38 @@ from .ops import INFERRED, constant_tensor, graphs_within, origins, set_origins,
 Allow = Callable[[str, ir.Node], bool]
 
 _FREE_INITIALIZERS_IR_VERSION = 4
+
+
+class _Block(AbstractContextManager[None]):
+    """A block in which new nodes stand for others; a class, as one is entered for each rewrite.
+
+    Args:
+        nodes: what new nodes stand for.
+        blocks: those entered and not left yet.
+        fresh: values made in the block, cleared at its end.
+    """
+
+    __slots__ = ("_blocks", "_fresh", "_names", "_nodes")
+
+    def __init__(self, nodes: tuple[ir.Node, ...], blocks: list[_Block], fresh: set[ir.Value]) -> None:
+        self._nodes = nodes
+        self._blocks = blocks
+        self._fresh = fresh
+        self._names: tuple[str, ...] | None = None  # while nobody asked
+
+    def __enter__(self) -> None:
+        if self._blocks:
+            self._blocks[-1].origins()
+        self._blocks.append(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._blocks.pop()
+        self._fresh.clear()
+
+    def origins(self) -> tuple[str, ...]:
+        if self._names is None:
+            self._names = tuple([name for node in self._nodes for name in origins(node)])
+        return self._names
 
 
 class Rewriter:
@@ -51,8 +83,7 @@ class Rewriter:
         self.edits = 0
         self.on_node = on_node
         self._allow = allow
-        self._standing_for: tuple[ir.Node, ...] = ()
-        self._origins: tuple[str, ...] | None = ()  # theirs; None while nobody asked
+        self._blocks: list[_Block] = []  # of `standing_for`, the innermost last
         self._known = names
         self._fresh: set[ir.Value] = set()
         self.released: dict[ir.Value, None] = {}
@@ -95,28 +126,20 @@ class Rewriter:
 
     def opset(self, node: ir.Node, domain: str = "") -> int:
         """The opset version of a domain in force at the node; 0 when not imported."""
-        function = self._names.function(_graph_of(node))
-        imports = self.model.opset_imports if function is None else function.opset_imports
+        imports = self.model.opset_imports
+        if self.model.functions and (function := self._names.function(_graph_of(node))) is not None:
+            imports = function.opset_imports
         return imports.get(domain, imports.get("ai.onnx", 0) if domain == "" else 0)
 
     # -- making things ------------------------------------------------------------------------------------
 
-    @contextmanager
-    def standing_for(self, nodes: Sequence[ir.Node]) -> Generator[None]:
+    def standing_for(self, nodes: Sequence[ir.Node]) -> AbstractContextManager[None]:
         """Nodes made inside this block carry the origins of the given ones."""
-        before = self._standing_for, self._origins_of_block()
-        self._standing_for, self._origins = tuple(nodes), None
-        try:
-            yield
-        finally:
-            self._standing_for, self._origins = before
-            self._fresh.clear()
+        return _Block(tuple(nodes), self._blocks, self._fresh)
 
     def _origins_of_block(self) -> tuple[str, ...]:
         """What nodes made now stand for: asked for when it is needed, and before names change."""
-        if self._origins is None:
-            self._origins = tuple([name for node in self._standing_for for name in origins(node)])
-        return self._origins
+        return self._blocks[-1].origins() if self._blocks else ()
 
     def allowed(self, rule: str, node: ir.Node) -> bool:
         """Whether the named rewrite may fire here (always, unless a bisection limits it)."""
@@ -226,7 +249,7 @@ class Rewriter:
         old_producer = old.producer()
         if old.is_graph_output() and old_producer is None:
             raise ValueError(f"graph output {old.name!r} has no producer to stand in front of")
-        if INFERRED in old.meta and (new.type is None or new.shape is None):
+        if INFERRED in old.meta.data and (new.type is None or new.shape is None):
             new.meta[INFERRED] = True
         if new.type is None:
             new.type = old.type

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from ..graph_ir import Model, Node, Rewriter, UsageError
-from ..graph_ir.ops import is_standard, label
+from ..graph_ir.ops import STANDARD_DOMAINS, label
 from .base import Context
 from .matching import match
 from .pattern import Match, Miss, Rule, may_match
@@ -77,7 +77,7 @@ class _Worklist:
         while self._queue:
             node = self._queue.popleft()
             self._queued.discard(node)
-            if node.graph is None or not is_standard(node):
+            if node.graph is None or node.domain not in STANDARD_DOMAINS:
                 continue
             for rule in self._index[node.op_type]:
                 if _apply(rule, node, rewriter, ctx):
@@ -110,15 +110,17 @@ def _apply(rule: Rule, node: Node, rewriter: Rewriter, ctx: Context) -> bool:
 def _sweep(found: Match, rewriter: Rewriter) -> None:
     """Erase the matched nodes nothing reads any more, users before producers."""
     waiting = [n for n in found.nodes.values() if n.graph is not None]
-    progress = True
-    while progress:
-        progress = False
-        for node in list(waiting):
+    again = True
+    while again:
+        again = False
+        kept: list[Node] = []
+        for node in waiting:
             if any(o.uses() or o.is_graph_output() for o in node.outputs):
-                continue
-            rewriter.erase(node)
-            waiting.remove(node)
-            progress = True
+                kept.append(node)
+            else:
+                rewriter.erase(node)
+                again = bool(kept)  # one that was read by this node only may go now
+        waiting = kept
     for node in waiting:
         if node.graph is not None and rewriter.on_node is not None:
             rewriter.on_node(node)

@@ -24,27 +24,15 @@ def match(pattern: Op, node: Node) -> Match | None:
     inputs = node.inputs
     if not pattern.commutes:  # a look that binds nothing turns most nodes away
         for operand, value in zip(pattern.inputs, inputs, strict=False):
-            if not _may_fit(operand, value):
+            if not operand.may_fit(value):
                 return None
     elif len(inputs) == 2:
         (left, right), (first, second) = pattern.inputs, inputs
-        straight = _may_fit(left, first) and _may_fit(right, second)
-        if not straight and not (_may_fit(right, first) and _may_fit(left, second)):
+        straight = left.may_fit(first) and right.may_fit(second)
+        if not straight and not (right.may_fit(first) and left.may_fit(second)):
             return None
     search = _Search(node)
     return search.found if search.at(pattern, node, None) else None
-
-
-def _may_fit(pattern: Pattern, value: Value | None) -> bool:
-    """Whether the pattern may match, by what makes the value; False is certain."""
-    if isinstance(pattern, (Var, Maybe)) or value is None:
-        return value is not None or isinstance(pattern, Maybe)
-    producer = value.producer()
-    if isinstance(pattern, Op):
-        return producer is not None and producer.op_type in pattern.op_types
-    if isinstance(pattern, Const):
-        return producer is None or producer.op_type == "Constant"
-    return not isinstance(pattern, Either) or any(_may_fit(option, value) for option in pattern.options)
 
 
 class _Search:
@@ -72,13 +60,16 @@ class _Search:
     def _all(self, goal: Goal | None) -> bool:
         while goal is not None:
             pattern, value, goal = goal
-            if isinstance(pattern, Maybe):
-                if value is not None:
-                    goal = (pattern.inner, value, goal)
-                elif isinstance(pattern.inner, (Var, Const)):
+            if value is None:
+                if not isinstance(pattern, Maybe):
+                    return False
+                if isinstance(pattern.inner, (Var, Const)):
                     self._bind(self.found.values, pattern.inner.name, None)
-            elif value is None:
-                return False
+            elif isinstance(pattern, (Var, Const)):
+                if isinstance(pattern, Const) and not _fits_constant(pattern, value):
+                    return False
+                if pattern.name and not self._bind_value(pattern.name, value):
+                    return False
             elif isinstance(pattern, Op):
                 producer = value.producer()
                 if producer is None or producer.op_type not in pattern.op_types or value.index() != 0:
@@ -89,11 +80,10 @@ class _Search:
                     return False
                 goal = _operands(pattern.inputs, producer.inputs, goal)
             elif isinstance(pattern, Either):
-                rest, options = goal, [option for option in pattern.options if _may_fit(option, value)]
+                rest, options = goal, [option for option in pattern.options if option.may_fit(value)]
                 return any(self._choice((option, value, rest)) for option in options)
-            elif isinstance(pattern, Var) or (isinstance(pattern, Const) and _fits_constant(pattern, value)):
-                if pattern.name and not self._bind_value(pattern.name, value):
-                    return False
+            elif isinstance(pattern, Maybe):
+                goal = (pattern.inner, value, goal)
             else:
                 return False
         return _closed(self.found)

@@ -24,12 +24,19 @@ from ..graph_ir.ops import constant_tensor
 class Pattern:
     """Anything that can stand in an operand place."""
 
+    def may_fit(self, value: Value | None) -> bool:
+        """Whether an operand may match, by no more than what makes it; False is certain."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, eq=False)
 class Var(Pattern):
     """Matches any value; the same name twice matches only the same value."""
 
     name: str
+
+    def may_fit(self, value: Value | None) -> bool:
+        return value is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +47,9 @@ class Const(Pattern):
     value: float | None = None
     tolerance: float = 0.0
 
+    def may_fit(self, value: Value | None) -> bool:
+        return value is not None and ((made_by := value.producer()) is None or made_by.op_type == "Constant")
+
 
 @dataclass(frozen=True, eq=False)
 class Maybe(Pattern):
@@ -47,12 +57,18 @@ class Maybe(Pattern):
 
     inner: Pattern
 
+    def may_fit(self, value: Value | None) -> bool:
+        return value is None or self.inner.may_fit(value)
+
 
 @dataclass(frozen=True, eq=False)
 class Either(Pattern):
     """Matches the first alternative that fits."""
 
     options: tuple[Pattern, ...]
+
+    def may_fit(self, value: Value | None) -> bool:
+        return any(option.may_fit(value) for option in self.options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +85,9 @@ class Op(Pattern):
     commutes: bool = False
     is_shared: bool = False
     name: str = ""
+
+    def may_fit(self, value: Value | None) -> bool:
+        return value is not None and (node := value.producer()) is not None and node.op_type in self.op_types
 
     def shared(self) -> Op:
         """The same pattern, whose result others may read too (the node then stays)."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, Value, constant
-from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, is_op, string_attr, walk_nodes
+from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, is_op, string_attr
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..pattern import Match, Miss, Rule, const, maybe, op, var
@@ -146,6 +146,7 @@ class FoldFocus(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Apply the rule wherever valid; True if anything changed."""
-        if not any(node.op_type in ("Slice", "SpaceToDepth") for node in walk_nodes(model)):
+        rewriter = ctx.rewriter(model)
+        if not (rewriter.occurs("Slice") or rewriter.occurs("SpaceToDepth")):
             return False  # no parts of anything, and Convs are many
-        return apply_rules(model, ctx, [ConvOfPhases()])
+        return apply_rules(model, ctx, [ConvOfPhases()], rewriter)

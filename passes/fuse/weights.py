@@ -63,14 +63,18 @@ def rounded(rows: Wide, like: Array, dtype: DataType, beside: Wide) -> Array | N
         beside: float64 [channels], what is added to each row's sum.
     """
     unit, tiny, most = _PRECISION[dtype]
-    size = np.abs(rows).reshape(rows.shape[0], -1)
+    size = np.abs(rows)
+    # Comparisons with NaN are false: both lead to the exact questions.
+    fits, is_normal = size.max(initial=0.0) <= most, size.min(initial=tiny) >= tiny
+    if fits and is_normal:
+        return rows.astype(like.dtype)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         result = rows.astype(like.dtype)
-    # Comparisons with NaN are false: both lead to the exact question.
-    if not size.max(initial=0.0) <= most and not np.isfinite(wide(result)).all():
+    if not fits and not np.isfinite(wide(result)).all():
         return None
-    if size.min(initial=tiny) >= tiny:
+    if is_normal:
         return result
+    size = size.reshape(rows.shape[0], -1)
     largest = np.maximum(np.max(size, axis=1, initial=0.0), np.abs(beside))
     matters = size > unit * largest.reshape(-1, 1)
     if (matters & (size < tiny)).any():
