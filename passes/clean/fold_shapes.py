@@ -19,8 +19,9 @@ class FoldShapes(Pass):
     """Replace integer tensors that follow from the signature by constants, and fix Reshape targets.
 
     A Reshape whose target has one unknown element gets a constant target with -1 there (when all others are
-    known and none is 0), or 0 where the element is the input's own dimension at the same place. Needs
-    infer-shapes. Not valid for dimensions the signature leaves open: those stay computed.
+    known and none is 0), or 0 where the element is the input's own dimension at the same place. One to the
+    shape its input has already goes, if it is no output. Needs infer-shapes. Not valid for dimensions the
+    signature leaves open: those stay computed.
 
     A Range takes scalars; runtimes accept vectors of one element as long as they cannot see that they are
     vectors. Folding shapes may show them, so such operands are squeezed.
@@ -100,10 +101,23 @@ def _fix_reshape(node: Node, rewriter: Rewriter) -> int:
     fixed = _reshape_target(data, source)
     if fixed is None or not rewriter.allowed("fold-shapes", node):
         return 0
+    result = node.outputs[0]
     with rewriter.standing_for([node]):
-        made = rewriter.constant(np.asarray(fixed, np.int64), target.name or "shape", near=node)
-        rewriter.set_input(node, 1, made)
+        if _is_shape_of(source, fixed) and not result.is_graph_output():
+            rewriter.replace(result, source)
+            rewriter.erase(node)
+        else:
+            made = rewriter.constant(np.asarray(fixed, np.int64), target.name or "shape", near=node)
+            rewriter.set_input(node, 1, made)
     return 1
+
+
+def _is_shape_of(value: Value, target: list[int]) -> bool:
+    """Whether Reshape to the target (0: the value's own dimension) gives the value as it is."""
+    known = dims(value)
+    if known is None or len(known) != len(target):
+        return False
+    return all(wanted in (0, given) for wanted, given in zip(target, known, strict=True))
 
 
 def _reshape_target(data: tuple[object, ...], source: Value) -> list[int] | None:

@@ -124,3 +124,22 @@ def test_bodies() -> None:
     nodes = body.format(inner) + "\n y = Neg(i)"
     result = rewrite(STEPS, model_of(nodes, ONE, x="float[2,3] x, bool c", y="float[2,3] y"))
     assert "Shape" not in result.ops
+
+
+SAME = "s = Shape(z)\n r = Reshape(x, s)\n y = Relu(r)"
+
+
+def test_a_reshape_to_its_own_shape_goes() -> None:
+    nodes = "z = Sigmoid(x)\n " + SAME.replace("(x,", "(z,")
+    result = folded(model_of(nodes, x="float[N,3] x", y="float[N,3] y"), 0)
+    assert result.ops == ["Sigmoid", "Relu"]
+
+
+def test_a_reshape_to_another_shape_of_as_many_elements_stays() -> None:
+    model = model_of(SAME, x="float[N,3] x, float[3,N] z", y="float[3,N] y")
+    assert folded(model).ops == ["Reshape", "Relu"]
+
+
+def test_a_reshape_to_its_own_shape_that_is_an_output_stays() -> None:
+    model = model_of("s = Shape(x)\n y = Reshape(x, s)", x="float[N,3] x", y="float[N,3] y")
+    assert folded(model, 0).ops == ["Reshape"]
