@@ -214,6 +214,15 @@ def input_at(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
+def only_user(value: ir.Value) -> ir.Node | None:
+    """The one node that reads a value, in its producer's graph; None when others do or it is an output."""
+    uses = list(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    user, producer = uses[0][0], value.producer()
+    return user if producer is not None and user.graph is producer.graph else None
+
+
 def label(node: ir.Node) -> str:
     """How a node is named to people: its name, or its operator and first output."""
     if node.name:

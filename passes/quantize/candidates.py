@@ -9,7 +9,8 @@ import numpy as np
 
 from ...graph_ir import Node, Value, constant
 from ...graph_ir.numerics import QuantParams, activation_params
-from ...graph_ir.ops import is_op, label, origins, rank, static_shape
+from ...graph_ir.ops import is_op, label, only_user, origins, rank, static_shape
+from ..linear.bias import bias_add
 from .kinds import (
     BOUNDS,
     FOLLOWERS,
@@ -21,7 +22,6 @@ from .kinds import (
     data_inputs,
     gate_of,
     gated_mul,
-    only_user,
     refuse_follower,
     refuse_linear,
     refuse_passing,
@@ -197,16 +197,14 @@ class Candidates:
 
 def _bias_add(node: Node) -> Node | None:
     """The Add of one constant per column right behind a MatMul."""
-    out = node.outputs[0]
-    user = only_user(out)
-    if user is None or not is_op(user, "Add"):
+    found = bias_add(node)
+    if found is None:
         return None
-    other = user.inputs[1] if user.inputs[0] is out else user.inputs[0]
-    array = constant(other)
-    weights = static_shape(node.inputs[1])
+    add, other = found
+    array, weights = constant(other), static_shape(node.inputs[1])
     if array is None or weights is None or array.dtype != np.float32 or not np.isfinite(array).all():
         return None
-    return user if array.shape == weights[1:] else None
+    return add if array.shape == weights[1:] else None
 
 
 def _elements(value: Value) -> float:

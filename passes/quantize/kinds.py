@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...graph_ir import DataType, Node, Value, constant
-from ...graph_ir.ops import constant_tensor, float_attr, input_at, int_attr, ints_attr, is_op, string_attr
+from ...graph_ir.ops import (
+    constant_tensor,
+    float_attr,
+    input_at,
+    int_attr,
+    ints_attr,
+    is_op,
+    only_user,
+    string_attr,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -154,15 +163,6 @@ def gated_mul(node: Node) -> Node | None:
     if user is None or not is_op(user, "Mul") or node.inputs[0] not in user.inputs:
         return None
     return user
-
-
-def only_user(value: Value) -> Node | None:
-    """The one node that reads a value, in its producer's graph; None when others do or it is an output."""
-    uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output():
-        return None
-    user, producer = uses[0][0], value.producer()
-    return user if producer is not None and user.graph is producer.graph else None
 
 
 def average_kernel(node: Node) -> tuple[int, list[int]] | None:

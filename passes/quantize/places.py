@@ -18,12 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...graph_ir import Graph, Node, Rewriter, Value, constant, is_constant
-from ...graph_ir.ops import dims, input_at, int_attr, is_op, rank
+from ...graph_ir.ops import dims, input_at, int_attr, is_op, only_user, rank
 from ..fuse.linear import Folded, Linear, view
 from ..fuse.weights import Wide
+from ..linear.bias import bias_add
 from ..linear.rows import OPS
 from ..pattern import Miss
-from .kinds import bounds_of, only_user
+from .kinds import bounds_of
 
 _ELEMENTWISE = ("Relu", "LeakyRelu", "PRelu", "Clip")
 _POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
@@ -88,16 +89,6 @@ def _layer(node: Node, opset: int) -> Layer | None:
     if isinstance(linear, Miss) or not _finite(weight) or not _finite(bias):
         return None
     return Layer(linear, root)
-
-
-def bias_add(node: Node) -> tuple[Node, Value] | None:
-    """The Add of a constant that alone reads a MatMul, and the constant."""
-    out = node.outputs[0]
-    user = only_user(out)
-    if user is None or not is_op(user, "Add"):
-        return None
-    other = user.inputs[1] if user.inputs[0] is out else user.inputs[0]
-    return None if other is None or not is_constant(other) else (user, other)
 
 
 def _finite(value: Value | None) -> bool:

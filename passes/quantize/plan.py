@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 from ...graph_ir import DataType, Model, Node, Value, constant
 from ...graph_ir.numerics import QuantParams
-from ...graph_ir.ops import is_op, is_standard, label, walk_graphs
+from ...graph_ir.ops import is_op, is_standard, label, only_user, walk_graphs
 from .candidates import Candidates
 from .joined import joined
 from .kinds import (
@@ -30,7 +30,6 @@ from .kinds import (
     ISLANDS,
     LINEAR,
     data_inputs,
-    only_user,
     refuse_linear,
 )
 from .quant_plan import Decision, HasRange, NodePlan, PlanOptions, QuantPlan, RangeMap, Role

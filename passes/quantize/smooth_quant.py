@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, UsageError, Value, constant, is_constant
-from ...graph_ir.ops import input_at, int_attr, is_op, rank
+from ...graph_ir.ops import input_at, int_attr, is_op, only_user, rank
 from ..base import Context, Exactness, Pass
 from ..fuse.weights import FLOATS, Wide
 from ..pattern import Miss
 from .facts import MAXIMA, forget
-from .kinds import only_user
 from .places import Layer, largest_by_input, layers, peaks, places, replace_layer, scalings
 from .values import drop_orphans, used_initializers
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...graph_ir import DataType, Node, Rewriter, Value, constant
 from ...graph_ir.ops import constant_tensor, float_attr, input_at, int_attr, ints_attr, is_op, string_attr
+from ...passes.linear.bias import bias_add
 from ...passes.linear.rows import RowView
 from .criteria.constants import computed, moved_only, stored
 
@@ -160,31 +161,17 @@ def view(node: Node) -> Linear | str:
 def _with_bias(node: Node, x: Value, matrix: Array, weight: Value, read: RowView) -> Linear:
     outputs = read.outputs
     y, held, bias = node.outputs[0], input_at(node, 2), None
-    if node.op_type == "MatMul":
-        held = None
-        behind = _bias_add(node)
-        if behind is not None:
-            held = behind.inputs[1] if behind.inputs[0] is y else behind.inputs[0]
+    if node.op_type == "MatMul" and (added := bias_add(node)) is not None:
+        y, held = added[0].outputs[0], added[1]
     array = constant(held)
     factor = float_attr(node, "beta", 1.0) if node.op_type == "Gemm" else 1.0
     if held is None and node.op_type != "MatMul":
         bias = np.zeros(outputs)
     elif held is not None and array is not None and factor and _is_bias(array, outputs):
         bias = array.astype(np.float64).reshape(-1) * factor
-        if node.op_type == "MatMul":
-            y = next(iter(held.uses())).node.outputs[0]
-    if bias is not None and held is not None and _is_shared(held):
-        bias, y = None, node.outputs[0]
-    return Linear(node, x, y, matrix, bias, weight, read, held if bias is not None else None)
-
-
-def _bias_add(node: Node) -> Node | None:
-    """The Add of a constant that alone reads a product."""
-    uses = list(node.outputs[0].uses())
-    if len(uses) != 1 or node.outputs[0].is_graph_output() or not is_op(uses[0].node, "Add"):
-        return None
-    array = constant(uses[0].node.inputs[1 - uses[0].idx])
-    return uses[0].node if array is not None and array.ndim > 0 else None
+    if held is not None and (bias is None or _is_shared(held)):
+        bias, held, y = None, None, node.outputs[0]
+    return Linear(node, x, y, matrix, bias, weight, read, held)
 
 
 def _is_bias(array: Array, outputs: int) -> bool:
