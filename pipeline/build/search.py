@@ -78,7 +78,7 @@ class Search:
         self._log = log or TrialLog(None, {})
         self._end = None if settings.budget_s is None else time.monotonic() + settings.budget_s
         self._digests: dict[str, str] = {}
-        self._names: dict[Form, str] = {}
+        self._names: dict[Form, str] = {}  # what a form was judged under: its name, or an earlier one's
         self._timed: dict[Composition, float] = {}
         self.judged: dict[str, Judged] = {}
         self.times: dict[str, float] = {}
@@ -130,8 +130,8 @@ class Search:
 
     def _comfortable(self, form: Form) -> bool:
         """Whether the form is accepted, for good reasons, and close enough for data that was not seen."""
-        name = self._name(form)
-        return name is not None and self._accepted(name) and self._closeness(name) >= COMFORT_DB
+        name = self._names[form]
+        return self._accepted(name) and self._closeness(name) >= COMFORT_DB
 
     def _accepted(self, name: str) -> bool:
         """Whether a candidate is accepted, alone and among its like, and for data that was not seen."""
@@ -149,23 +149,22 @@ class Search:
     def _closeness(self, name: str) -> float:
         return self.judged[name][1].closeness_db
 
-    def _name(self, form: Form) -> str | None:
-        """The name a form was judged under: its own, or that of an earlier one with the same bytes."""
-        return self._names.get(form)
-
     def _methods(self, best: Form) -> Form:
         """The form with those accuracy methods before it that bring its outputs clearly closer."""
         for method in (SMOOTH, f"adaptive-rounding{{bits={best.options.bits} sweeps=2}}"):
-            name = self._name(best)
-            if name is None or self._closeness(name) >= COMFORT_DB:
-                return best
-            if method != SMOOTH and self._closeness(name) < WEIGHTS_DB:
-                return best
-            form = replace(best, methods=(*best.methods, method))
-            tried = self._try(form)
-            if tried is not None and tried[1].closeness_db > self._closeness(name) + CLEARLY_DB:
-                best = form
+            best = self._closer(best, method)
         return best
+
+    def _closer(self, form: Form, method: str) -> Form:
+        """A form that was tried, with an accuracy method before it if that pays."""
+        closeness = self._closeness(self._names[form])
+        if closeness >= COMFORT_DB:
+            return form
+        if method != SMOOTH and closeness < WEIGHTS_DB:
+            return form
+        more = replace(form, methods=(*form.methods, method))
+        tried = self._try(more)
+        return form if tried is None or tried[1].closeness_db <= closeness + CLEARLY_DB else more
 
     def _variants(self, best: Form) -> Form:
         """The form with those choices the other way that make it cheaper, each beside those before it."""
@@ -190,8 +189,7 @@ class Search:
 
     def _climb(self, best: Form, found: Sensitivity) -> None:
         """Leave more and more regions float, so long as that pays or nothing is accepted yet."""
-        name = self._name(best)
-        assert name is not None
+        name = self._names[best]
         regions = self._workshop.priced(best, found, self._judge.feeds[0])
         rungs = ladder(regions, self._closeness(name), COMFORT_DB)
         cheapest, dearer = self._price(best) if self._accepted(name) else math.inf, 0
