@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Second moments of what linear nodes multiply their weights with."""
+"""Second moments of what linear nodes multiply their weights with: for rounding, sparsity and pruning."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.evaluate import Feed
 from ..graph_ir import DataError, Model
-from ..passes.quantize.patches import Moments, Patches
+from ..passes.linear.patches import Moments, Patches
 from .collect import BUDGET, Progress, visit
 
 ROWS = 256  # drawn from each feed; neighbouring places of a picture tell nearly the same
@@ -22,23 +23,27 @@ def second_moments(
     feeds: Iterable[Feed],
     wanted: Iterable[Patches],
     *,
-    rows: int = ROWS,
+    rows: int | None = ROWS,
     seed: int = 0,
+    apart: bool = False,
+    widest: int | None = None,
     budget: int = BUDGET,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> dict[Patches, Moments]:
-    """Sums of rows and of their outer products over all feeds, in float64.
+    """Sums of rows, of their squares and of their outer products over all feeds, in float64.
 
     Only the sums are kept, so memory does not grow with the feeds. The rows of one feed are drawn by the seed
-    and the feed's number alone.
+    and the feed's number.
 
     Args:
         model: left unchanged.
         feeds: gone through once per group of values, so no iterator.
-        wanted: see `passes.quantize.patches.patches_to_observe`.
-        rows: how many are drawn from each feed at most.
+        wanted: see `passes.linear.patches.patches`; each is measured once.
+        rows: how many are drawn from each feed at most; None for all.
         seed: of the drawing.
+        apart: draw by the value's name, too: other places of one value than of another of its size.
+        widest: columns of which outer products are kept at most; None for any number.
         budget: bytes of values kept at once.
         threads: threads used inside operators.
         progress: see `collect.visit`.
@@ -46,14 +51,18 @@ def second_moments(
     Raises:
         DataError: as `collect`, and when a value does not fit or is not finite.
     """
+    found = {
+        patches: Moments.empty(patches, between=widest is None or patches.columns <= widest)
+        for patches in wanted
+    }
     by_value: dict[str, list[Patches]] = {}
-    for patches in wanted:
+    for patches in found:
         by_value.setdefault(patches.value, []).append(patches)
-    found = {patches: Moments.empty(patches) for many in by_value.values() for patches in many}
     seen = dict.fromkeys(by_value, 0)
 
     def update(name: str, array: NDArray[Any]) -> None:
-        rng = np.random.default_rng((seed, seen[name]))
+        own = (crc32(name.encode()),) if apart else ()
+        rng = np.random.default_rng((seed, *own, seen[name]))
         seen[name] += 1
         for patches in by_value[name]:
             try:

@@ -47,6 +47,13 @@ class Use:
             return np.swapaxes(rows.reshape(self.read.outputs, self.read.inputs, -1), 1, 2)
         return rows.reshape(-1, 1, self.read.inputs)
 
+    def order(self) -> NDArray[np.int64]:
+        """The column of `linear.patches` that each weight of a row is multiplied by: ``[taps * inputs]``."""
+        inputs, taps = self.read.inputs, self.read.taps
+        if self.node.op_type == "ConvTranspose":
+            return np.tile(np.arange(inputs), taps)
+        return np.transpose(np.arange(inputs * taps).reshape(inputs, taps)).reshape(-1)
+
 
 def _moved(index: NDArray[Any], node: Node) -> NDArray[Any]:
     if node.op_type == "Transpose":

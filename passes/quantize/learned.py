@@ -17,11 +17,12 @@ from ...graph_ir import Model, Node, Rewriter, UsageError, Value, constant
 from ...graph_ir.ops import float_attr, input_at, is_op, label, origins
 from ..base import Context
 from ..linear.bias import bias_add
+from ..linear.patches import Moments, Patches
 from ..linear.rows import RowView
 from .facts import MOMENTS
 from .kinds import LINEAR, refuse_linear
 from .layer_error import Layer
-from .patches import Moments, Patches, patches_of
+from .patches import patches_of
 from .row_grid import RowGrid, block_grid, channel_grid
 from .values import drop_orphans, used_initializers
 

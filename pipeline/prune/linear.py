@@ -7,15 +7,14 @@ Every place of the output is a row; a convolution's features are the patch its k
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...graph_ir import DataType, Node, Rewriter, Value, constant
-from ...graph_ir.ops import constant_tensor, float_attr, input_at, int_attr, ints_attr, is_op, string_attr
+from ...graph_ir.ops import constant_tensor, float_attr, input_at, int_attr, is_op
 from ...passes.linear.bias import bias_add
+from ...passes.linear.patches import patches
 from ...passes.linear.rows import RowView
 from .criteria.constants import computed, moved_only, stored
 
@@ -74,39 +73,9 @@ class Linear:
             return y[(index[0], slice(None), *index[1:])].astype(np.float64)
         return y.reshape(-1, y.shape[-1])[rows].astype(np.float64)
 
-    def inputs(self, x: Array, places: tuple[int, ...], rows: NDArray[np.int64]) -> Wide:
+    def inputs(self, x: Array, rows: NDArray[np.int64]) -> Wide:
         """What those places sum over, ``[groups, rows, features]``."""
-        if self.node.op_type != "Conv":
-            return x.reshape(1, -1, x.shape[-1])[:, rows].astype(np.float64)
-        kernel = self.read.shape[2:]
-        sample, *at = np.unravel_index(rows, places)
-        strides = ints_attr(self.node, "strides") or [1] * len(kernel)
-        dilations = ints_attr(self.node, "dilations") or [1] * len(kernel)
-        pads = self._pads(x.shape[2:], places[1:], strides, dilations)
-        padded = np.pad(x, [(0, 0), (0, 0), *pads]) if any(map(any, pads)) else x
-        patches = np.empty((len(rows), x.shape[1], prod(kernel)))
-        for tap, offset in enumerate(product(*(range(size) for size in kernel))):
-            index = [at[i] * strides[i] + offset[i] * dilations[i] for i in range(len(kernel))]
-            patches[:, :, tap] = padded[(sample, slice(None), *index)]
-        return np.moveaxis(patches.reshape(len(rows), len(self.matrix), -1), 1, 0)
-
-    def _pads(
-        self, size: tuple[int, ...], out: tuple[int, ...], strides: list[int], dilations: list[int]
-    ) -> list[tuple[int, int]]:
-        count = len(size)
-        auto = string_attr(self.node, "auto_pad", "NOTSET")
-        if auto == "VALID":
-            return [(0, 0)] * count
-        if auto == "NOTSET":
-            given = ints_attr(self.node, "pads") or [0] * (2 * count)
-            return [(given[i], given[count + i]) for i in range(count)]
-        found: list[tuple[int, int]] = []
-        for i in range(count):
-            reach = (self.read.shape[2 + i] - 1) * dilations[i] + 1
-            total = max((out[i] - 1) * strides[i] + reach - size[i], 0)
-            small, large = total // 2, total - total // 2
-            found.append((small, large) if auto == "SAME_UPPER" else (large, small))
-        return found
+        return patches(self.read, self.x.name or "").at(x, rows)
 
     def write(self, matrix: Wide, bias: Wide | None, rewriter: Rewriter) -> None:
         """Put new numbers into the model, in the type of the old ones."""

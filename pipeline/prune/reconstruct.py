@@ -201,7 +201,7 @@ class _Sums:
     def add(self, index: int, x: Array, sample: Sample, branch: Array | None) -> None:
         """Add one feed: what the layer reads now, what it should give, what the branch gives now."""
         linear, rows = self._linear, sample.rows
-        features = linear.inputs(x, sample.places, rows)
+        features = linear.inputs(x, rows)
         targets = sample.wanted.astype(np.float64)
         if sample.branch is not None and branch is not None and branch.shape == sample.shape:
             conv = linear.node.op_type == "Conv"

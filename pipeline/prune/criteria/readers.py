@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ....calibration.moments import second_moments
 from ....graph_ir import Model, Node, Value
 from ....graph_ir.ops import is_op
+from ....passes.linear.patches import Moments, Patches
 from ....passes.linear.rows import OPS, RowView
 from .base import Samples
 from .constants import computed
-from .moments import Moments, measure
 
 if TYPE_CHECKING:
     from typing import Any
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ....analysis.coupling import Coupling, Group
+
+
+MOST_CHANNELS = 4096  # for which the moments between channels are kept: 128 MiB
+_ROWS = 1024  # of one feed that go into moments between channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,22 +46,29 @@ class Reader:
     columns: NDArray[np.float64]
     atom_of: NDArray[np.int32]
 
+    @property
+    def patches(self) -> Patches:
+        """How channels are cut out of x; a kernel's taps are not told apart."""
+        return Patches(self.x.name or "", len(self.columns), axis=self.axis)
+
 
 def measured(
     model: Model, coupling: Coupling, data: Samples, *, between: bool, seed: int
-) -> tuple[dict[str, list[Reader]], dict[str, Moments]]:
-    """The readers of each group by its name, and the moments of what they read by its name.
+) -> tuple[dict[str, list[Reader]], dict[Patches, Moments]]:
+    """The readers of each group by its name, and the moments of the channels they read.
 
     Args:
         model: left unchanged.
         coupling: of the model.
-        data: see `moments.measure`, as for the rest.
-        between: keep products of channels.
-        seed: of the places drawn for them.
+        data: see `second_moments`, as for the rest.
+        between: keep products of channels, of up to a fixed number of rows per feed and for activations of up
+            to `MOST_CHANNELS` channels; without, all rows count.
+        seed: of the rows drawn.
     """
     found = {group.name: readers(group) for group in coupling.groups}
-    axes = {reader.x.name or "": reader.axis for each in found.values() for reader in each}
-    return found, measure(model, data, axes, between=between, seed=seed)
+    wanted = [reader.patches for each in found.values() for reader in each]
+    rows, widest = (_ROWS, MOST_CHANNELS) if between else (None, 0)
+    return found, second_moments(model, data, wanted, rows=rows, widest=widest, seed=seed, apart=True)
 
 
 def readers(group: Group) -> list[Reader]:

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ....graph_ir import Model, Value
+from ....graph_ir import Model
+from ....passes.linear.patches import Moments, Patches
 from .base import Samples, Scores, required
 from .l2 import L2
-from .moments import MOST_CHANNELS, Moments
 from .readers import Reader, measured
 from .surgery import Surgery
 
@@ -106,11 +106,11 @@ class Problem:
         self.inverse[gone] = self.inverse[:, gone] = self.gram[gone] = self.gram[:, gone] = 0.0
 
 
-def _problems(found: list[Reader], moments: dict[str, Moments]) -> list[Problem]:
-    by_value: dict[Value, list[Reader]] = {}
+def _problems(found: list[Reader], moments: dict[Patches, Moments]) -> list[Problem]:
+    by_patches: dict[Patches, list[Reader]] = {}
     for reader in found:
-        by_value.setdefault(reader.x, []).append(reader)
-    problems = [problem_of(each, moments[x.name or ""]) for x, each in by_value.items()]
+        by_patches.setdefault(reader.patches, []).append(reader)
+    problems = [problem_of(each, moments[patches]) for patches, each in by_patches.items()]
     return [problem for problem in problems if problem is not None]
 
 
@@ -122,16 +122,16 @@ def problem_of(found: list[Reader], moments: Moments) -> Problem | None:
     if not atoms or np.unique(np.bincount(atom_of[members])).size != 1:
         return None
     members = members.reshape(atoms, -1)
-    variance = moments.variance()
+    variance = moments.variance()[0]
     floor = _RIDGE * float(variance.mean()) or 1.0
-    covariance = moments.covariance()
-    if covariance is None or len(covariance) > MOST_CHANNELS:
+    if moments.outer is None:
         gram = np.zeros_like(variance)
         for reader in found:
             squares = np.einsum("cn,cn->c", reader.columns, reader.columns)
             energy = float(squares @ variance)
             gram += squares / energy if energy > 0.0 else 0.0
         return Problem(1.0 / (variance + floor), gram, members)
+    covariance: Wide = moments.covariance()[0]
     gram = np.zeros_like(covariance)
     for reader in found:
         products = np.matmul(reader.columns, np.transpose(reader.columns))

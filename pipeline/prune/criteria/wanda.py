@@ -40,7 +40,7 @@ class Wanda:
                 continue
             total = np.zeros(group.atoms)
             for reader in found[group.name]:
-                weights = np.abs(reader.columns).sum(axis=1) * moments[reader.x.name or ""].rms()
+                weights = np.abs(reader.columns).sum(axis=1) * np.sqrt(moments[reader.patches].power()[0])
                 mine = reader.atom_of >= 0
                 np.add.at(total, reader.atom_of[mine], weights[mine])
             scores[group.name] = total

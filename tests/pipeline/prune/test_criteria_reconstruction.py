@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from tersor.analysis.coupling import couple
 from tersor.graph_ir import parse
+from tersor.passes.linear.patches import Moments
 from tersor.pipeline.prune.criteria import get
-from tersor.pipeline.prune.criteria.moments import Moments
 from tersor.pipeline.prune.criteria.readers import Reader
 from tersor.pipeline.prune.criteria.reconstruction import Problem, eliminate, problem_of
 from tests.support.prune_refit import error, images, refitted
@@ -91,7 +91,8 @@ def test_atoms_of_several_channels_are_removed_as_one() -> None:
 def test_the_last_atom_to_go_takes_all_that_is_left() -> None:
     rng = np.random.default_rng(2)
     rows = rng.standard_normal((500, 4))
-    moments = Moments(500, rows.sum(0), np.square(rows).sum(0), np.matmul(np.transpose(rows), rows))
+    products = np.matmul(np.transpose(rows), rows)
+    moments = Moments(500, rows.sum(0)[None], np.square(rows).sum(0)[None], products[None])
     made = parse(TWINS).graph[0]
     reader = Reader(made, made.outputs[0], 1, rng.standard_normal((4, 3)), np.arange(4, dtype=np.int32))
     problem = problem_of([reader], moments)

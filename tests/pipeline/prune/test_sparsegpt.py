@@ -8,9 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tersor.graph_ir import Model, constant, to_proto
+from tersor.passes.linear.patches import patches
 from tersor.passes.prune.masks import Pattern
 from tersor.passes.prune.sparse_layers import find_layers
-from tersor.pipeline.prune.sparsify.inputs import columns, hessians, squares
+from tersor.pipeline.prune.sparsify.inputs import hessians, squares
 from tersor.pipeline.prune.sparsify.sparsegpt import output_error, prune_rows, refit
 from tests.support.int8 import feeds_of, graph, run
 
@@ -112,7 +113,8 @@ def test_rows_times_columns_are_what_the_node_computes(body: str, shape: str, x:
     model = graph(body, f"float[{shape}] w = {{seed}}", x=x)
     (layer,), left = find_layers(model)
     feed = feeds_of(model, 1)[0]
-    made = columns(layer.uses[0], feed["x"], np.random.default_rng(0))
+    (use,) = layer.uses
+    made = patches(use.read, "x").rows(feed["x"], None, np.random.default_rng(0))[:, :, use.order()]
     rows = layer.array().reshape(-1)[layer.positions().reshape(len(made), -1, layer.row)]
     found = np.sort((rows @ np.swapaxes(made, 1, 2)).reshape(-1))
     want = np.sort(run(to_proto(model), feed, off=True)[0].reshape(-1))
