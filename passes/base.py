@@ -67,7 +67,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Pass:
-    """Base of all passes.
+    """Base of all passes; one with options is decorated as a dataclass again, one without need not be.
 
     Class attributes:
         name: as written in pipeline text.

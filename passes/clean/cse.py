@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import Attr, AttributeType, Graph, Model, Node, Rewriter
@@ -15,7 +14,6 @@ Form = tuple[object, ...]  # operator and inputs
 _LARGE_ATTRIBUTE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
 class EliminateCommonSubexpressions(Pass):
     """Compute equal expressions once: same operator, attributes, inputs, in the same or an enclosing graph.
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import Graph, Model, Node, Rewriter
@@ -16,7 +15,6 @@ Identifier = tuple[str, str, str]
 _PURE_DOMAINS = STANDARD_DOMAINS | {"ai.onnx.ml", "com.microsoft"}
 
 
-@dataclass(frozen=True)
 class EliminateDeadCode(Pass):
     """Remove nodes, weights and functions that no output depends on.
 

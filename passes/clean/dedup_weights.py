@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import DataType, Model, Rewriter, Value
@@ -12,7 +11,6 @@ from ..base import Context, Exactness, Pass
 _HEAD_ELEMENTS = 64
 
 
-@dataclass(frozen=True)
 class DeduplicateWeights(Pass):
     """Store weights of equal type, shape and bits once.
 

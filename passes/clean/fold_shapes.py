@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +13,6 @@ from ...graph_ir.ops import STANDARD_DOMAINS, dims, input_at, int_attr, is_const
 from ..base import Context, Exactness, Pass
 
 
-@dataclass(frozen=True)
 class FoldShapes(Pass):
     """Replace integer tensors that follow from the signature by constants, and fix Reshape targets.
 

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import Model
 from ..base import Context, Exactness, Pass
 
 
-@dataclass(frozen=True)
 class FreezeDefaultInputs(Pass):
     """Make initializers that are also listed as inputs plain constants.
 

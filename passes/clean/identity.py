@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import Model, Rewriter, Value
@@ -28,7 +27,6 @@ class _Identity(Rule):
         return source
 
 
-@dataclass(frozen=True)
 class EliminateIdentity(Pass):
     """Remove Identity nodes; names, types and order of outputs stay."""
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ...analysis.shapes import infer_shapes
@@ -11,7 +10,6 @@ from ...graph_ir import Model
 from ..base import Context, Exactness, Pass
 
 
-@dataclass(frozen=True)
 class InferShapes(Pass):
     """Give values their types and shapes, for the passes that ask for them; the graph itself stays as it is.
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import Attr, Function, Graph, Model, Node, Rewriter, Value
@@ -13,7 +12,6 @@ from ..base import Context, Exactness, Pass
 Identifier = tuple[str, str, str]
 
 
-@dataclass(frozen=True)
 class Inline(Pass):
     """Replace calls of model-local functions by their bodies (ONNX IR specification, "Functions").
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import Graph, Model, Node, Rewriter, constant
@@ -11,7 +10,6 @@ from ...graph_ir.ops import input_at, is_op, label, subgraphs
 from ..base import Context, Exactness, Pass
 
 
-@dataclass(frozen=True)
 class InlineConstantIf(Pass):
     """Put the branch that an If with a constant condition takes in the place of the If.
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -239,7 +238,6 @@ def _enlarges(source: Value, shape: tuple[int, ...]) -> bool:
     return any(c not in (1, d) for c, d in zip(shape[::-1], source_dims[::-1], strict=False))
 
 
-@dataclass(frozen=True)
 class EliminateNoOps(Pass):
     """Remove operators that provably copy their input (inference Dropout, Cast to the same type, x * 1)."""
 

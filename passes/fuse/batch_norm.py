@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -102,7 +101,6 @@ def _normalizes_inputs(linear: Linear, x: Value) -> bool:
     return x_rank is not None and linear.in_axis == 1 - x_rank
 
 
-@dataclass(frozen=True)
 class FoldBatchNorm(Pass):
     """Fold BatchNormalization into the Conv, ConvTranspose, Gemm or MatMul before or after it.
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -84,7 +83,6 @@ class RangeOfScalars(Rule):
         return None
 
 
-@dataclass(frozen=True)
 class Canonicalize(Pass):
     """Write PRelu of one slope as LeakyRelu, a constant subtracted as its negative added, Range of scalars.
 

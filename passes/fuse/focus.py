@@ -132,7 +132,6 @@ def _size(value: Value, axis: int) -> int:
     return size if isinstance(size, int) else _WHOLE
 
 
-@dataclass(frozen=True)
 class FoldFocus(Pass):
     """Fold the taking apart of a picture into rows and columns of a step into the convolution behind it.
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -72,7 +71,6 @@ class WholeAveragePool(Rule):
         return rw.node("GlobalAveragePool", [x], before=node).outputs[0]
 
 
-@dataclass(frozen=True)
 class ReduceMeanToGlobalAveragePool(Pass):
     """Turn ReduceMean over all spatial axes into GlobalAveragePool.
 

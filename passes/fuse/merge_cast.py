@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ...graph_ir import DataType, Model, Rewriter, Value
 from ...graph_ir.ops import int_attr
 from ..base import Context, Exactness, Pass
@@ -100,7 +98,6 @@ class MergeCast(Rule):
         return rw.node("Cast", [x], list(m.root.attributes.values()), before=m.root).outputs[0]
 
 
-@dataclass(frozen=True)
 class MergeCasts(Pass):
     """Merge Cast(Cast(x)) into one Cast, or none, where the first loses nothing.
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ...graph_ir import Model, Rewriter, Value
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
@@ -52,7 +50,6 @@ class MergeClip(Rule):
         return emit(both, m["x"], dtype, root, rw)
 
 
-@dataclass(frozen=True)
 class MergeClips(Pass):
     """Merge chains of Relu and Clip into one, and drop those that can change nothing.
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ...graph_ir import Model, Node, Rewriter, Value
 from ...graph_ir.ops import is_op
 from ..base import Context, Exactness, Pass
@@ -44,7 +42,6 @@ class MergeClipOfMinMax(Rule):
         return _merge(m.node(self.inner), m.root, rw)
 
 
-@dataclass(frozen=True)
 class MergeMinMaxes(Pass):
     """Merge Min and Max by scalar constants into one Clip (ReLU6 as older exporters wrote it).
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, Value
@@ -147,7 +145,6 @@ class MergeReshape(Rule):
         return rw.node("Reshape", [x, shape], before=root).outputs[0]
 
 
-@dataclass(frozen=True)
 class MergeReshapes(Pass):
     """Merge consecutive Reshape, Flatten, Squeeze and Unsqueeze into one, or into nothing.
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, Value
@@ -81,7 +79,6 @@ class TransposeOfOnes(Rule):
         return rw.node("Reshape", [x, shape], before=m.root).outputs[0]
 
 
-@dataclass(frozen=True)
 class MergeTransposes(Pass):
     """Merge consecutive Transposes into one or none, and one that only moves 1s into a reshape beside it.
 

@@ -218,7 +218,6 @@ def _clip_bound(node: Node) -> float:
     return bound if top is None else min(bound, float(top.reshape(-1)[0]))
 
 
-@dataclass(frozen=True)
 class FoldPad(Pass):
     """Fold Pad into the padding of the Conv, AveragePool or MaxPool behind it.
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -129,7 +128,6 @@ def _has_faster(node: Node, up: float, across: float) -> bool:
     return last or (whole and any(is_op(user, "Conv", "Add", "Concat", "Relu") for user in users))
 
 
-@dataclass(frozen=True)
 class ResizeToMatMul(Pass):
     """Compute linear Resize of the last two axes by matrix products, where these are faster.
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
@@ -69,7 +68,6 @@ def _places(sizes: Sequence[int], p: Perm) -> NDArray[np.int64]:
     return np.transpose(there, inverse(p)).reshape(-1)
 
 
-@dataclass(frozen=True)
 class PermuteFlattenedWeights(Pass):
     """Move a Transpose in front of a flattened Gemm or MatMul into the rows of its weight.
 

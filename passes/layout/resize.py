@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
@@ -101,7 +100,6 @@ def _reordered(given: Value, node: Node, rw: Rewriter) -> Value | None:
     return rw.node("Gather", [given, order], before=node, name=f"{given.name}_last").outputs[0]
 
 
-@dataclass(frozen=True)
 class ResizeChannelsLast(Pass):
     """Move a Transpose to channels-last from behind an enlarging linear Resize to in front of it.
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import Graph, Model, Node, Rewriter
@@ -19,7 +18,6 @@ RULE = "SinkTranspose"
 MAX_ROUNDS = 8
 
 
-@dataclass(frozen=True)
 class SinkTransposes(Pass):
     """Push Transposes through whole regions of operators, where that leaves fewer of them.
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
@@ -111,7 +110,6 @@ def _plan(sizes: Dims, axis: int) -> Plan | Miss:
     return channels, places, shape
 
 
-@dataclass(frozen=True)
 class SoftmaxByRows(Pass):
     """Compute Softmax and LogSoftmax over other axes than the last as over rows, by Reshape and Transpose.
 

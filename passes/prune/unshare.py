@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
@@ -14,7 +13,6 @@ from ..base import Context, Exactness, Pass
 _SIZES = frozenset({DataType.INT64, DataType.STRING, DataType.BOOL})  # of shapes and choices, not of channels
 
 
-@dataclass(frozen=True)
 class UnshareVectors(Pass):
     """Give every reader of a shared vector (a bias, a scale) a copy of its own.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import fields, is_dataclass
 from importlib.metadata import EntryPoint
+from inspect import get_annotations
 from typing import Any
 
 import pytest
@@ -45,6 +46,14 @@ def test_each_line_of_the_table_names_a_documented_frozen_pass(name: str) -> Non
     assert found.summary().endswith(".")
     assert found.__doc__ != Pass.__doc__
     assert len(found.__doc__ or "") > len(found.summary()) + 40 or not fields(found)
+
+
+@pytest.mark.parametrize("name", sorted(catalog.TABLE))
+def test_what_a_pass_annotates_is_an_option(name: str) -> None:
+    """A class that is not decorated as a dataclass again would keep an option as a class attribute."""
+    found = catalog.get(name)
+    own = {n for n, kind in get_annotations(found).items() if "ClassVar" not in str(kind)}
+    assert own <= {field.name for field in fields(found)}
 
 
 def test_names_are_sorted_and_complete() -> None:
