@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..calibration import Feeds, Preprocess, observer, open_feeds
 from ..calibration.functions import names_function
 from ..graph_ir import Model, UsageError, one_line
+from ..passes.quantize.facts import CALIBRATED
 from .manager import ensured_by
 from .presets import preset
 from .prune.step import PruneSpec, read_prune
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 TARGETS = ("onnxruntime-cpu",)
-CALIBRATION_FACTS = ("ranges", "channel-means", "channel-maxima", "second-moments")
 SHIPPED = Path(__file__).resolve().parent.parent / "recipes"
 
 
@@ -188,7 +188,7 @@ def check_order(steps: Iterable[Step], where: str, model: Model | None = None) -
     facts: set[str] = set()
     for number, step in enumerate(steps, 1):
         if isinstance(step, CalibrateStep):
-            facts.update(CALIBRATION_FACTS)
+            facts.update(CALIBRATED)
             continue
         if isinstance(step, PruneStep):
             if facts:

@@ -9,9 +9,10 @@ RANGES = "ranges"
 MEANS = "channel-means"
 MAXIMA = "channel-maxima"
 MOMENTS = "second-moments"
+CALIBRATED = (RANGES, MEANS, MAXIMA, MOMENTS)
 
 
 def forget(ctx: Context) -> None:
     """Drop what was measured: the values of the model are others now, under the same names."""
-    for name in (RANGES, MEANS, MAXIMA, MOMENTS):
+    for name in CALIBRATED:
         ctx.facts.pop(name, None)

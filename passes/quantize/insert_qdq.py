@@ -12,12 +12,13 @@ from ...graph_ir.provenance import note_left_float
 from ..base import Context, Exactness, Pass
 from .bias_correction import Means
 from .emit import Emitter
+from .facts import MEANS, RANGES
 from .kinds import LINEAR, QUANTIZABLE
 from .plan import PlanOptions, RangeMap, plan
 from .values import drop_orphans, used_initializers
 
 SCHEMES = ("u8s8", "u8s8-reduced")
-RANGES, MEANS, PLAN = "ranges", "channel-means", "quant-plan"
+PLAN = "quant-plan"
 LEAST_OPSET = 13
 
 
@@ -91,9 +92,8 @@ class InsertQdq(Pass):
                 f"insert-qdq needs opset {LEAST_OPSET} and the model has {version}; run raise-opset before it"
             )
         options, allow = self.plan_options, ctx.allow
-        if (
-            allow is not None
-        ):  # a bisection leaves nodes out one by one; their neighbours must be planned anew
+        if allow is not None:
+            # A bisection leaves nodes out one by one; their neighbours must be planned anew.
             barred = {label(n) for n in model.graph if n.op_type in LINEAR and not allow(self.name, n)}
             options = replace(options, exclude=options.exclude | barred)
         decided = plan(model, cast("RangeMap", ctx.facts[RANGES]), options)
@@ -102,16 +102,10 @@ class InsertQdq(Pass):
         rewriter = ctx.rewriter(model)
         means = cast("Means | None", ctx.facts.get(MEANS))
         used = used_initializers(model)
-        emitter = Emitter(
-            rewriter,
-            decided,
-            bits=self.bits,
-            mse=self.mse_weights,
-            means=means,
-        )
-        ctx.counters["insert-qdq"] += emitter.run(list(model.graph))
+        emitter = Emitter(rewriter, decided, bits=self.bits, mse=self.mse_weights, means=means)
+        ctx.counters[self.name] += emitter.run(list(model.graph))
         for decision in decided.decisions:
             if not decision.int8:
-                ctx.misses["insert-qdq", decision.reason] += 1
+                ctx.misses[self.name, decision.reason] += 1
         drop_orphans(rewriter, used)
         return rewriter.edits > 0
