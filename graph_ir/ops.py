@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -240,6 +240,11 @@ def origins(node: ir.Node) -> tuple[str, ...]:
     if stored is not None:
         return tuple(stored.split("\n"))
     return (label(node),)
+
+
+def goes_by(node: ir.Node, names: Collection[str]) -> bool:
+    """Whether one of the names is the node's label or one of its origins."""
+    return bool(names) and any(name in names for name in (label(node), *origins(node)))
 
 
 def set_origins(node: ir.Node, names: Sequence[str]) -> None:

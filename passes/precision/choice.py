@@ -12,14 +12,13 @@ import numpy as np
 
 from ...graph_ir import DataType, Model, Node, Value, constant, is_constant
 from ...graph_ir.ops import (
+    goes_by,
     has_reference_attribute,
     has_subgraph,
     input_at,
     is_op,
     is_random,
     is_standard,
-    label,
-    origins,
 )
 from ..quantize.kinds import LINEAR, channel_axis
 
@@ -168,7 +167,7 @@ def _refuse(node: Node, opset: int, guard: Guard) -> str | None:
         return f"operator {node.domain}.{node.op_type} is not known"
     if has_subgraph(node) or has_reference_attribute(node) or is_random(node):
         return "it has a body, a caller's attribute, or draws numbers"
-    if guard.exclude and {label(node), *origins(node)} & set(guard.exclude):
+    if goes_by(node, guard.exclude):
         return "excluded"
     if node.op_type in BLOCKED:
         return BLOCKED[node.op_type]

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from ...graph_ir import Node, Value, constant
 from ...graph_ir.numerics import QuantParams, activation_params
-from ...graph_ir.ops import is_op, label, only_user, origins, rank, static_shape
+from ...graph_ir.ops import dims, goes_by, is_op, only_user, rank, static_shape
 from ..linear.bias import bias_add
 from .kinds import (
     BOUNDS,
@@ -66,14 +67,11 @@ class Candidates:
             return f"{value.name!r}: {error}"
 
     def _excluded(self, node: Node) -> bool:
-        exclude = self._options.exclude
-        return bool(exclude) and (label(node) in exclude or any(o in exclude for o in origins(node)))
+        return goes_by(node, self._options.exclude)
 
     def _asked(self, node: Node) -> bool:
         kinds = self._options.op_types
         return kinds is None or node.op_type in kinds
-
-    # -- what could be int8 -------------------------------------------------------------------------------
 
     def _refuse(self, node: Node) -> str | None:
         if node not in self.reasons:
@@ -208,15 +206,8 @@ def _bias_add(node: Node) -> Node | None:
 
 
 def _elements(value: Value) -> float:
-    shape = static_shape(value)
-    if shape is None:
-        # A free batch axis counts as 1 on all operands alike; anything else unknown counts as huge.
-        if value.shape is None:
-            return float("inf")
-        known = [d if isinstance(d, int) else 1 for d in value.shape]
-        return (
-            float(np.prod(known, dtype=np.float64))
-            if all(isinstance(d, int) for d in value.shape[1:])
-            else np.inf
-        )
-    return float(np.prod(shape, dtype=np.float64))
+    """How many a value has. A free batch axis counts as 1 on all operands alike; all else unknown is huge."""
+    known = dims(value)
+    if known is None or not all(isinstance(d, int) for d in known[1:]):
+        return math.inf
+    return float(math.prod(d for d in known if isinstance(d, int)))

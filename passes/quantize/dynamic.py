@@ -12,12 +12,11 @@ from ...graph_ir import DataType, Model, Node, Rewriter, UsageError, Value, cons
 from ...graph_ir.numerics import quantize, weight_params
 from ...graph_ir.ops import (
     float_attr,
+    goes_by,
     has_reference_attribute,
     input_at,
     int_attr,
     is_op,
-    label,
-    origins,
     walk_graphs,
 )
 from ..base import Context, Exactness, Pass
@@ -87,7 +86,7 @@ class QuantizeDynamic(Pass):
         return rewriter.edits > 0
 
     def _refuse(self, node: Node, exclude: set[str], rewriter: Rewriter) -> str | None:
-        if label(node) in exclude or any(o in exclude for o in origins(node)):
+        if goes_by(node, exclude):
             return "excluded"
         if has_reference_attribute(node):
             return "an attribute is set by the function's caller"

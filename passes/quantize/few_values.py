@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph_ir import Model, Node, Value, constant
-from ...graph_ir.ops import is_op, label, origins
+from ...graph_ir.ops import goes_by, is_op
 from ..base import Context
-from .kinds import LINEAR, channel_axis, refuse_linear
+from ..linear.rows import RowView
+from .kinds import LINEAR, refuse_linear
 from .values import drop_orphans, used_initializers
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def replace_rows(
         if not is_op(node, *LINEAR):
             continue
         reason = refuse_linear(node)
-        if {label(node), *origins(node)} & set(exclude):
+        if goes_by(node, exclude):
             reason = "excluded"
         elif reason is None and keep_ends and node not in inner:
             reason = "it is a first or last layer"
@@ -53,9 +54,9 @@ def replace_rows(
         assert weights is not None
         if not rewriter.allowed(name, node):
             continue
-        moved = np.moveaxis(weights, channel_axis(node), 0)
-        rows = rule(moved.reshape(len(moved), -1).astype(np.float64)).astype(np.float32)
-        ready = np.ascontiguousarray(np.moveaxis(rows.reshape(moved.shape), 0, channel_axis(node)))
+        read = RowView(node, weights.shape)
+        rows = rule(read.rows(weights).reshape(read.outputs, -1).astype(np.float64))
+        ready = np.ascontiguousarray(read.back(rows.astype(np.float32)))
         if not np.array_equal(ready, weights):
             rewriter.set_input(node, 1, rewriter.constant(ready, source.name or "weight", node))
             ctx.counters[name] += 1

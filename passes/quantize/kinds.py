@@ -212,11 +212,6 @@ def channel_axis(node: Node) -> int:
     return 0 if node.op_type == "Gemm" and int_attr(node, "transB", 0) else 1
 
 
-def linear_depth(node: Node, weights: NDArray[Any]) -> int:
-    """How many products each output of a linear node sums."""
-    return int(weights.size // weights.shape[channel_axis(node)])
-
-
 def data_channels(node: Node, weights: NDArray[Any]) -> tuple[int, int]:
     """The axis of a linear node's data input that its weights contract, and that axis's length.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, UsageError, Value, constant
-from ...graph_ir.ops import float_attr, input_at, is_op, label, origins
+from ...graph_ir.ops import float_attr, goes_by, input_at, is_op
 from ..base import Context
 from ..linear.bias import bias_add
 from ..linear.patches import Moments, Patches
@@ -90,7 +90,7 @@ def round_weights(model: Model, ctx: Context, name: str, rounding: Rounding, sol
 
 
 def _usable(node: Node, moments: Mapping[Patches, Moments], rounding: Rounding) -> Moments | str:
-    if rounding.exclude & {label(node), *origins(node)}:
+    if goes_by(node, rounding.exclude):
         return "excluded"
     if (reason := refuse_linear(node)) is not None:
         return reason

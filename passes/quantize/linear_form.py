@@ -11,8 +11,9 @@ import numpy as np
 from ...graph_ir import Node, constant
 from ...graph_ir.numerics import QuantParams, raise_scales_for_bias, weight_params
 from ...graph_ir.ops import float_attr, input_at
+from ..linear.rows import RowView
 from .bias_correction import Means, corrected_bias
-from .kinds import channel_axis, linear_depth
+from .kinds import channel_axis
 from .quant_plan import NodePlan
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def linear_form(
     if mean is not None:
         bias = corrected_bias(node, weights, params, bias, mean, bits)
     if bias is not None:
-        params = raise_scales_for_bias(bias, float(grid.scale), params, linear_depth(node, weights))
+        depth = RowView(node, weights.shape).columns
+        params = raise_scales_for_bias(bias, float(grid.scale), params, depth)
     return LinearForm(_within(weights, params, bits) if mse else weights, params, bias)
 
 

@@ -12,15 +12,14 @@ from ...graph_ir import Model, Node, Rewriter, UsageError, Value, constant
 from ...graph_ir.numerics import pack_int4
 from ...graph_ir.ops import (
     float_attr,
+    goes_by,
     has_reference_attribute,
     input_at,
-    int_attr,
     is_op,
-    label,
-    origins,
     walk_graphs,
 )
 from ..base import Context, Exactness, Pass
+from ..linear.rows import RowView
 from .kinds import refuse_linear
 from .row_grid import RowGrid, block_grid
 from .values import drop_orphans, used_initializers
@@ -94,7 +93,7 @@ class WeightOnly(Pass):
             for node in list(graph):
                 if not is_op(node, *KINDS):
                     continue
-                reason = "excluded" if exclude & {label(node), *origins(node)} else self._refuse(node)
+                reason = "excluded" if goes_by(node, exclude) else self._refuse(node)
                 if reason is not None:
                     ctx.misses[self.name, reason] += 1
                 elif rewriter.allowed(self.name, node):
@@ -118,13 +117,12 @@ class WeightOnly(Pass):
         weights = constant(source)
         assert source is not None
         assert weights is not None
-        rows_first, alpha, beta = False, 1.0, 1.0
+        read, alpha, beta = RowView(node, weights.shape), 1.0, 1.0
         if node.op_type == "Gemm":
-            rows_first = bool(int_attr(node, "transB", 0))
             alpha, beta = float_attr(node, "alpha", 1.0), float_attr(node, "beta", 1.0)
-        key = source, rows_first, alpha
+        key = source, read.by_row, alpha
         if key not in ready or not source.is_initializer():
-            rows = np.asarray((weights if rows_first else np.transpose(weights)) * np.float32(alpha))
+            rows = np.asarray(read.rows(weights) * np.float32(alpha))
             make = self._blocked if self.form == "dq" else self._packed
             ready[key] = make(rows, source, rw, node)
         bias = input_at(node, 2)
@@ -136,7 +134,7 @@ class WeightOnly(Pass):
             if self.form == "dq":
                 self._dequantized(node, ready[key], bias, source.name or "weight", rw)
             else:
-                self._fused(node, ready[key], bias, weights.shape if rows_first else weights.shape[::-1], rw)
+                self._fused(node, ready[key], bias, read, rw)
 
     def _grid(self, rows: NDArray[Any]) -> RowGrid:
         return block_grid(rows, self.bits, self.group, symmetric=self.symmetric)
@@ -155,13 +153,13 @@ class WeightOnly(Pass):
                 rw.set_attribute(node, attribute, None)
 
     def _fused(
-        self, node: Node, ready: tuple[Value, ...], bias: Value | None, shape: tuple[int, ...], rw: Rewriter
+        self, node: Node, ready: tuple[Value, ...], bias: Value | None, read: RowView, rw: Rewriter
     ) -> None:
         """Replace the node by MatMulNBits, and an Add of its bias."""
         rw.model.opset_imports.setdefault(MICROSOFT, 1)
         attributes = {
-            "K": shape[1],
-            "N": shape[0],
+            "K": read.inputs,
+            "N": read.outputs,
             "bits": self.bits,
             "block_size": self.group,
             "accuracy_level": self.accuracy_level,
