@@ -10,7 +10,7 @@ from ...graph_ir import Model, UsageError
 from ..base import Context, Exactness, Pass
 from .facts import MOMENTS
 from .layer_error import Layer, descend
-from .learned import Rounding, round_weights
+from .rounding import Rounding, round_weights
 
 if TYPE_CHECKING:
     import numpy as np
