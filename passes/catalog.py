@@ -28,6 +28,8 @@ TABLE: dict[str, str] = {
     "fold-affine": "fuse.affine:FoldAffine",
     "fold-pad": "fuse.pad:FoldPad",
     "fold-focus": "fuse.focus:FoldFocus",
+    "fold-shortcut": "fuse.shortcut:FoldShortcut",
+    "slice-filters": "fuse.slice_filters:SliceFilters",
     "matmul-add-to-gemm": "fuse.matmul_add:MatMulAddToGemm",
     "reduce-mean-to-global-average-pool": "fuse.global_pool:ReduceMeanToGlobalAveragePool",
     "resize-to-matmul": "fuse.resize_matmul:ResizeToMatMul",

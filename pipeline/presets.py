@@ -27,10 +27,16 @@ RAISED = (
 )
 
 # What Q/DQ per channel and the int8 kernels start from.
-INT8_READY = "infer-shapes,raise-opset{to=13},infer-shapes,unshare-vectors,align-channels"
+INT8_READY = (
+    "infer-shapes,slice-filters,fold-shortcut,eliminate-dead-code,raise-opset{to=13},infer-shapes,"
+    "unshare-vectors,align-channels"
+)
 
 # What suits onnxruntime on CPU in a model that nothing else will be done to.
-FINISH = "infer-shapes,resize-to-matmul,softmax-by-rows,eliminate-dead-code"
+FINISH = (
+    "infer-shapes,slice-filters,fold-shortcut,infer-shapes,align-channels{every=true},"
+    "resize-to-matmul,softmax-by-rows,eliminate-dead-code"
+)
 
 # What channels are removed from: constants told apart from what is computed, and no vectors shared by chance.
 PRUNE_READY = f"{FREEZE},inline,infer-shapes,fold-constants,eliminate-dead-code,unshare-vectors"

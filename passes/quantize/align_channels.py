@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Channels of zeros beside those of depthwise convolutions, up to the width of the fast int8 kernel."""
+"""Channels of zeros beside those of convolutions, up to the width of fast kernels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ...analysis.coupling import Group, couple
 from ...graph_ir import Model, Node, Rewriter, Shape, UsageError, Value, constant
-from ...graph_ir.ops import int_attr, is_constant, is_op
+from ...graph_ir.ops import dims, int_attr, is_constant, is_op, rank
 from ..base import Context, Exactness, Pass
 
 # Finite for finite inputs, and one channel at a time; a constant beside is padded with zeros.
@@ -23,11 +23,12 @@ _PLAIN = frozenset(
     }
 )  # fmt: skip
 _MOST_WASTE = 1 / 3
+_FOURS, _ODD_WASTE = 4, 1 / 4
 
 
 @dataclass(frozen=True)
 class AlignChannels(Pass):
-    """Pad the channels of depthwise convolutions with zeros to a multiple of `to`.
+    """Pad the channels of convolutions with zeros to a multiple of `to`.
 
     A layer that makes C channels gets filters of zeros behind them, the depthwise convolutions and whatever
     else works on each channel alone run over them too, and the layers that sum over them get weights of zero
@@ -36,21 +37,28 @@ class AlignChannels(Pass):
         sum over c < C of W c x c  =  sum over c < C' of W' c x' c,   W' c = 0 for c >= C, x' c finite
 
     Not valid, so left alone: channels in another order or number anywhere (Concat, Split, Reshape); operators
-    that mix channels or may give infinities for zeros; channels that are an output. Not done: more than a
-    third more channels; groups without a depthwise convolution.
+    that mix channels or may give infinities for zeros; channels that are an output. Not done: groups without
+    a depthwise convolution and more than a third more channels, unless `every` is set.
 
     onnxruntime's fast depthwise int8 kernel on x86 takes multiples of 16; others take three times as long
-    (8 on ARM). It needs shapes (`infer-shapes`). Vectors that layers share by chance tie them together;
-    `unshare-vectors` before it sets them apart.
+    (8 on ARM). Its float kernels there work on blocks of 16 channels: others are padded in each convolution
+    and cut behind it, in a layout that sums and pools have to leave and the next convolution enters again.
+
+    It needs shapes (`infer-shapes`). Vectors that layers share by chance tie them together; `unshare-vectors`
+    before it sets them apart.
 
     Attributes:
         to: what the number of channels becomes a multiple of.
+        every: pad for convolutions of pictures of any kind. Numbers of channels that are no fours miss the
+            fast float kernels altogether: up to a quarter more is done. Fours they pad themselves: up to
+            twice as many, but with fewer than 16 only where no kernel larger than a pixel sums over them.
     """
 
     name: ClassVar[str] = "align-channels"
     exact: ClassVar[Exactness] = Exactness.ROUNDING
 
     to: int = 16
+    every: bool = False
 
     def __post_init__(self) -> None:
         if self.to < 2:
@@ -58,17 +66,17 @@ class AlignChannels(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Pad wherever valid; True if anything changed."""
-        if not any(_is_depthwise(n) and int_attr(n, "group", 1) % self.to for n in model.graph):
+        if not any(self._asked_for(n) for n in model.graph):
             return False
         rw = ctx.rewriter(model)
         ends: dict[Value, dict[int, int]] = {}
         nodes: dict[Node, int] = {}
         for group in couple(model).groups:
-            extra = -group.atoms % self.to
-            wide = _depthwise(group)
-            if not extra or not wide or not rw.allowed(self.name, wide[0]):
+            extra, wide = -group.atoms % self.to, _depthwise(group)
+            first = next(iter(wide or (_convolutions(group) if self.every else ())), None)
+            if not extra or first is None or not rw.allowed(self.name, first):
                 continue
-            reason = _refused(group, extra)
+            reason = _refused(group, extra, self._most_waste(group))
             if reason is not None:
                 ctx.misses[self.name, reason] += 1
                 continue
@@ -81,6 +89,21 @@ class AlignChannels(Pass):
         for value, by_axis in ends.items():
             _widen(value, by_axis, rw)
         return bool(ends)
+
+    def _asked_for(self, node: Node) -> bool:
+        if self.every and is_op(node, "Conv"):
+            filters = (dims(node.inputs[1]) or (None,))[0]
+            return isinstance(filters, int) and filters % self.to > 0
+        return _is_depthwise(node) and int_attr(node, "group", 1) % self.to > 0
+
+    def _most_waste(self, group: Group) -> float:
+        """How many channels more, as a share: in each case what costs less than the way round it."""
+        if not self.every:
+            return _MOST_WASTE
+        padded_anyway = group.atoms % _FOURS == 0 and (
+            group.atoms > self.to or not _summed_over_patches(group)
+        )
+        return 1 if padded_anyway else _ODD_WASTE
 
 
 def _is_depthwise(node: Node) -> bool:
@@ -99,12 +122,26 @@ def _depthwise(group: Group) -> list[Node]:
     return [node for node in _readers(group) if _is_depthwise(node) and _reads(node, group)]
 
 
+def _convolutions(group: Group) -> list[Node]:
+    """Those of pictures."""
+    return [node for node in _readers(group) if is_op(node, "Conv") and rank(node.inputs[1]) == 4]
+
+
+def _summed_over_patches(group: Group) -> bool:
+    """Whether a convolution sums over the channels and over more than a pixel."""
+    return any(
+        max((d for d in (dims(node.inputs[1]) or ())[2:] if isinstance(d, int)), default=1) > 1
+        for node in _convolutions(group)
+        if _reads(node, group) and not _is_depthwise(node)
+    )
+
+
 def _reads(node: Node, group: Group) -> bool:
     return any(axis.value is node.inputs[0] for axis in group.axes)
 
 
-def _refused(group: Group, extra: int) -> str | None:
-    if extra > group.atoms * _MOST_WASTE:
+def _refused(group: Group, extra: int, most_waste: float) -> str | None:
+    if extra > group.atoms * most_waste:
         return "too few channels"
     lives = {axis.value for axis in group.axes}
     for axis in group.axes:

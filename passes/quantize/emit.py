@@ -7,7 +7,8 @@ Forms that the runtime fuses in a default session (each has a test that reads th
     DQ -> Gemm(DQ W, DQ B)                            float out: the bias must be int32
     Q -> com.microsoft.MatMulIntegerToFloat           N-d with a bias, or into a float Add; as MatMul and Add
                                                       behind a DQ they would become a Gemm of floats
-    Q -> Pad -> DQ -> Conv                            of pictures, whose three channels miss the fast kernel
+    Q -> Pad -> DQ -> Conv                            of pictures, whose few channels miss the fast kernel
+    Conv -> Q -> Slice -> DQ                          of more filters, zeros, where so few would miss it
     DQ with equal scales per channel -> float Conv    a scalar DQ would let the runtime requantise W
     DQ -> com.microsoft.QuickGelu -> Q                SiLU; hard gates in int8 (see `gates`)
     DQ -> depthwise Conv(DQ(127 ...)) -> Q            an average; the runtime's own int8 one is slow
@@ -16,13 +17,14 @@ Forms that the runtime fuses in a default session (each has a test that reads th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...graph_ir import Node, Rewriter, Value, constant
 from ...graph_ir.numerics import QuantParams
-from ...graph_ir.ops import float_attr, int_attr, is_op, rank
+from ...graph_ir.ops import dims, float_attr, int_attr, is_op, rank
 from .bias_correction import Means
 from .gates import MICROSOFT, gated, hard_sigmoid, hard_swish, swish
 from .kinds import BOUNDS, average_kernel, data_channels, data_inputs
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WEIGHED = ("Conv", "ConvTranspose", "Gemm")
-_COLOURS = 3
+_FOURS, _FEWEST = 4, 16  # the fast int8 kernel takes so many channels at once, and makes so many at least
+_SOME_PIXELS = 64
 
 
 class Emitter:
@@ -60,6 +63,7 @@ class Emitter:
         self.rw, self.plan, self.bits, self.mse = rewriter, plan, bits, mse
         self.means: Means = means or {}
         self.values = ValueWriter(rewriter, plan.params)
+        self._filters: dict[Value, int] = {}  # the result of more filters than there were -> how many count
 
     def run(self, nodes: Sequence[Node]) -> int:
         """Emit all planned nodes; the number of nodes that became int8."""
@@ -87,6 +91,8 @@ class Emitter:
             ready = made
             if planned.quantized_out:
                 ready = self.values.quantized(made, self.plan.params[value], node, value.name or "")
+            if made in self._filters:
+                ready = self.values.narrowed(ready, self._filters[made], node)
             self.rw.replace(value, ready)
         self.rw.erase_all(planned.absorbed(node))
 
@@ -153,14 +159,21 @@ class Emitter:
         if (planned.bias_add is not None and rank(x) != 2) or _is_summed(node, planned):
             return self._into_float(node, data, form)
         lacking = _lacking_channels(node, weights)
-        wide = self.values.widened(x, lacking, weights.ndim, node) if lacking else None
+        wide = self.values.widened(x, lacking, node) if lacking else None
         if wide is not None:
-            data, weights = wide, np.pad(weights, [(0, 0), (0, lacking), *[(0, 0)] * (weights.ndim - 2)])
+            data, weights = wide, _padded(weights, 1, lacking)
+        count, more = len(weights), _lacking_filters(node, weights) if planned.quantized_out else 0
+        if more:
+            weights, params = _padded(weights, 0, more), _more(params, more)
+            bias = None if bias is None else _padded(bias, 0, more)
         inputs = [data, self.values.weight(source, weights, params, node)]
         if bias is not None:
             inputs.append(self.values.bias(bias, grid, params, node))
         op_type = "Gemm" if planned.bias_add is not None else node.op_type
-        return self.rw.node(op_type, inputs, attributes, before=node, name=title).outputs[0]
+        made = self.rw.node(op_type, inputs, attributes, before=node, name=title).outputs[0]
+        if more:
+            self._filters[made] = count
+        return made
 
     def _into_float(self, node: Node, data: Value | None, form: LinearForm) -> Value:
         """A MatMul, with its bias if it has one, as the one operator that the runtime has for it."""
@@ -225,8 +238,39 @@ def _is_summed(node: Node, planned: NodePlan) -> bool:
 def _lacking_channels(node: Node, weights: NDArray[Any]) -> int:
     """How many input channels a Conv of pictures lacks to the fast int8 kernel, which takes fours."""
     shape = weights.shape
-    fits = is_op(node, "Conv") and int_attr(node, "group", 1) == 1 and shape[0] >= 16 and shape[0] % 4 == 0
-    return 1 if fits and shape[1] == _COLOURS else 0
+    fits = _of_pictures(node, weights) and shape[0] >= _FEWEST and shape[0] % _FOURS == 0
+    return _FOURS - shape[1] if fits and shape[1] < _FOURS and max(shape[2:]) > 1 else 0
+
+
+def _lacking_filters(node: Node, weights: NDArray[Any]) -> int:
+    """How many filters a Conv of pictures lacks to the fast int8 kernel, where that is worth a Slice behind.
+
+    The other kernel copies the patches of each pixel first. Of one pixel there is nothing to copy, and the
+    fast kernel pays for 16 filters and more that miss fours.
+    """
+    count, channels, *kernel = weights.shape
+    if not _of_pictures(node, weights) or channels % _FOURS:
+        return 0
+    sizes = [d for d in (dims(node.outputs[0]) or ())[2:] if isinstance(d, int)]
+    known = len(sizes) == len(kernel)
+    if (known and prod(sizes) < _SOME_PIXELS) or (max(kernel) == 1 and (count < _FEWEST or not known)):
+        return 0
+    return max(_FEWEST - count, -count % _FOURS)
+
+
+def _of_pictures(node: Node, weights: NDArray[Any]) -> bool:
+    return is_op(node, "Conv") and int_attr(node, "group", 1) == 1 and weights.ndim == 4
+
+
+def _padded(array: NDArray[Any], axis: int, extra: int) -> NDArray[Any]:
+    """Zeros at the end of one axis."""
+    return np.pad(array, [(0, extra if i == axis else 0) for i in range(array.ndim)])
+
+
+def _more(params: QuantParams, extra: int) -> QuantParams:
+    """The grids of so many channels more, like that of the last one."""
+    pad = (0, extra)
+    return QuantParams(np.pad(params.scale, pad, "edge"), np.pad(params.zero_point, pad, "edge"), params.axis)
 
 
 def _title(node: Node) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, Value, constant
 from ...graph_ir.numerics import QuantParams, activation_params, quantize, quantize_bias
-from ...graph_ir.ops import is_constant, is_op
+from ...graph_ir.ops import dims, is_constant, is_op
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,27 +93,52 @@ class ValueWriter:
             self._spread[value] = self.dequantized(codes, wide, near, f"{value.name}_float")
         return self._spread[value]
 
-    def widened(self, value: Value, extra: int, axes: int, near: Node) -> Value | None:
-        """What reads the codes of a float value with channels of zeros behind them.
+    def widened(self, value: Value, extra: int, near: Node) -> Value | None:
+        """What reads the codes of a float value [N, C, H, W] with channels of zeros behind them.
 
-        None where the codes were made by an operator: a Pad would change its layout.
+        None where the codes were made by an operator: a Pad would change its layout. What came channels-last
+        is padded as planes, in a Reshape: the runtime would take its Transpose to behind the Pad, which then
+        adds to each pixel by itself, and that can take longer than the convolution.
 
         Args:
             value: the float value.
             extra: how many channels.
-            axes: rank of the value.
             near: the node that reads it.
         """
         if value not in self._read:
             return None
         if value not in self._widened:
             codes, params = self._codes[self._read[value]]
-            name = f"{value.name}_widened"
-            ends = np.zeros(2 * axes, np.int64)
-            ends[axes + 1] = extra
+            name, planes = f"{value.name}_widened", is_op(value.producer(), "Transpose")
+            if planes:
+                flat = self.rw.constant(np.array([0, 0, -1], np.int64), f"{name}_flat", near)
+                codes = self.node("Reshape", [codes, flat], near, f"{name}_flat")
+            ends = np.zeros(6 if planes else 8, np.int64)
+            ends[len(ends) // 2 + 1] = extra
             inputs = [codes, self.rw.constant(ends, f"{name}_pads", near), self.grid(params, near, name)[1]]
-            self._widened[value] = self.dequantized(self.node("Pad", inputs, near, name), params, near, name)
+            wide = self.node("Pad", inputs, near, name)
+            if planes:
+                wide = self.node("Reshape", [wide, self._whole(value, near, name)], near, f"{name}_whole")
+            self._widened[value] = self.dequantized(wide, params, near, name)
         return self._widened[value]
+
+    def _whole(self, value: Value, near: Node, name: str) -> Value:
+        """The shape that makes planes of pixels pictures again, as large as the value's."""
+        sizes = [d if isinstance(d, int) else -1 for d in (dims(value) or ())[2:]]
+        if sizes.count(-1) < len(sizes):
+            return self.rw.constant(np.array([0, 0, *sizes], np.int64), f"{name}_shape", near)
+        kept, start, end = (np.array(v, np.int64) for v in ([0, 0], [2], [4]))
+        bounds = [self.rw.constant(bound, f"{name}_bounds", near) for bound in (start, end)]
+        last = self.node("Slice", [self.node("Shape", [value], near, f"{name}_sizes"), *bounds], near, name)
+        first = self.rw.constant(kept, f"{name}_kept", near)
+        return self.node("Concat", [first, last], near, f"{name}_shape", {"axis": 0})
+
+    def narrowed(self, value: Value, count: int, near: Node) -> Value:
+        """What reads the first so many channels of the codes behind a DQ's output."""
+        codes, params = self._codes[value]
+        name = f"{value.name}_narrowed"
+        bounds = [self.rw.constant(np.array([b], np.int64), f"{name}_bounds", near) for b in (0, count, 1)]
+        return self.dequantized(self.node("Slice", [codes, *bounds], near, name), params, near, name)
 
     def quantized(self, value: Value, params: QuantParams, near: Node, name: str) -> Value:
         """Q and DQ of a value; the output of the DQ."""

@@ -118,6 +118,54 @@ def test_it_makes_the_runtime_take_its_fast_kernel_with_the_same_numbers(tmp_pat
     assert found.ops["QLinearConv"] == 3
 
 
+EVERY = AlignChannels(to=8, every=True)
+DENSE = "a = Conv<pads = [1,1,1,1]>(x, w, b) r = Relu(a) y = Conv<pads = [1,1,1,1]>(r, p, q)"
+
+
+def dense(channels: int, kernel: int = 3) -> Model:
+    body = DENSE if kernel == 3 else DENSE.replace("y = Conv<pads = [1,1,1,1]>", "y = Conv")
+    return made(
+        body,
+        f"w {channels},4,3,3; b {channels}; p 5,{channels},{kernel},{kernel}; q 5",
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "width"),
+    [
+        (dense(7), 8),
+        (dense(13), 16),
+        (dense(12), 16),
+        (dense(4, kernel=1), 8),
+        (made(BLOCK.replace("group = 6", "group = 4"), WEIGHTS.replace("6", "4")), 8),
+    ],
+)
+def test_convolutions_of_every_kind(model: Model, width: int) -> None:
+    done = rewrite(EVERY, model)
+    assert done.changed
+    assert f"float[5,{width}," in done.text
+
+
+@pytest.mark.parametrize("model", [dense(8), dense(9), dense(4), dense(3, kernel=1)])
+def test_where_more_channels_cost_more(model: Model) -> None:
+    assert declined(EVERY, model) <= {"too few channels"}
+
+
+@pytest.mark.parametrize(
+    ("body", "weights", "x", "y"),
+    [
+        ("a = Conv(x, w) y = Conv(a, p)", "w 7,4,3; p 5,7,1", "float[N,4,9] x", "float[N,5,h] y"),
+        ("a = Gemm(x, w) r = Relu(a) y = Gemm(r, p)", "w 4,7; p 7,5", "float[N,4] x", "float[N,5] y"),
+    ],
+)
+def test_what_is_no_convolution_of_pictures(body: str, weights: str, x: str, y: str) -> None:
+    assert declined(EVERY, made(body, weights, y, x)) == set()
+
+
+def test_without_being_asked_only_depthwise_ones_are_padded() -> None:
+    assert declined(PASS, dense(7)) == set()
+
+
 def test_the_width_is_checked() -> None:
     with pytest.raises(UsageError, match="2 or more"):
         AlignChannels(to=1)

@@ -68,7 +68,7 @@ def test_a_bias_too_large_for_int32_raises_the_scale_of_its_channel() -> None:
     _, after, _ = quantised(model, spans=spans)
     arrays = {i.name: numpy_helper.to_array(i) for i in after.graph.initializer}
     real = arrays["y_bias_quantized"] * arrays["y_bias_scale"].astype(np.float64)
-    np.testing.assert_allclose(real, [1e9, 1], rtol=1e-5)
+    np.testing.assert_allclose(real[:2], [1e9, 1], rtol=1e-5)
     assert arrays["y_bias_quantized"][0] > 2**30
 
 

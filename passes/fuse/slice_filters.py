@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Some channels of a convolution, as a convolution of those filters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+
+from ...graph_ir import Model, Node, Rewriter, Value, constant
+from ...graph_ir.ops import input_at, int_attr, is_op
+from ..base import Context, Exactness, Pass
+from ..driver import apply_rules
+from ..pattern import Match, Miss, Op, Rule, maybe, op, var
+from .slices import taken
+
+_MOST_PRODUCTS = 64  # for each element that a Slice of steps copies, at which a second convolution is as fast
+_BLOCK = 16  # channels that kernels work on at once
+_ALONE = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish")
+
+
+class SlicedConv(Rule):
+    """act(Conv(x, W, b))[:, channels] = act(Conv(x, W[channels], b[channels])).
+
+    A filter makes its channel alone, so those of the others are left out; `act` is nothing or works on each
+    element alone. Where only the Slice reads the channels, less is computed. Where others read them too, the
+    ones taken are computed twice; that is done for a Slice of steps, which copies element by element, of
+    whole blocks of 16 channels with at most 64 products an element. Not valid: slices of other axes; groups;
+    weights that are not constant.
+    """
+
+    root: ClassVar[Op] = op(
+        "Slice", var("cut"), var("starts"), var("ends"), maybe(var("axes")), maybe(var("steps"))
+    )
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
+        """The convolution of these filters, and the activation behind it."""
+        act = m["cut"].producer()
+        conv = act if act is None or is_op(act, "Conv") else _before(act)
+        weight = None if conv is None else constant(input_at(conv, 1))
+        if act is None or conv is None or weight is None or int_attr(conv, "group", 1) != 1:
+            return Miss("no convolution of constant weights before it")
+        bias = constant(input_at(conv, 2))
+        if input_at(conv, 2) is not None and bias is None:
+            return Miss("no convolution of constant weights before it")
+        parts = taken(m.root)
+        if parts is None or len(parts) != 1 or parts[0].axis not in (1, 1 - weight.ndim):
+            return Miss("not a slice of channels alone")
+        chosen = range(weight.shape[0])[parts[0].start : parts[0].end : parts[0].step]
+        if not chosen:
+            return Miss("it takes nothing")
+        if not (_alone(act) and _alone(conv)) and (
+            abs(parts[0].step) < 2 or len(chosen) % _BLOCK or prod(weight.shape[1:]) > _MOST_PRODUCTS
+        ):
+            return Miss("others read the channels, and copying some is cheaper")
+        rows = np.array(chosen, np.int64)
+        inputs = [conv.inputs[0], rw.constant(np.ascontiguousarray(weight[rows]), _name(conv, 1), conv)]
+        if bias is not None:
+            inputs.append(rw.constant(np.ascontiguousarray(bias[rows]), _name(conv, 2), conv))
+        name = m.root.name or ""
+        made = rw.node("Conv", inputs, list(conv.attributes.values()), before=m.root, name=conv.name or name)
+        if act is conv:
+            return made.outputs[0]
+        again = [made.outputs[0], *act.inputs[1:]]
+        return rw.node(act.op_type, again, list(act.attributes.values()), before=m.root, name=name).outputs[0]
+
+
+def _before(act: Node) -> Node | None:
+    """The convolution whose channels an activation works on."""
+    first = input_at(act, 0)
+    found = None if first is None or not is_op(act, *_ALONE) else first.producer()
+    return found if is_op(found, "Conv") else None
+
+
+def _alone(node: Node) -> bool:
+    return len(node.outputs[0].uses()) == 1 and not node.outputs[0].is_graph_output()
+
+
+def _name(conv: Node, place: int) -> str:
+    value = input_at(conv, place)
+    return f"{value.name if value is not None else 'filters'}_taken"
+
+
+@dataclass(frozen=True)
+class SliceFilters(Pass):
+    """Compute the channels that a Slice takes of a convolution by a convolution of their own.
+
+    The algebra and limits stand with the rule `SlicedConv`. A MaxPool of three dimensions that strides over
+    channels is exported as such a Slice (LPRNet). It is for onnxruntime on CPU, where a Slice of steps copies
+    each element by itself, most slowly in int8, and float has to leave the blocked layout for it.
+    """
+
+    name: ClassVar[str] = "slice-filters"
+    exact: ClassVar[Exactness] = Exactness.ROUNDING
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Apply the rule wherever valid; True if anything changed."""
+        return apply_rules(model, ctx, [SlicedConv()])
