@@ -25,12 +25,13 @@ from ...graph_ir.ops import (
     static_shape,
     walk_nodes,
 )
+from ..linear.moves import MOVES
 from ..linear.rows import OPS, RowView
 from .masks import Pattern
 from .sparse_rows import Positions, Use
 
 _OTHERS = ("Einsum", "GRU", "LSTM", "RNN")
-_MOVES = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_MOVES = ("Cast", *MOVES)
 _FLOATS = frozenset({DataType.BFLOAT16, DataType.FLOAT16, DataType.FLOAT, DataType.DOUBLE})
 
 

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...graph_ir import Node, Value
-from ...graph_ir.ops import ints_attr, static_shape
+from ..linear.moves import positions
 from ..linear.rows import RowView
 
 Positions = NDArray[np.int64]
@@ -39,10 +37,7 @@ class Use:
 
     def positions(self, shape: tuple[int, ...]) -> Positions:
         """Rows of a constant of this shape; taps are the places of a convolution's kernel."""
-        index = np.arange(prod(shape), dtype=np.int64).reshape(shape)
-        for node in self.path:
-            index = _moved(index, node)
-        rows = self.read.rows(index)
+        rows = self.read.rows(positions(shape, self.path))
         if self.read.is_conv:
             return np.swapaxes(rows.reshape(self.read.outputs, self.read.inputs, -1), 1, 2)
         return rows.reshape(-1, 1, self.read.inputs)
@@ -53,9 +48,3 @@ class Use:
         if self.node.op_type == "ConvTranspose":
             return np.tile(np.arange(inputs), taps)
         return np.transpose(np.arange(inputs * taps).reshape(inputs, taps)).reshape(-1)
-
-
-def _moved(index: NDArray[Any], node: Node) -> NDArray[Any]:
-    if node.op_type == "Transpose":
-        return np.transpose(index, ints_attr(node, "perm"))
-    return index.reshape(static_shape(node.outputs[0]) or ())

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ....graph_ir import Node, Value, constant, is_constant
-from ....graph_ir.ops import int_attr, ints_attr, is_op
+from ....graph_ir.ops import int_attr, is_op
+from ....passes.linear.moves import MOVES, moved, positions
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
-_MOVES = ("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 _CASTS = ("Cast", "DequantizeLinear")
 
 
@@ -36,7 +36,7 @@ def _chain(value: Value | None) -> list[Node] | None:
     nodes: list[Node] = []
     while not is_constant(value):
         node = None if value is None else value.producer()
-        if not is_op(node, *_MOVES, *_CASTS):
+        if not is_op(node, *MOVES, *_CASTS):
             return None
         assert node is not None
         if any(given is not None and not is_constant(given) for given in node.inputs[1:]):
@@ -63,19 +63,12 @@ def computed(value: Value) -> NDArray[Any] | None:
 
 
 def _applied(node: Node, array: NDArray[Any]) -> NDArray[Any] | None:
-    if node.op_type == "Identity":
-        return array
-    if node.op_type == "Transpose":
-        return np.transpose(array, ints_attr(node, "perm"))
     if node.op_type == "Cast":
         # What the number is, not how exactly it is kept, is asked here.
         return array.astype(np.float32) if array.dtype.kind in "fiuV" else None
     if node.op_type == "DequantizeLinear":
         return _dequantized(node, array)
-    dims = node.outputs[0].shape  # Reshape, Squeeze, Unsqueeze, Flatten
-    if dims is None or not all(isinstance(dim, int) for dim in dims):
-        return None
-    return array.reshape([int(dim) for dim in dims if isinstance(dim, int)])
+    return moved(array, node)
 
 
 def _dequantized(node: Node, array: NDArray[Any]) -> NDArray[Any] | None:
@@ -102,17 +95,11 @@ def stored(value: Value, array: NDArray[Any]) -> tuple[Value, NDArray[Any]]:
         value: one for which `moved_only` holds.
         array: of the value's shape.
     """
-    while not is_constant(value):
-        node = value.producer()
-        assert node is not None
-        source = node.inputs[0]
-        assert source is not None
-        if node.op_type == "Transpose":
-            perm = ints_attr(node, "perm")
-            array = np.transpose(array, None if perm is None else [perm.index(i) for i in range(array.ndim)])
-        elif node.op_type != "Identity":
-            held = computed(source)
-            assert held is not None
-            array = array.reshape(held.shape)
-        value = source
-    return value, array
+    nodes = _chain(value) or []
+    root = nodes[-1].inputs[0] if nodes else value
+    held = constant(root)
+    assert root is not None
+    assert held is not None
+    data = np.empty(held.size, array.dtype)
+    data[positions(held.shape, reversed(nodes))] = array
+    return root, data.reshape(held.shape)
