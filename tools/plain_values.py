@@ -2,7 +2,9 @@
 """Values of the command line that are what they shall be as they stand, or nearly.
 
 typer converts each value, also those that were not given, by pydantic, whose import takes as long as that of
-all of tersor. What needs no conversion is taken here without it; the rest is left to typer.
+all of tersor. What needs no conversion is taken here without it; the rest is left to typer. Its public
+options do not reach this far: a `parser` is run by pydantic, a `callback` behind it, and the class of a
+parameter cannot be named.
 """
 
 from __future__ import annotations
