@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What pruning half of the MACs does to the latency, by what the choice of channels aims at.
 
-    python benchmarks/prune_latency.py MODEL [MODEL ...] [--macs 0.5] [--latency 0.6] [--cpu-time]
-        [--json OUT]
+    python benchmarks/prune_latency.py MODEL [MODEL ...] [--macs 0.5] [--latency 0.6] [--opt] [--finish]
+        [--cpu-time] [--json OUT]
 
 Each model is brought into the form channels are removed from and pruned by `l2` without data: as by default,
 with an eye on time; by importance alone; and so with any width. The forms then take turns in onnxruntime.
 *eff.* is the speed-up as a share of what the removed MACs would give if time went with them: 1 is ideal.
 *convs* says how many of the convolutions came out narrower, at either end. With --latency the model is also
-pruned to that share of its time, from measured tables. On a machine that does other things, --cpu-time with
-one thread counts the processor's time instead of the clock's. Inputs are drawn by the models' signatures.
+pruned to that share of its time, from measured tables. With --opt models are simplified first, with --finish
+all forms, the original included, are brought last into what suits onnxruntime best, as a build leaves them
+(presets `raised` and `finish`): what no channel touches then takes less of the time. On a machine that does
+other things, --cpu-time with one thread counts the processor's time instead of the clock's. Inputs are drawn
+by the models' signatures.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from tersor.backends.onnxruntime.latency import compare, measure, session_runner
 from tersor.graph_ir import Model, TersorError, load, save, signature_of
 from tersor.pipeline import manager
 from tersor.pipeline.build.facts import bindings_in, drawn
-from tersor.pipeline.presets import LOSSLESS, PRUNE_READY
+from tersor.pipeline.presets import FINISH, LOSSLESS, PRUNE_READY, RAISED
 from tersor.pipeline.prune.budget import Budget
 from tersor.pipeline.prune.job import Job, Origin
 from tersor.pipeline.prune.rounds import prune
@@ -72,6 +75,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--opt", action="store_true", help="simplify the model first, original included")
+    parser.add_argument("--finish", action="store_true", help="bring all forms into what suits onnxruntime")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--cpu-time", action="store_true", help="count the processor's time of one thread")
     options = parser.parse_args()
@@ -126,18 +130,22 @@ def compare_forms(path: Path, options: argparse.Namespace) -> list[Row]:
                 made[form] = prune(model, job, Origin(bindings), clock=timed).model
             except TersorError as error:
                 print(f"{path.stem:36}{form:12}{error}", flush=True)
-        for form, pruned in made.items():
+        before = cost(model, bindings=bindings)
+        counted = {form: cost(pruned, bindings=bindings) for form, pruned in made.items()}
+        cut = {form: narrower(model, pruned) for form, pruned in made.items()}
+        for form, pruned in {"original": model, **made}.items():
+            if options.finish:
+                manager.run(parse(f"{RAISED},{FINISH}"), pruned)
             files[form] = (work / f"{form}.onnx", SessionConfig())
             save(pruned, files[form][0])
         with session_runners(files, feeds[0], threads=options.threads) as runners:
             clock = time.thread_time if options.cpu_time else time.perf_counter
             times = measure(runners, rounds=options.rounds, budget_s=60, clock=clock)
-        before = cost(model, bindings=bindings)
         rows: list[Row] = []
-        for form, pruned in made.items():
-            after, ratio = cost(pruned, bindings=bindings), compare(times[form], times["original"])
+        for form, after in counted.items():
+            ratio = compare(times[form], times["original"])
             macs = after.macs / before.macs
-            cut, total = narrower(model, pruned)
+            narrow, total = cut[form]
             rows.append(
                 Row(
                     path.stem,
@@ -148,7 +156,7 @@ def compare_forms(path: Path, options: argparse.Namespace) -> list[Row]:
                     ratio.low,
                     ratio.high,
                     macs / ratio.median,
-                    cut,
+                    narrow,
                     total,
                 )
             )

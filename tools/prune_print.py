@@ -60,7 +60,8 @@ def _print_groups(pruned: Pruned, *, explain: bool) -> None:
     if rows:
         print_table(("channels", "before", "ideal", "after", "why"), rows)
     if len(shown) < len(stays):
-        print(f"{len(stays)} more groups stay whole; --explain lists them")
+        noun = "group stays" if len(stays) == 1 else "groups stay"
+        print(f"{len(stays)} more {noun} whole; --explain lists {'it' if len(stays) == 1 else 'them'}")
     if pruned.pinned and not explain:
         count = len(pruned.pinned)
         verb = "layer cannot" if count == 1 else "layers cannot"

@@ -69,7 +69,8 @@ class Originals:
         Raises:
             DataError: a feed does not fit, or a layer's channels are not the original's.
         """
-        known = {value.name for node in self.model.graph for value in node.outputs}
+        # Outputs that are left out have no name; nor has the branch of a layer without one.
+        known = {value.name for node in self.model.graph for value in node.outputs if value.name}
         branches = {step: branch_name(step) for step in steps if branch_name(step) in known}
         made = [step.linear.y.name or "" for step in steps]
         evaluator = Evaluator(self.model, outputs=[*made, *branches.values()], threads=self.threads)

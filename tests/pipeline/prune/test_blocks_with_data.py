@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every topology is pruned with data: scored by what it computes, cut and refitted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tersor.graph_ir import signature_of, to_proto, verify
+from tersor.passes.base import Context
+from tersor.pipeline import manager, spec
+from tersor.pipeline.presets import PRUNE_READY
+from tersor.pipeline.prune.budget import Budget
+from tersor.pipeline.prune.job import Job
+from tersor.pipeline.prune.rounds import prune
+from tersor.pipeline.prune.select import Limits
+from tests.support.numerics import feeds_for, run_onnxruntime
+from tests.support.prune_blocks import BLOCKS
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_topology_is_scored_cut_and_refitted(name: str) -> None:
+    model = BLOCKS[name]()
+    manager.run(spec.parse(PRUNE_READY), model, Context())
+    original = to_proto(model)
+    feed = feeds_for(original)
+    found = prune(model, Job(Budget("ratio", 0.5), "reconstruction", Limits(align=1)), feeds=[feed, feed])
+    assert any(group.is_cut for group in found.groups)
+    verify(found.model, signature_of(model))
+    before, after = run_onnxruntime(original, feed), run_onnxruntime(to_proto(found.model), feed)
+    assert before is not None
+    assert after is not None
+    assert [a.shape for a in before] == [a.shape for a in after]
+    assert all(np.isfinite(a).all() for a in after)
