@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tersor`: the command line, as the `tersor` script starts it."""
+"""`python -m tersor` and the `tersor` script: loads the command line and starts it."""
 
 from __future__ import annotations
+
+import sys
 
 
 def main() -> None:
     """Start the command line; loaded here so that importing this module costs nothing."""
-    from .tools.cli import main as command_line
+    try:
+        from .tools.cli import main as command_line
+    except KeyboardInterrupt as error:  # the command line's own last door is not there yet
+        from .tools.failures import describe
 
+        failure = describe(error)
+        sys.stderr.write(f"error: {failure.line}\n")
+        sys.exit(failure.exit_code)
     command_line()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tersor.__main__ import main
 from tersor.tools.cli import COMMANDS
 from tersor.tools.failures import Guard, describe
 from tests.support.command import tersor
@@ -146,3 +147,19 @@ def test_a_request_to_terminate_cleans_up_as_an_interruption_does() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 130, done.stderr
     assert not Path(done.stdout.strip()).exists()
+
+
+def test_an_interruption_while_the_command_line_is_loaded_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupts:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "tersor.tools.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "tersor.tools.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "error: interrupted; nothing half-written is left\n"
