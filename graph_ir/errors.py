@@ -43,5 +43,7 @@ class ClaimError(TersorError):
 
 def one_line(text: object, limit: int = 400) -> str:
     """Fold any text (an upstream error message) to one line of at most `limit` characters."""
+    if isinstance(text, Exception) and len(text.args) == 1 and isinstance(text.args[0], bytes):
+        text = text.args[0].decode(errors="replace")  # as those of onnx's parser are
     folded = " ".join(str(text).split())
     return folded if len(folded) <= limit else folded[: limit - 3] + "..."

@@ -98,3 +98,4 @@ def test_bad_text_is_refused_in_one_line(text: str, reason: str) -> None:
     with pytest.raises(ModelError, match=reason) as caught:
         parse(text)
     assert "\n" not in str(caught.value)
+    assert "b'" not in str(caught.value)
