@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ..analysis.coupling import Coupling
 from ..graph_ir import UsageError
 from ..pipeline.prune.budget import KINDS, Budget
 from ..pipeline.prune.choice import Aim
@@ -128,27 +125,12 @@ def limits_of(
     most, of_most = _bounds("--max-keep", max_keep)
     low = Limits.min_keep if least is None else least
     high = Limits.max_keep if most is None else most
-    single = tuple(
-        (glob, of_least.get(glob, low), of_most.get(glob, high)) for glob in {**of_least, **of_most}
-    )
-    for name, down, up in (("every group", low, high), *single):
+    single = tuple((glob, of_least.get(glob), of_most.get(glob)) for glob in {**of_least, **of_most})
+    for name, least_of, most_of in (("every group", low, high), *single):
+        down, up = low if least_of is None else least_of, high if most_of is None else most_of
         if down > up:
             raise UsageError(f"{name}: --min-keep {down:g} is above --max-keep {up:g}")
     return Limits(ALIGN[target] if align is None else align, low, high, single, whole_model, aim=aim)
-
-
-def refuse_idle_bounds(limits: Limits, coupling: Coupling) -> None:
-    """Refuse bounds for groups of a name that no group has.
-
-    Raises:
-        UsageError: naming the pattern, and a group of a similar name.
-    """
-    names = [group.name for group in coupling.groups]
-    for glob, _, _ in limits.keep:
-        if not any(fnmatchcase(name, glob) for name in names):
-            near = get_close_matches(glob, names, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else "; --explain lists the groups"
-            raise UsageError(f"--min-keep or --max-keep {glob!r} fits no group{hint}")
 
 
 def _bounds(option: str, given: Sequence[str]) -> tuple[float | None, dict[str, float]]:

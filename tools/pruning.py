@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from ..analysis.coupling import couple
 from ..backends.base import Feed
 from ..backends.onnxruntime.latency import Latency
 from ..calibration import Feeds, open_feeds
@@ -34,7 +33,6 @@ from ..pipeline.prune.table import Table, cache_folder
 from ..pipeline.prune.timing import Clock
 from ..pipeline.spec import parse
 from .optimize import external_files
-from .prune_options import refuse_idle_bounds
 from .prune_paths import refuse_paths, refuse_weights
 
 JUDGING_FEEDS = 32
@@ -173,8 +171,6 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
             subject.model, plan, feeds=subject.feeds, refit=settings.refit, judge=judge, seed=settings.seed
         )
     else:
-        if settings.job.limits.keep:
-            refuse_idle_bounds(settings.job.limits, couple(subject.model, attention=settings.job.attention))
         bindings = subject.bindings()
         origin = Origin(bindings, overhead(subject.model, subject.path, bindings))
         pruned = prune(

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -43,7 +44,8 @@ class Limits:
     Attributes:
         align: widths are multiples of this where they were before; 1 allows any.
         min_keep, max_keep: least and largest share of its channels each group keeps.
-        keep: (glob over group names, least, largest) for single groups; the last that fits counts.
+        keep: (glob over group names, least, largest) for single groups, None for what is not said; of each
+            the last that fits counts.
         whole_model: compare atoms across groups; otherwise each group loses about the same share, unless the
             scores are losses and the budget is no ratio (`criteria.predicts_loss`).
         halve: let groups that are a single step wide go down to half of it.
@@ -54,7 +56,7 @@ class Limits:
     align: int = ALIGN["onnxruntime-cpu"]
     min_keep: float = 0.1
     max_keep: float = 1.0
-    keep: tuple[tuple[str, float, float], ...] = ()
+    keep: tuple[tuple[str, float | None, float | None], ...] = ()
     whole_model: bool = False
     halve: bool = False
     aim: Aim = "time"
@@ -69,8 +71,24 @@ class Limits:
         least, most = self.min_keep, self.max_keep
         for glob, low, high in self.keep:
             if fnmatchcase(group.name, glob):
-                least, most = low, high
+                least = least if low is None else low
+                most = most if high is None else high
         return min(1.0, least / share), min(1.0, most / share)
+
+    def check(self, groups: Sequence[Group]) -> None:
+        """Refuse bounds for groups of a name that no group has.
+
+        Raises:
+            UsageError: naming the pattern, and a group of a similar name.
+        """
+        names = [group.name for group in groups] if self.keep else []
+        for glob, low, _ in self.keep:
+            if not any(fnmatchcase(name, glob) for name in names):
+                near = get_close_matches(glob, names, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else "; --explain lists the groups"
+                raise UsageError(
+                    f"{'--max-keep' if low is None else '--min-keep'} {glob!r} fits no group{hint}"
+                )
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,7 @@ class _Work:
     def __post_init__(self) -> None:
         original, job = self._original, self._job
         self._coupling = couple(original, attention=job.attention)
-        if not self._coupling.groups:
-            raise steps.NothingToPruneError(self._coupling.pinned)
+        steps.check_groups(self._coupling, job)
         self._first = self._coupling
         self._groups: dict[str, Chosen] = {}
         self._left = 1.0

@@ -83,10 +83,13 @@ def read_prune(where: str, section: Any, data: Collection[str], folder: Path, ba
     aim = aim_called(typed(where, table, "aim", str, Limits.aim))
     if aim is None or ("aim" in table and budget.kind != "macs"):
         raise UsageError(f"{where}: `aim` is {' or '.join(AIMS)}, for a budget of `macs`")
+    least, of_least = _bounds(where, table, "min_keep", Limits.min_keep)
+    most, of_most = _bounds(where, table, "max_keep", Limits.max_keep)
     limits = Limits(
         align=typed(where, table, "align", int, ALIGN[backend]),
-        min_keep=_bound(where, table, "min_keep", Limits.min_keep),
-        max_keep=_bound(where, table, "max_keep", Limits.max_keep),
+        min_keep=least,
+        max_keep=most,
+        keep=tuple((glob, of_least.get(glob), of_most.get(glob)) for glob in {**of_least, **of_most}),
         whole_model=typed(where, table, "global", bool, False),
         aim=aim,
     )
@@ -107,8 +110,17 @@ def read_prune(where: str, section: Any, data: Collection[str], folder: Path, ba
     return PruneSpec(job, None, named, refit, seed)
 
 
-def _bound(where: str, table: Mapping[str, Any], key: str, default: float) -> float:
-    value = share_of(where, key, table[key]) if key in table else default
+def _bounds(where: str, table: Mapping[str, Any], key: str, default: float) -> tuple[float, dict[str, float]]:
+    """The bound for all groups, and those for groups of some names: a share, or a table of them by glob."""
+    given: object = table.get(key, default)
+    if not isinstance(given, dict):
+        return _share(where, key, given), {}
+    shares = cast("dict[str, object]", given)
+    return default, {glob: _share(where, f"{key}.{glob}", share) for glob, share in shares.items()}
+
+
+def _share(where: str, key: str, given: object) -> float:
+    value = share_of(where, key, given)
     if not 0 <= value <= 1:
         raise UsageError(f"{where}: `{key}` is a share from 0 to 1, not {value:g}")
     return value

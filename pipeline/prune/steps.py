@@ -93,6 +93,17 @@ def check_start(plan: PrunePlan, job: Job) -> None:
         raise UsageError(f"the plan cuts {plan.attention}: give --attention {plan.attention}, too")
 
 
+def check_groups(coupling: Coupling, job: Job) -> None:
+    """Whether there is anything to prune, and what the job's bounds are for.
+
+    Raises:
+        UsageError: not so.
+    """
+    if not coupling.groups:
+        raise NothingToPruneError(coupling.pinned)
+    job.limits.check(coupling.groups)
+
+
 def plan_of(mark: str, chosen: Sequence[Chosen], attention: Attention) -> PrunePlan:
     """The plan for one round of the model with a fingerprint; without cuts when every group stays whole."""
     cuts = [

@@ -194,14 +194,19 @@ def test_a_prune_step_is_read_with_its_limits(tmp_path: Path) -> None:
     accept = { max_drop = "1%" }
     [[step]]
     prune = { plan = "plan.json", refit = false }
+    [[step]]
+    prune = { ratio = 0.3, min_keep = { "*" = "20%", "head*" = 0.5 }, max_keep = { "body*" = 0.9 } }
     """
-    wanted, replayed = parse_recipe(text, folder=tmp_path).steps
+    wanted, replayed, bounded = parse_recipe(text, folder=tmp_path).steps
     assert isinstance(wanted, PruneStep)
     assert wanted.accept == Accept(None, 0.01)
     limits = Limits(align=8, min_keep=0.25)
     assert wanted.spec == PruneSpec(Job(Budget("macs", 0.5), "l1", limits, ("head*",), 3))
     assert isinstance(replayed, PruneStep)
     assert replayed.spec == PruneSpec(None, tmp_path / "plan.json", None, refit=False)
+    assert isinstance(bounded, PruneStep)
+    single = (("*", 0.2, None), ("head*", 0.5, None), ("body*", None, 0.9))
+    assert bounded.spec == PruneSpec(Job(Budget("ratio", 0.3), None, Limits(keep=single)))
 
 
 @pytest.mark.parametrize(
@@ -217,6 +222,8 @@ def test_a_prune_step_is_read_with_its_limits(tmp_path: Path) -> None:
         ("{ ratio = 0.3, criterion = 'l22' }", "step 1, prune: no criterion is called 'l22'"),
         ("{ ratio = 0.3, data = 'calib' }", "step 1, prune: no data is called 'calib'; the recipe has no"),
         ("{ ratio = 0.3, min_keep = 2 }", "step 1, prune: `min_keep` is a share from 0 to 1, not 2"),
+        ('{ ratio = 0.3, min_keep = { "a*" = 2 } }', "`min_keep.a*` is a share from 0 to 1, not 2"),
+        ("{ ratio = 0.3, min_keep = [1] }", "`min_keep` is a share such as 0.3 or 30%, not [1]"),
         ("{ ratio = 0.3, align = 0 }", "step 1, prune: `align` must be at least 1"),
         (
             '{ macs = 0.3, aim = "speed" }',

@@ -108,6 +108,13 @@ def test_bounds_hold_for_all_and_for_single_groups() -> None:
     assert kept(select(made, rising(g0=10, g1=10), share_of_each(0.9), most)) == [7, 7]
 
 
+def test_a_least_and_a_largest_share_by_other_patterns_both_hold() -> None:
+    limits = Limits(align=1, min_keep=0.0, keep=(("g*", 0.5, None), ("*:1", None, 0.7)))
+    made = coupling(10)
+    assert kept(select(made, rising(g0=10), share_of_each(0.9), limits)) == [7]
+    assert kept(select(made, rising(g0=10), share_of_each(0.2), limits)) == [5]
+
+
 def test_bounds_and_shares_speak_of_the_original_over_rounds() -> None:
     made = coupling(10)
     shares = {"g0:1": 0.5}  # it had 20
