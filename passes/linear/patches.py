@@ -27,7 +27,7 @@ class Patches:
         value: name of the value.
         columns: what one row of weights sums over.
         group: groups of a convolution.
-        axis: what rows are cut along where there is no kernel.
+        axis: the one whose elements make a row, where there is no kernel.
         kernel: the spatial size of a convolution's; empty for all else.
         strides: one per spatial axis.
         dilations: likewise.
