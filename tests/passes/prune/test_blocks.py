@@ -29,15 +29,26 @@ FUSED = (
 )
 
 
-def simplified(name: str) -> Model:
+# What onnxruntime has no kernel for up to 1.23, the last for Python 3.10.
+RECENT = {"deformable conv"}
+
+
+def block(name: str) -> Model:
     model = BLOCKS[name]()
+    if name in RECENT and run_onnxruntime(model, feeds_for(to_proto(model))) is None:
+        pytest.skip("this onnxruntime has no kernel for it")
+    return model
+
+
+def simplified(name: str) -> Model:
+    model = block(name)
     manager.run(spec.parse(LOSSLESS), model, Context())
     return model
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_topology_is_cut_as_exported(name: str) -> None:
-    assert halve(BLOCKS[name]()).groups
+    assert halve(block(name)).groups
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -64,7 +75,7 @@ def test_a_topology_is_cut_as_the_runtime_fuses_it(name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_the_oracle_differs_from_the_original(name: str) -> None:
-    model = BLOCKS[name]()
+    model = block(name)
     coupling = couple(model)
     silenced = to_proto(oracle(model, half(model, coupling).masks(coupling)))
     original = to_proto(model)
