@@ -76,6 +76,18 @@ class Judge:
         fidelity = {name: total.result() for name, total in totals.items() if total.count}
         return replace(self._decide(score, fidelity, unlike), constant_db=self._constant_db)
 
+    def closeness(self, candidate: Candidate) -> float:
+        """`Judgement.closeness_db` of a candidate, without the metric; -inf for one that breaks."""
+        try:
+            with OrtSession(candidate.path, candidate.config) as session:
+                totals, unlike = self._compared(session)
+        except BackendError:
+            return -math.inf
+        fidelity = {name: total.result() for name, total in totals.items() if total.count}
+        if unlike or any(found.broken for found in fidelity.values()):
+            return -math.inf
+        return Judgement(True, "", None, None, fidelity, self._constant_db).closeness_db
+
     def _compared(self, session: OrtSession) -> tuple[dict[str, Fidelity], set[str]]:
         """Each output's sums over the feeds, and the outputs that differ in more than numbers."""
         totals = {name: Fidelity() for name in self._names}

@@ -14,6 +14,7 @@ class Form:
 
     Attributes:
         observer: the rule its ranges are chosen by.
+        picked: values by name, with the rules that theirs are chosen by instead.
         options: which nodes become int8, and how.
         methods: accuracy methods before that, as pipeline text.
         rest: a pass, as text, for the linear nodes that stay float; empty to leave them so.
@@ -25,6 +26,7 @@ class Form:
     methods: tuple[str, ...] = ()
     rest: str = ""
     corrected: bool = True
+    picked: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -32,6 +34,8 @@ class Form:
         if not self.corrected:
             return PLAIN
         words = ["int8", self.observer]
+        if self.picked:
+            words.append(f"picked-{len(self.picked)}")
         if self.options.mse_weights:
             words.append("mse-weights")
         if self.options.join_concats:
@@ -46,6 +50,11 @@ class Form:
         if self.rest:
             words.append(self.rest.partition("{")[0])
         return " ".join(words)
+
+    @property
+    def rules(self) -> str:
+        """How its ranges are chosen, in words."""
+        return "".join((self.observer, *(f", of {value!r} {rule}" for value, rule in self.picked)))
 
 
 PLAIN = "plain u8s8"

@@ -23,6 +23,7 @@ from ...passes.quantize.smooth_quant import SmoothQuant, values_for_maxima
 from .. import manager
 from ..instruments import Verify
 from ..spec import Pipeline, parse
+from .form import Form
 from .measured import wanted_by
 from .settings import BuildSettings
 
@@ -44,6 +45,7 @@ class Ground:
         self.path = path
         self._feeds = feeds
         self._settings = settings
+        self._ranges: dict[str, Mapping[str, Any]] = {}
 
     def model(self) -> Model:
         """A fresh copy, shapes inferred."""
@@ -51,9 +53,18 @@ class Ground:
         manager.run(parse("infer-shapes"), model)
         return model
 
-    def ranges(self, observer: str) -> Mapping[str, Any]:
-        """Ranges by a rule (see `calibration.observers.observer`)."""
-        return choose(self._histograms, observer).values
+    def ranges(self, form: Form) -> Mapping[str, Any]:
+        """Ranges by a form's rules (see `calibration.observers.observer`)."""
+        found = dict(self._by_rule(form.observer))
+        for value, rule in form.picked:
+            if value in found:
+                found[value] = self._by_rule(rule)[value]
+        return found
+
+    def _by_rule(self, observer: str) -> Mapping[str, Any]:
+        if observer not in self._ranges:
+            self._ranges[observer] = choose(self._histograms, observer).values
+        return self._ranges[observer]
 
     @cached_property
     def _histograms(self) -> Histograms:
@@ -98,6 +109,7 @@ class Ground:
         made = Ground(path, self._feeds, self._settings)
         if facts.keys() <= context.facts.keys():  # not dropped: the values are the same but for rounding
             made.__dict__["_histograms"], made.__dict__["means"] = self._histograms, self.means
+            made._ranges = self._ranges
         return made
 
     def _data(self) -> Feeds:

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which candidates to make, and in what order.
 
-Ranges by each rule; the accuracy methods that bring the closest form closer; those variants that make it
-cheaper; and, where its outputs are not comfortably close, a ladder of placements (`placement`) that leave
-more and more regions float. Everything is judged when it is made and timed at once beside the original, so
-that the ladder is climbed only so far as it pays. What is measured here only guides the search; the choice
-is made by one measurement of all contenders at its end.
+Ranges by each rule, and by another one for single values; the accuracy methods that bring the closest form
+closer; those variants that make it cheaper; and, where its outputs are not comfortably close, a ladder of
+placements (`placement`) that leave more and more regions float. Everything is judged when it is made and
+timed at once beside the original, so that the ladder is climbed only so far as it pays. What is measured
+here only guides the search; the choice is made by one measurement of all contenders at its end.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from ...calibration.sensitivity import Sensitivity
+from ...calibration.switches import Per
 from ...graph_ir import DataError, ModelError, TersorError
 from ...passes.quantize.insert_qdq import InsertQdq
 from .accuracy import COMFORT_DB, Judge
@@ -33,10 +35,13 @@ MOST_REGIONS = 512  # above this, sensitivities cost more than they bring in a b
 SENSITIVITY_FEEDS = 3
 SMOOTH = "smooth-quant"
 CLEARLY_DB = 0.5  # what an accuracy method has to bring
+MOST_PICKED = 6  # values whose range is chosen by itself
+PICKED_DB = 0.1  # what that has to bring
 WEIGHTS_DB = 10.0  # outputs further off than this suffer from activations, not from the rounding of weights
 CHEAPER = 0.99  # a variant that is not cheaper by this is within the noise
 WORSE = 1.03  # a rung dearer than the best by this does not pay; two in a row end the climb
 
+_T = TypeVar("_T")
 Judged = tuple[Candidate, Judgement]
 Timer = Callable[[Candidate], float]
 """Time of a candidate over that of the original."""
@@ -115,7 +120,7 @@ class Search:
         tried = self._try(weights)
         if tried is not None and tried[1].closeness_db > found[1].closeness_db:
             best = weights
-        best = self._variants(self._methods(best))
+        best = self._variants(self._methods(self._picked(best)))
         self.sensitivity = self._measured(best)
         if self.sensitivity is not None and not self._comfortable(best):
             self._climb(best, self.sensitivity)
@@ -149,6 +154,31 @@ class Search:
     def _closeness(self, name: str) -> float:
         return self.judged[name][1].closeness_db
 
+    def _picked(self, best: Form) -> Form:
+        """The form with other rules for the noisiest values, where that brings the outputs closer.
+
+        One value after the other, by what becomes of the outputs when all are quantized: what each loses by
+        itself misleads, since values that are clamped alike partly make up for each other.
+        """
+        closeness = self._closeness(self._names[best])
+        found = self._measured(best, "tensor") if closeness < COMFORT_DB else None
+        if found is None:
+            return best
+        values = [
+            loss.part.name for loss in found.losses if loss.part.kind == "activation" and loss.noise > 0
+        ]
+        base = best
+        for index, value in enumerate(values[:MOST_PICKED]):
+            self._tell("choosing ranges of single values", index, min(MOST_PICKED, len(values)))
+            others = [rule for rule in OBSERVERS if rule != best.observer]
+            for form in [replace(best, picked=(*best.picked, (value, rule))) for rule in others]:
+                self._in_time()
+                made = self._make(form)
+                brought = -math.inf if made is None else self._judge.closeness(made)
+                if brought > closeness + PICKED_DB:
+                    best, closeness = form, brought
+        return base if self._try(best) is None else best
+
     def _methods(self, best: Form) -> Form:
         """The form with those accuracy methods before it that bring its outputs clearly closer."""
         for method in (SMOOTH, f"adaptive-rounding{{bits={best.options.bits} sweeps=2}}"):
@@ -174,17 +204,17 @@ class Search:
                 best = form
         return best
 
-    def _measured(self, best: Form) -> Sensitivity | None:
-        """What each region of the form costs; None where that takes too long or cannot be run."""
+    def _measured(self, best: Form, per: Per = "region") -> Sensitivity | None:
+        """What each part of the form costs; None where that takes too long or cannot be run."""
         self._in_time()
         count = self._workshop.regions(best)
         if count > MOST_REGIONS:
-            self._workshop.notes.append(f"sensitivity was not measured: {count} regions take too long")
+            self._note(f"sensitivity was not measured: {count} regions take too long")
             return None
         try:
-            return self._workshop.sensitivity(best, self._judge.feeds[:SENSITIVITY_FEEDS])
+            return self._workshop.sensitivity(best, self._judge.feeds[:SENSITIVITY_FEEDS], per)
         except ModelError as error:
-            self._workshop.notes.append(f"sensitivity was not measured: {error}")
+            self._note(f"sensitivity was not measured: {error}")
             return None
 
     def _climb(self, best: Form, found: Sensitivity) -> None:
@@ -194,8 +224,7 @@ class Search:
         rungs = ladder(regions, self._closeness(name), COMFORT_DB)
         cheapest, dearer = self._price(best) if self._accepted(name) else math.inf, 0
         last = best
-        for index, excluded in enumerate(rungs):
-            self._tell("leaving regions float", index, len(rungs))
+        for excluded in self._each("leaving regions float", rungs):
             form = replace(best, options=replace(best.options, exclude=excluded))
             if self._try(form) is None:
                 continue
@@ -220,10 +249,10 @@ class Search:
         name = self._names[form]
         return priced(self.times.get(name, math.inf), self.judged[name][1])
 
-    def _each(self, stage: str, forms: list[Form]) -> Iterator[Form]:
-        for index, form in enumerate(forms):
-            self._tell(stage, index, len(forms))
-            yield form
+    def _each(self, stage: str, items: Sequence[_T]) -> Iterator[_T]:
+        for index, item in enumerate(items):
+            self._tell(stage, index, len(items))
+            yield item
 
     def _make(self, form: Form) -> Candidate | None:
         try:
@@ -231,8 +260,12 @@ class Search:
         except DataError:
             raise
         except TersorError as error:
-            self._workshop.notes.append(f"{form.name} was not made: {error}")
+            self._note(f"{form.name} was not made: {error}")
             return None
+
+    def _note(self, text: str) -> None:
+        if text not in self._workshop.notes:
+            self._workshop.notes.append(text)
 
     def _try(self, form: Form) -> Judged | None:
         if form in self._names:

@@ -145,7 +145,7 @@ class Workshop:
         ground = self.ground(form.methods)
         if ground is None:
             return None
-        facts: dict[str, Any] = {RANGES: ground.ranges(form.observer)}
+        facts: dict[str, Any] = {RANGES: ground.ranges(form)}
         if form.corrected:
             facts[MEANS] = ground.means
         context = Context(seed=self.settings.seed, facts=facts)
@@ -160,12 +160,12 @@ class Workshop:
             pipeline = Pipeline((*pipeline.elements, *rest.elements))
         manager.run(self._finish, model, context, [Verify()])
         self.notes += [note for note in context.notes if note not in self.notes]
-        return self._written(form.name, model, self._whole(pipeline, form.methods), form.observer)
+        return self._written(form.name, model, self._whole(pipeline, form.methods), form.rules)
 
     def regions(self, form: Form) -> int:
         """How many nodes of a static int8 form are int8."""
         ground = self._sure(form.methods)
-        return len(plan(ground.model(), ground.ranges(form.observer), form.options.plan_options).nodes)
+        return len(plan(ground.model(), ground.ranges(form), form.options.plan_options).nodes)
 
     def priced(self, form: Form, found: Sensitivity, feed: Feed) -> list[Region]:
         """The linear regions of a form with what each costs; see `placement.regions_of`.
@@ -194,7 +194,7 @@ class Workshop:
         """
         tell, ground, options = self.settings.progress, self._sure(form.methods), form.options
         model = ground.model()
-        planned = plan(model, ground.ranges(form.observer), options.plan_options)
+        planned = plan(model, ground.ranges(form), options.plan_options)
         found = sensitivity(
             model,
             planned,

@@ -12,6 +12,7 @@ import pytest
 from tersor.backends.onnxruntime.cpu import Host
 from tersor.calibration import open_feeds
 from tersor.graph_ir import UsageError, constant, load, save, tensor
+from tersor.graph_ir import parse as parse_model
 from tersor.pipeline.build import BuildSettings, build
 from tersor.pipeline.build.accuracy import Judge
 from tersor.pipeline.build.follow import follow
@@ -148,6 +149,46 @@ def test_the_search_rounds_by_data_where_that_brings_outputs_closer(work: Path) 
     names = searched(work)
     assert any("adaptive-rounding" in name for name in names)
     assert not any("smooth" in name for name in names), "there is no norm to smooth"
+
+
+@pytest.fixture
+def two_minds(tmp_path: Path) -> Path:
+    """Two branches with rare large values: one carries them to its output, the other does not read them."""
+    model = parse_model("""
+        <ir_version: 9, opset_import: ["" : 17]>
+        g (float[1,16,32,32] x) => (float[1,16,32,32] y, float[1,16,32,32] z)
+        <float[16,16,1,1] wa = {seed}, float[16] ba = {seed}, float[16,16,1,1] va = {seed},
+         float[16,16,1,1] wb = {seed}, float[16] bb = {seed}, float[16,16,1,1] vb = {seed}> {
+            a = Conv(x, wa, ba) ra = Relu(a) y = Conv(ra, va)
+            b = Conv(x, wb, bb) rb = Relu(b) z = Conv(rb, vb)
+        }""")
+    rng = np.random.default_rng(0)
+    first = np.eye(16, dtype=np.float32)
+    first[0, :4] = 1000.0  # 3.0 in all four, which is rare, becomes 1000 behind the bias
+    bias = np.zeros(16, np.float32)
+    bias[0] = -11000.0
+    for branch, size, carried in (("a", 1, 1.0), ("b", 2, 0.0)):
+        last = rng.standard_normal((16, 16)).astype(np.float32)
+        last[:, 0] *= carried
+        for name, array in ((f"w{branch}", size * first[..., None, None]), (f"b{branch}", size * bias)):
+            model.graph.initializers[name].const_value = tensor(array, name=name)
+        model.graph.initializers[f"v{branch}"].const_value = tensor(last[..., None, None], name=f"v{branch}")
+    save(model, tmp_path / "m.onnx")
+    x = np.clip(rng.standard_normal((12, 16, 32, 32)), -3, 3).astype(np.float32)
+    x[range(12), :4, range(12), range(12)] = 3.0
+    np.savez(tmp_path / "calib.npz", x=x)
+    return tmp_path
+
+
+def test_single_values_have_their_range_by_another_rule(
+    two_minds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tersor.pipeline.build.search.OBSERVERS", ("percentile", "minmax"))
+    found = searched(two_minds)
+    alone = max(found[f"int8 {rule}"][1] for rule in ("percentile", "minmax"))
+    picked = [(made, db) for name, (made, db) in found.items() if "picked" in name]
+    assert max(db for _, db in picked) > alone + 10
+    assert all(" of 'r" in made.observer for made, _ in picked)
 
 
 def test_seven_bits_where_products_saturate(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
