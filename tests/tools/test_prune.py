@@ -140,6 +140,7 @@ def test_a_first_round_that_loses_too_much_writes_nothing_and_says_so(
     done = tersor(capsys, "prune", folder / "chain.onnx", "-o", folder / "o.onnx", *options)
     assert done.code == 1
     assert "stopped: round 1 was given up: metric drops" in done.out
+    assert "3 more groups stay whole; --explain lists them" in done.out
     tried = done.out.partition("tried, and given up")[2]
     assert re.search(r"b:1 +64 +32 +32 +lowest l2|b:1 +64 +32 +32 +highest l2", tried)
     assert "nothing was written" in done.out

@@ -17,6 +17,8 @@ from tersor.pipeline.prune.select import Limits
 from tests.support.numerics import feeds_for, run_onnxruntime
 from tests.support.prune_blocks import BLOCKS
 
+RECENT = {"deformable conv"}  # what onnxruntime has no kernel for up to 1.23
+
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_topology_is_scored_cut_and_refitted(name: str) -> None:
@@ -24,10 +26,13 @@ def test_a_topology_is_scored_cut_and_refitted(name: str) -> None:
     manager.run(spec.parse(PRUNE_READY), model, Context())
     original = to_proto(model)
     feed = feeds_for(original)
+    before = run_onnxruntime(original, feed)
+    if before is None and name in RECENT:
+        pytest.skip("this onnxruntime has no kernel for it")
     found = prune(model, Job(Budget("ratio", 0.5), "reconstruction", Limits(align=1)), feeds=[feed, feed])
     assert any(group.is_cut for group in found.groups)
     verify(found.model, signature_of(model))
-    before, after = run_onnxruntime(original, feed), run_onnxruntime(to_proto(found.model), feed)
+    after = run_onnxruntime(to_proto(found.model), feed)
     assert before is not None
     assert after is not None
     assert [a.shape for a in before] == [a.shape for a in after]
