@@ -9,6 +9,7 @@ from ...graph_ir import DataType, Model, Rewriter, Value
 from ..base import Context, Exactness, Pass
 
 _HEAD_ELEMENTS = 64
+_DIGEST_BYTES = 64
 
 
 class DeduplicateWeights(Pass):
@@ -53,8 +54,6 @@ def _alike(values: list[Value]) -> list[list[Value]]:
 
 
 def _share(values: list[Value], model: Model, rewriter: Rewriter) -> int:
-    from hashlib import blake2b
-
     first: dict[bytes, Value] = {}
     shared = 0
     for value in values:
@@ -62,7 +61,7 @@ def _share(values: list[Value], model: Model, rewriter: Rewriter) -> int:
         if tensor is None:
             continue
         data = tensor.tobytes()
-        key = data if len(data) <= 64 else blake2b(data, digest_size=32).digest()
+        key = data if len(data) <= _DIGEST_BYTES else _digest(data)
         kept = first.setdefault(key, value)
         # A weight of one body is not visible in another; only those of the main graph are seen everywhere.
         if kept is not value and kept.graph is model.graph:
@@ -70,3 +69,9 @@ def _share(values: list[Value], model: Model, rewriter: Rewriter) -> int:
             rewriter.drop_initializer(value)
             shared += 1
     return shared
+
+
+def _digest(data: bytes) -> bytes:
+    from hashlib import blake2b  # slow to load, and weights shared by chance are mostly short
+
+    return blake2b(data, digest_size=_DIGEST_BYTES).digest()
