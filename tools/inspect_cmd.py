@@ -67,7 +67,8 @@ def describe(model: Model, sizes: dict[str, int], path: Path) -> dict[str, Any]:
     from ..analysis.cost import cost
     from ..graph_ir import UsageError, notes
     from ..graph_ir.ops import dims
-    from .optimize import count_ops, external_files, opaque_notes
+    from ..pipeline.outputs import external_files
+    from .optimize import count_ops, opaque_notes
 
     table = cost(model, bindings=sizes)
     free = sorted({d for v in model.graph.inputs for d in dims(v) or () if isinstance(d, str)})

@@ -70,6 +70,7 @@ def command(
     loops `(...)!` that run until nothing changes, or `(...)!3` at most three times. `tersor passes` lists the
     passes.
     """
+    from ..pipeline.outputs import given_path
     from .optimize import Settings, optimize_file
     from .progress import Progress
     from .render import print_json
@@ -85,6 +86,7 @@ def command(
             validate=validator(validate.value, data),
             external_data=external_data,
             on_pass=lambda name: progress.say(f"pass {name}"),
+            untouched={"--data": given_path(data), "--recipe": None if recipe is None else Path(recipe)},
         )
         report = optimize_file(source, target, settings)
     if as_json:

@@ -3,33 +3,39 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..graph_ir import (
-    ExternalTensor,
     Model,
     UnsupportedModelError,
-    UsageError,
     atomic_write,
     gc_paused,
     load,
     notes,
-    save,
 )
-from ..graph_ir.ops import STANDARD_DOMAINS, walk_graphs, walk_nodes
+from ..graph_ir.ops import STANDARD_DOMAINS, walk_nodes
 from ..graph_ir.verify import operator_bounds
 from ..passes.base import Context
 from ..pipeline import manager
 from ..pipeline.instrument import Instrument, Step
 from ..pipeline.instruments import Dump, PrintIr, RoundError, Verify, When
 from ..pipeline.measure import Statistics, Timing
+from ..pipeline.outputs import (
+    INPUT,
+    data_file,
+    external_files,
+    refuse_foreign_weights,
+    refuse_overwriting,
+    refuse_own_weights,
+    refuse_unwritable,
+    save_over,
+)
 from ..pipeline.presets import LOSSLESS
 from ..pipeline.spec import Pipeline, parse
 
@@ -53,6 +59,7 @@ class Settings:
         validate: an instrument that checks numbers.
         external_data: store weights beside the model; None keeps them where they were.
         on_pass: told the name of each pass as it starts.
+        untouched: what else is read, by how messages call it, and so never written over.
     """
 
     passes: str = LOSSLESS
@@ -64,6 +71,7 @@ class Settings:
     validate: Validate | None = None
     external_data: bool | None = None
     on_pass: Callable[[str], object] | None = None
+    untouched: Mapping[str, Path | None] = field(default_factory=dict[str, "Path | None"])
 
 
 @dataclass
@@ -106,13 +114,15 @@ def optimize_file(source: Path | str, target: Path | str, settings: Settings | N
         settings: the lossless pipeline when None.
 
     Raises:
-        UsageError: the files are the same, or the pipeline is wrong.
+        UsageError: the result would be written over what is read or over what is not tersor's, or the
+            pipeline is wrong.
         ModelError: the model cannot be read or written.
         VerifyError, ClaimError: a pass is at fault.
     """
     chosen = Settings() if settings is None else settings
     source, target = Path(source), Path(target)
-    refuse_same_file(source, target)
+    dumped = [] if chosen.dump is None else [chosen.dump]
+    refuse_overwriting([target, data_file(target), *dumped], {INPUT: source, **chosen.untouched})
     refuse_unwritable(target)
     text = f"{FREEZE},{chosen.passes}" if chosen.freeze_default_inputs else chosen.passes
     pipeline = parse(text)
@@ -130,6 +140,7 @@ def _optimize(source: Path, target: Path, chosen: Settings, pipeline: Pipeline) 
         return _copy_through(source, target, report, str(error))
     files = external_files(model)
     refuse_own_weights(target, files)
+    refuse_foreign_weights(target, model, chosen.external_data)
     report.bytes_before = sum(file.stat().st_size for file in (source, *files))
     report.before = count_ops(model)
     loaded = time.perf_counter()
@@ -142,9 +153,7 @@ def _optimize(source: Path, target: Path, chosen: Settings, pipeline: Pipeline) 
         _run(pipeline, load(source), chosen, Report(report.pipeline), False)
         raise
     passed = time.perf_counter()
-    older = _identity(data_file(target))
-    save(model, target, external_data=chosen.external_data)
-    outside = _identity(data_file(target)) != older
+    outside = save_over(model, target, chosen.external_data)
     report.bytes_after = target.stat().st_size + (data_file(target).stat().st_size if outside else 0)
     saved = time.perf_counter()
     report.seconds = {"load": loaded - start, "passes": passed - loaded, "save": saved - passed}
@@ -193,63 +202,6 @@ class _Announce(Instrument):
 
     def before(self, step: Step, model: Model) -> None:
         self._tell(step.name)
-
-
-def refuse_same_file(source: Path, target: Path) -> None:
-    """Refuse to write over the input.
-
-    Raises:
-        UsageError: both are one file, whatever they are called.
-    """
-    if target.exists() and source.exists() and target.samefile(source):
-        raise UsageError(f"{str(target)!r} is the input itself, which is never touched; give another output")
-
-
-def refuse_unwritable(target: Path) -> None:
-    """Find out before the work whether the output can be written.
-
-    Raises:
-        UsageError: its folder is missing or not writable, or it is a folder itself.
-    """
-    if target.is_dir():
-        raise UsageError(f"output {str(target)!r} is a folder; give a file name in it")
-    if not target.parent.is_dir():
-        raise UsageError(f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}")
-    if not os.access(target.parent, os.W_OK):
-        raise UsageError(f"cannot write {str(target)!r}: folder {str(target.parent)!r} is not writable")
-
-
-def refuse_own_weights(target: Path, files: Sequence[Path]) -> None:
-    """Refuse to write over the files that hold the input's weights.
-
-    Raises:
-        UsageError: the output, or the file for its weights, is one of them.
-    """
-    for written in (target, data_file(target)):
-        if written.exists() and any(written.samefile(file) for file in files):
-            raise UsageError(
-                f"{str(written)!r} holds weights of the input, which is never touched; give another output"
-            )
-
-
-def data_file(target: Path) -> Path:
-    """Where the weights of a model go when they are stored outside of it."""
-    return target.with_name(target.name + ".data")
-
-
-def external_files(model: Model) -> list[Path]:
-    """The files that hold weights of the model, each once."""
-    found: dict[Path, None] = {}
-    for graph in walk_graphs(model):
-        for value in graph.initializers.data.values():
-            if isinstance(value.const_value, ExternalTensor):
-                found[Path(value.const_value.path)] = None
-    return list(found)
-
-
-def _identity(file: Path) -> tuple[int, int] | None:
-    """What tells a file from one written in its place."""
-    return (file.stat().st_ino, file.stat().st_mtime_ns) if file.exists() else None
 
 
 def _copy_through(source: Path, target: Path, report: Report, reason: str) -> Report:

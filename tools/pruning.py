@@ -23,6 +23,7 @@ from ..pipeline.build.pruning import judging, overhead
 from ..pipeline.build.result import Candidate, Facts, Judgement
 from ..pipeline.build.settings import BuildSettings
 from ..pipeline.instruments import Verify
+from ..pipeline.outputs import save_over
 from ..pipeline.presets import PRUNE_READY
 from ..pipeline.prune.job import Job, Origin, Pruned, Tell, silent
 from ..pipeline.prune.report import PruneReport
@@ -32,7 +33,6 @@ from ..pipeline.prune.steps import replay
 from ..pipeline.prune.table import Table, cache_folder
 from ..pipeline.prune.timing import Clock
 from ..pipeline.spec import parse
-from .optimize import external_files
 from .prune_paths import refuse_paths, refuse_weights
 
 JUDGING_FEEDS = 32
@@ -130,11 +130,12 @@ def prune_file(settings: Settings) -> PruneReport:
         save_plan=settings.save_plan,
         plan=settings.plan,
         data=settings.data,
+        metric=settings.metric,
         cache=settings.cache,
     )
     plan = None if settings.plan is None else load_plan(settings.plan)
     model = load(settings.model)
-    refuse_weights(external_files(model), out=settings.out, save_plan=settings.save_plan)
+    refuse_weights(model, out=settings.out, save_plan=settings.save_plan)
     with tempfile.TemporaryDirectory(prefix="tersor-prune-") as folder:
         subject = _prepared(model, settings, Path(folder))
         return _run(subject, settings, plan)
@@ -208,7 +209,7 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
     )
     if settings.out is None or not report.held:
         return report
-    save(result, settings.out)
+    save_over(result, settings.out)
     return replace(report, written=True)
 
 

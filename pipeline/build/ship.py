@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -12,8 +14,10 @@ from pathlib import Path
 
 from ...backends.onnxruntime.config import SESSION_FILE
 from ...calibration.data import Feeds
-from ...graph_ir import Model, ModelError, UsageError, load, save
+from ...graph_ir import Model, ModelError, UsageError, load, one_line, save
 from ...graph_ir.files import atomic_files
+from ..outputs import INPUT, given_path, refuse_overwriting, refuse_unwritable, refuse_unwritable_folder, same
+from ..recipe import load_recipe
 from .files import model_files
 from .lock import LOCK_FILE, write_lock
 from .report import REPORT_FILE, write_report
@@ -22,33 +26,75 @@ from .settings import BuildSettings
 
 MODEL_FILE = "model.onnx"
 DATA_FILE = MODEL_FILE + ".data"
+PREFIX = ".tersor-"
 FILES = (DATA_FILE, MODEL_FILE, SESSION_FILE, REPORT_FILE, LOCK_FILE)
 
 
 def check_out(settings: BuildSettings, model: Model) -> None:
-    """Refuse a folder for the result in which the model itself would be overwritten, before any work is done.
+    """Refuse a folder for the result that cannot be written, or in which something else would be overwritten.
+
+    It is asked before any work is done: of the model itself, of whatever else is read, and of files called
+    like those of a result without the lock file that tersor writes beside them.
 
     Raises:
-        ModelError: naming the file.
-        UsageError: when there can be no such folder.
+        ModelError: the model itself would be overwritten.
+        UsageError: naming the file or folder.
     """
-    above = next(folder for folder in (settings.out, *settings.out.absolute().parents) if folder.exists())
-    if not above.is_dir():
-        raise UsageError(f"-o {str(settings.out)!r} cannot be made: {str(above)!r} is a file")
-    for target in (settings.out / name for name in FILES):
-        if target.exists() and any(target.samefile(file) for file in model_files(model, settings.model)):
+    refuse_unwritable_folder(settings.out)
+    targets = [settings.out / name for name in FILES]
+    own = model_files(model, settings.model)
+    for target in targets:
+        if target.exists() and any(target.samefile(file) for file in own):
             raise ModelError(
                 f"{str(target)!r} is the input itself, which is never touched; choose another folder"
             )
+    written = targets
+    if settings.trials is not None:
+        refuse_unwritable(settings.trials)
+        clash = next((target for target in targets if same(target, settings.trials)), None)
+        if clash is not None:
+            raise UsageError(f"--trials {str(clash)!r} is a file of the result; give another file")
+        written = [*targets, settings.trials]
+    for file in own:
+        refuse_overwriting(written, {INPUT: file})
+    refuse_overwriting(written, _read_besides(settings))
+    foreign = next((target for target in targets if target.exists()), None)
+    if foreign is not None and not _is_lock(settings.out / LOCK_FILE):
+        raise UsageError(
+            f"{str(foreign)!r} is there already and not of a build (no {LOCK_FILE} beside it); "
+            "choose another folder, or remove it"
+        )
+
+
+def _read_besides(settings: BuildSettings) -> dict[str, Path | None]:
+    """What a build reads besides the model, by what messages call it."""
+    found = {"--data": given_path(settings.data), "--metric": given_path(settings.metric)}
+    if settings.recipe is not None:
+        found["--recipe"] = Path(settings.recipe)
+        sections = load_recipe(settings.recipe).data.values()
+        found |= {f"data of the recipe ({each.name})": given_path(each.source) for each in sections}
+    return found
+
+
+def _is_lock(path: Path) -> bool:
+    """Whether a file is one that `write_lock` wrote."""
+    try:
+        found: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "lock" in found
 
 
 def ship(result: BuildResult, settings: BuildSettings, feeds: Feeds | None) -> None:
     """Write the winner with its proof into `settings.out`; `result.winner` then names the file there.
 
     The files of an earlier result are replaced. On any error, interrupts included, they stay as they were.
+
+    Raises:
+        ModelError: the files cannot be written.
     """
     out = settings.out
-    with _made(out), tempfile.TemporaryDirectory(prefix=".tersor-", dir=out) as folder:
+    with _in_words(out), _made(out), tempfile.TemporaryDirectory(prefix=PREFIX, dir=out) as folder:
         staged = Path(folder)
         _write_model(result.winner, staged / MODEL_FILE)
         result.winner = replace(result.winner, path=staged / MODEL_FILE)
@@ -64,6 +110,17 @@ def ship(result: BuildResult, settings: BuildSettings, feeds: Feeds | None) -> N
                 missing_ok=True
             )  # an earlier result's weights, which nothing refers to now
         result.winner = replace(result.winner, path=out / MODEL_FILE)
+
+
+@contextmanager
+def _in_words(out: Path) -> Generator[None]:
+    """Say what cannot be written by the name the caller knows, not by that of a file on its way there."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"cannot write into {str(out)!r}: {error.strerror or one_line(error)}") from error
+    except ModelError as error:
+        raise ModelError(re.sub(rf"{re.escape(str(out / PREFIX))}\w+", str(out), str(error))) from error
 
 
 def _write_model(winner: Candidate, target: Path) -> None:

@@ -86,10 +86,23 @@ def test_trouble_while_writing_leaves_everything_as_it_was(
     before = hashes(earlier)
     monkeypatch.setattr(ship, step, fail)
     for out in (earlier, tmp_path / "new" / "out"):
-        with pytest.raises((KeyboardInterrupt, OSError)):
+        with pytest.raises((KeyboardInterrupt, ModelError)) as told:
             quick(conv_net(), out)
+        assert error is KeyboardInterrupt or str(told.value).endswith(
+            f"cannot write into {str(out)!r}: No space left on device"
+        )
     assert hashes(earlier) == before
     assert not (tmp_path / "new" / "out").exists()
+
+
+def test_no_file_on_its_way_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object, path: Path, **__: object) -> None:
+        raise ModelError(f"cannot write {str(path)!r}: no")
+
+    monkeypatch.setattr("tersor.backends.onnxruntime.config.SessionConfig.save", fail)
+    with pytest.raises(ModelError) as told:
+        quick(conv_net(), tmp_path / "out")
+    assert str(told.value) == f"cannot write {str(tmp_path / 'out' / 'session.json')!r}: no"
 
 
 def test_a_new_result_replaces_an_earlier_one(earlier: Path) -> None:

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where results may go: never over what is read nor over what is not ours, and only where one can write.
+
+All of it is asked before any work is done.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ..graph_ir import ExternalTensor, Model, UsageError, save
+from ..graph_ir.export import MAX_PROTO_BYTES, TEXT_FORMATS, weight_bytes
+from ..graph_ir.ops import walk_graphs
+
+INPUT = "the input itself"
+
+
+def data_file(target: Path) -> Path:
+    """Where the weights of a model go when they are stored outside of it."""
+    return target.with_name(target.name + ".data")
+
+
+def external_files(model: Model) -> list[Path]:
+    """The files that hold weights of the model, each once."""
+    found: dict[Path, None] = {}
+    for graph in walk_graphs(model):
+        for value in graph.initializers.data.values():
+            if isinstance(value.const_value, ExternalTensor):
+                found[Path(value.const_value.path)] = None
+    return list(found)
+
+
+def given_path(text: str | None) -> Path | None:
+    """The file or folder that data or a metric is read from; None for random data, or without any.
+
+    Of ``module:function`` it is the module's file, where that lies in the current folder.
+
+    Raises:
+        UsageError: the text is empty, which would mean the current folder.
+    """
+    if text is None or text == "random" or text.startswith("random:"):
+        return None
+    if not text.strip():
+        raise UsageError("--data is empty; give a file, a folder, module:function or random")
+    if Path(text).exists():
+        return Path(text)
+    from ..calibration.functions import names_function
+
+    if names_function(text):
+        file = Path(*text.partition(":")[0].split(".")).with_suffix(".py")
+        return file if file.exists() else None
+    return None
+
+
+def refuse_overwriting(written: Iterable[Path], read: Mapping[str, Path | None]) -> None:
+    """Refuse to write over what is read, or into a folder of data.
+
+    Args:
+        written: files that will be written, and folders that files will be written into.
+        read: what the command line names besides, by how messages call it; None where it is no path.
+
+    Raises:
+        UsageError: naming the path, and what it is.
+    """
+    named = {name: path for name, path in read.items() if path is not None}
+    for target in written:
+        above = target.resolve().parents
+        for name, path in named.items():
+            if same(target, path):
+                raise UsageError(f"{str(target)!r} is {name}, which is never touched; give another output")
+            if path.is_dir() and path.resolve() in above:
+                raise UsageError(
+                    f"{str(target)!r} lies in the folder of {name}, which is never touched; "
+                    "give another output"
+                )
+
+
+def refuse_unwritable(target: Path) -> None:
+    """Find out whether a file can be written.
+
+    Raises:
+        UsageError: its folder is missing or not writable, or it is a folder itself or no ordinary file.
+    """
+    shown = str(target)
+    if shown == "-":
+        raise UsageError("'-' is no file: nothing is written to standard output; give a file name")
+    if target.is_dir():
+        raise UsageError(f"output {shown!r} is a folder; give a file name in it")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"cannot write {shown!r}: it is there already and is no ordinary file")
+    if not target.parent.is_dir():
+        raise UsageError(f"cannot write {shown!r}: there is no folder {str(target.parent)!r}")
+    _refuse_closed(target.parent, shown)
+
+
+def refuse_unwritable_folder(folder: Path) -> None:
+    """Find out whether a folder, which need not exist yet, can be written into.
+
+    Raises:
+        UsageError: it cannot be made, or not written.
+    """
+    above = next(each for each in (folder, *folder.parents) if each.exists())
+    if not above.is_dir():
+        raise UsageError(f"-o {str(folder)!r} cannot be made: {str(above)!r} is a file")
+    _refuse_closed(above, str(folder))
+
+
+def _refuse_closed(folder: Path, shown: str) -> None:
+    if os.access(folder, os.W_OK):
+        try:  # the superuser may write anywhere by the mode, and yet not into /proc
+            with tempfile.TemporaryFile(dir=folder):
+                return
+        except OSError:
+            pass
+    raise UsageError(f"cannot write {shown!r}: folder {str(folder)!r} is not writable")
+
+
+def refuse_own_weights(target: Path, files: Sequence[Path]) -> None:
+    """Refuse to write over the files that hold the input's weights.
+
+    Raises:
+        UsageError: the output, or the file for its weights, is one of them.
+    """
+    for written in (target, data_file(target)):
+        if written.exists() and any(written.samefile(file) for file in files):
+            raise UsageError(
+                f"{str(written)!r} holds weights of the input, which is never touched; give another output"
+            )
+
+
+def refuse_foreign_weights(target: Path, model: Model, external_data: bool | None = None) -> None:
+    """Refuse to write weights over a file that is not the weights of the model that will be replaced.
+
+    Args:
+        target: where the model goes.
+        model: what is to be written, as it was read.
+        external_data: see `graph_ir.save`.
+
+    Raises:
+        UsageError: naming the file.
+    """
+    data = data_file(target)
+    if external_data is None:
+        too_large = weight_bytes(model) > MAX_PROTO_BYTES
+        external_data = target.suffix not in TEXT_FORMATS and (too_large or bool(external_files(model)))
+    if external_data and data.exists() and not owns_weights(target):
+        raise UsageError(
+            f"{str(data)!r} is there already and is not of {str(target)!r}; give another output, or remove it"
+        )
+
+
+def owns_weights(target: Path) -> bool:
+    """Whether there is a model at `target` whose weights lie in the file that its new ones would go to."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    data = data_file(target)
+    if not target.is_file() or not data.is_file() or target.suffix in TEXT_FORMATS:
+        return False
+    try:
+        proto = onnx.load_model(target, load_external_data=False)
+    except (DecodeError, OSError, ValueError):
+        return False
+    return any(
+        entry.key == "location" and entry.value == data.name
+        for tensor in proto.graph.initializer
+        for entry in tensor.external_data
+    )
+
+
+def save_over(model: Model, target: Path, external_data: bool | None = None) -> bool:
+    """Save a model; weights of the one it replaces, which nothing refers to now, go.
+
+    Returns:
+        Whether weights lie outside of the file.
+    """
+    data = data_file(target)
+    stale = owns_weights(target)
+    before = _identity(data)
+    save(model, target, external_data=external_data)
+    outside = _identity(data) != before
+    if stale and not outside:
+        data.unlink(missing_ok=True)
+    return outside
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """What tells a file from one written in its place."""
+    return (file.stat().st_ino, file.stat().st_mtime_ns) if file.exists() else None
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether both are one file, which need not exist yet."""
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return one.resolve() == other.resolve()
