@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Mode: TypeAlias = Literal["end", "pass"]
 GivenFeeds: TypeAlias = Callable[[Model], Iterable[Feed]]
 
+_WITHOUT = "leave --validate out to go on without"
 _ORDER = (Exactness.BITWISE, Exactness.ROUNDING, Exactness.LOSSY)
 
 
@@ -57,7 +58,11 @@ class Validate(Instrument):
         self._claim = Exactness.BITWISE
 
     def begin(self, pipeline: Pipeline, model: Model, ctx: Context) -> None:
-        """Run the model as it is on all feeds."""
+        """Run the model as it is on all feeds.
+
+        Raises:
+            ModelError: numbers cannot be checked: the model does not run, or draws random ones.
+        """
         self._ctx = ctx
         if self._mode == "end" and any(s.pass_.exact is Exactness.ROUNDING for s in pipeline.passes()):
             self._source = snapshot(model)
@@ -68,17 +73,15 @@ class Validate(Instrument):
         self._before = []
         random = next((label(node) for node in walk_nodes(model) if is_random(node)), None)
         if random is not None:
-            self._ctx.note(f"numbers were not checked: node {random!r} draws random ones")
-            return
+            raise ModelError(f"numbers cannot be checked: node {random!r} draws random ones; {_WITHOUT}")
         try:
             run = runner(model)
         except ModelError as error:
-            self._ctx.note(f"numbers were not checked: {error}")
-            return
+            raise ModelError(f"numbers cannot be checked: {error}; {_WITHOUT}") from error
         self._before = list(self._tried(model, run))
         if not self._before:
-            self._ctx.note(
-                "numbers were not checked: the model runs on no feed made from its signature; give --data"
+            raise ModelError(
+                "numbers cannot be checked: the model runs on no feed made from its signature; give --data"
             )
 
     def _tried(self, model: Model, run: Runner) -> Iterator[tuple[Trial, list[Any]]]:
@@ -109,6 +112,7 @@ class Validate(Instrument):
 
         Raises:
             ClaimError: naming the pass, the output, the measured and the allowed figure.
+            ModelError: see `begin`, of the model whose signature the pass changed.
         """
         if not outcome.changed:
             return
@@ -139,8 +143,6 @@ class Validate(Instrument):
             self._judge(model, f"the passes {', '.join(self._changed)}", self._claim)
 
     def _judge(self, model: Model, passes: str, claim: Exactness) -> None:
-        if not self._before:
-            return
         try:
             run = runner(model)
         except ModelError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numeric validation holds passes to their claims, and says when it could not."""
+"""Numeric validation holds passes to their claims, and refuses where it could not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from tersor.graph_ir import ClaimError, Model, parse, signature_of
+from tersor.graph_ir import ClaimError, Model, ModelError, parse, signature_of
 from tersor.passes.base import Context, Exactness, Pass
 from tersor.pipeline import judge, manager, spec, trials, twin
 from tersor.pipeline.validate import Mode, Validate, runner
@@ -104,9 +104,8 @@ def test_random_operators_are_not_judged() -> None:
     <ir_version: 8, opset_import: ["" : 17]>
     g (float[2] x) => (float[2] y) { r = RandomNormalLike(x)  i = Identity(r)  y = Add(x, i) }
     """
-    validate, ctx = check(text, "eliminate-identity")
-    assert not validate.checks
-    assert "numbers were not checked: node" in ctx.notes[0]
+    with pytest.raises(ModelError, match=r"numbers cannot be checked: node .* draws random ones; leave"):
+        check(text, "eliminate-identity")
 
 
 def test_models_that_run_nowhere_are_not_judged() -> None:
@@ -114,9 +113,23 @@ def test_models_that_run_nowhere_are_not_judged() -> None:
     <ir_version: 8, opset_import: ["" : 17, "com.acme" : 1]>
     g (float[2] x) => (float[2] y) { i = Identity(x)  y = com.acme.Secret(i) }
     """
-    validate, ctx = check(text, "eliminate-identity")
-    assert not validate.checks
-    assert ctx.notes[0].startswith("numbers were not checked: onnxruntime cannot run this model")
+    with pytest.raises(ModelError, match="numbers cannot be checked: onnxruntime cannot run this model"):
+        check(text, "eliminate-identity")
+
+
+def test_models_that_run_on_no_made_up_feed_are_not_judged_without_data() -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[N] x) => (float[3, 5, 7] y)
+    { s = Constant<value_ints = [3, 5, 7]>()  i = Identity(x)  y = Reshape(i, s) }
+    """
+    with pytest.raises(ModelError, match="runs on no feed made from its signature; give --data"):
+        check(text, "eliminate-identity")
+
+    def feeds(model: Model) -> Iterable[trials.Feed]:
+        return [{"x": np.ones(105, np.float32)}]
+
+    assert check(text, "eliminate-identity", feeds=feeds)[0].checks[0].feeds >= 1
 
 
 def test_without_a_float64_run_the_stated_bound_is_used_and_noted() -> None:

@@ -118,6 +118,12 @@ def test_custom_operators_pass_through_with_a_note(
     done = tersor(capsys, "opt", tmp_path / "in.onnx", tmp_path / "out.onnx")
     assert "note: operator com.acme.Secret is of a custom domain: 1 left untouched" in done.out
     assert [node.op_type for node in load(tmp_path / "out.onnx").graph] == ["Secret"]
+    (tmp_path / "out.onnx").unlink()
+    for when in ("end", "pass"):
+        done = tersor(capsys, "opt", tmp_path / "in.onnx", tmp_path / "out.onnx", "--validate", when)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert done.err.startswith("error: numbers cannot be checked: onnxruntime cannot run this model")
+        assert listing(tmp_path) == ["in.onnx"]
 
 
 def test_print_ir_and_dump(capsys: pytest.CaptureFixture[str], model: Path) -> None:
