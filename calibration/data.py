@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ class Feeds:
     make: Callable[[], Iterable[Mapping[str, Any]]]
     hashing: Callable[[], bytes] | None = None
     limit: int | None = None
+    _first: list[str] = field(
+        default_factory=list[str], repr=False
+    )  # digest of the first feed of the first pass
 
     def __iter__(self) -> Iterator[Feed]:
         index = -1
@@ -55,6 +58,8 @@ class Feeds:
                 check_feed(self.signature, feed, index)
             except DataError as error:
                 raise DataError(f"{self.source}: {error}") from error
+            if index == 0:
+                self._same(feed)
             yield dict(feed)
         if index < 0:
             raise DataError(f"{self.source} gives no samples")
@@ -64,6 +69,16 @@ class Feeds:
             raise TypeError(f"the number of feeds of {self.source} is not known without going through them")
         return self.count
 
+    def _same(self, feed: Mapping[str, NDArray[Any]]) -> None:
+        total = hashlib.blake2b(digest_size=16)
+        _add(total, feed)
+        if not self._first:
+            self._first.append(total.hexdigest())
+        if total.hexdigest() != self._first[0]:
+            raise DataError(
+                f"{self.source} gives other samples each time it is gone through; seed what is drawn"
+            )
+
     def digest(self) -> str:
         """32 hex digits over the content: of the files where it comes from files, else of every feed."""
         total = hashlib.blake2b(digest_size=16)
@@ -72,11 +87,15 @@ class Feeds:
             total.update(self.hashing())
         else:
             for feed in self:
-                for name in sorted(feed):
-                    array = feed[name]
-                    total.update(f"{name}:{array.dtype}:{array.shape}".encode())
-                    total.update(np.ascontiguousarray(array).tobytes())
+                _add(total, feed)
         return total.hexdigest()
+
+
+def _add(total: hashlib.blake2b, feed: Mapping[str, NDArray[Any]]) -> None:
+    for name in sorted(feed):
+        array = feed[name]
+        total.update(f"{name}:{array.dtype}:{array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
 
 
 def open_feeds(

@@ -71,10 +71,21 @@ class Judge:
         except (BackendError, DataError) as error:
             if candidate.path == self._original.path:
                 raise
+            if isinstance(error, DataError):
+                self._sure()  # or it is no fault of the candidate's
             reason = one_line(error).replace(str(candidate.path), "the candidate")
             return Judgement(False, reason, None, None, {}, failed=True)
         fidelity = {name: total.result() for name, total in totals.items() if total.count}
         return replace(self._decide(score, fidelity, unlike), constant_db=self._constant_db)
+
+    def _sure(self) -> None:
+        """Score the original once more.
+
+        Raises:
+            DataError: the metric fails on it now, though it did not at first.
+        """
+        with OrtSession(self._original.path, self._original.config) as session:
+            self._score(session.run)
 
     def closeness(self, candidate: Candidate) -> float:
         """`Judgement.closeness_db` of a candidate, without the metric; -inf for one that breaks."""
@@ -157,6 +168,10 @@ class Judge:
         score = _number(what, given)
         if not math.isfinite(score):
             raise DataError(f"{what} gave {score}, not a finite number")
+        if not self.samples:
+            raise DataError(
+                f"{what} never ran the model that it was given: call run(feed) and score its answers"
+            )
         return score
 
     def _decide(

@@ -172,14 +172,19 @@ def pick(
     if winner == original:
         why = f"{original}: nothing that keeps within the limits is faster and as close"
     elif winner == fastest:
-        why = f"{winner}: {_speed(running[winner])}, the fastest that keeps within the limits"
+        why = f"{winner}: {_speed(times, winner, original)}, the fastest that keeps within the limits"
     else:
-        why = f"{winner}: {_speed(running[winner])}, closer than {fastest}, which is the fastest"
+        why = f"{winner}: {_speed(times, winner, original)}, closer than {fastest}, which is the fastest"
     return judged[winner][0], why + _others(judged, times, original)
 
 
-def _speed(time: float) -> str:
-    return f"{1 / time:.2f} times the original's speed"
+def _speed(times: Times, name: str, original: str) -> str:
+    """The speed in words; no figure where the noise allows for none."""
+    found = [compare(by_name[name], by_name[original]) for by_name in times.values() if name in by_name]
+    if all(ratio.low <= 1 <= ratio.high for ratio in found):
+        return "as fast as the original"
+    text = f"{1 / relative_time(times, name, original):.2f} times the original's speed"
+    return text if len(times) == 1 else f"{text} on {' and '.join(map(str, times))} threads together"
 
 
 def _accuracy(judgement: Judgement) -> float:

@@ -24,6 +24,7 @@ from ...graph_ir.ops import label, walk_nodes
 from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
 from .choose import Times, contenders, distrust, pick
+from .doubts import doubts
 from .facts import bindings_in, drawn, facts_of
 from .files import as_protobuf
 from .follow import follow, limits_of, recipe_feeds
@@ -80,11 +81,12 @@ def _search(
     judge = Judge(original, judging, settings)
     tell("lossless passes", 0, None)
     workshop = Workshop(settings, folder)
-    judged: dict[str, tuple[Candidate, Judgement]] = {
-        original.name: (original, judge.judge(original)),
-        "float": (workshop.float_candidate, _strict(judge.judge(workshop.float_candidate))),
-    }
+    lossless = workshop.float_candidate
+    judged = {original.name: (original, judge.judge(original)), **_lossless(lossless, model, judge)}
     notes_ = [*notes(model), *workshop.notes]
+    if lossless.name not in judged:
+        notes_.append("the lossless passes found nothing to rewrite")
+    notes_ += doubts([] if feeds is None else judging, len(judging) < JUDGING_FEEDS, judge.reference)
     if settings.data is not None and settings.data.partition(":")[0] == "random":
         notes_.append("ranges and closeness were measured on random data: for trying out, not for shipping")
     log = _log(settings, model, feeds, judge)
@@ -116,8 +118,8 @@ def _search(
         notes_.append(f"the original itself does not repeat its answers: {proof.failure}")
     if not judging:
         notes_.append("no feed could be drawn that the model runs on, so nothing was timed; give --data")
-        if judged["float"][1].accepted:
-            winner, why = judged["float"][0], "float: the lossless passes only, nothing could be measured"
+        if lossless.name in judged and judged[lossless.name][1].accepted:
+            winner, why = lossless, "float: the lossless passes only, nothing could be measured"
     notes_ += [note for note in workshop.notes if note not in notes_]
     shown = {c.name: facts_of(c.path, bindings) for c in (original, winner)}
     return BuildResult(
@@ -145,6 +147,13 @@ def _chosen(
         if not proof.failure or winner is original:
             return winner, why, proof
         judged[winner.name] = (winner, replace(judgement, accepted=False, reason=proof.failure))
+
+
+def _lossless(candidate: Candidate, model: Model, judge: Judge) -> dict[str, tuple[Candidate, Judgement]]:
+    """The float candidate, judged; nothing where it is what came in, which would compete with itself."""
+    if fingerprint(load(candidate.path)) == fingerprint(model):
+        return {}
+    return {candidate.name: (candidate, _strict(judge.judge(candidate)))}
 
 
 def _strict(judgement: Judgement) -> Judgement:

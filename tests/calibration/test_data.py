@@ -120,6 +120,8 @@ def nothing():
     return []
 def nan():
     return [{"x": np.zeros((1, 3), np.float32)}, {"x": np.full((1, 3), np.nan, np.float32)}]
+def drawn():
+    yield {"x": np.random.random((1, 3)).astype(np.float32)}
 value = 7
 """
 
@@ -142,6 +144,13 @@ def test_functions_are_found_in_the_current_folder(module: str) -> None:
     listed = open_feeds(f"{module}:listed", ONE, limit=2)
     assert len(listed) == 2
     assert len(list(listed)) == 2
+
+
+def test_feeds_that_are_others_each_time_are_told_so(module: str) -> None:
+    feeds = open_feeds(f"{module}:drawn", ONE)
+    assert len(list(feeds)) == 1
+    with pytest.raises(DataError, match="drawn gives other samples each time it is gone through"):
+        list(feeds)
 
 
 @pytest.mark.parametrize(

@@ -154,9 +154,10 @@ def odd_outputs() -> onnx.ModelProto:
 
 
 def texts() -> onnx.ModelProto:
-    """Strings pass through beside a MatMul."""
+    """Strings pass through beside an Identity to remove and a MatMul."""
     nodes = [
-        helper.make_node("MatMul", ["x", "w"], ["y"], "matmul"),
+        helper.make_node("Identity", ["x"], ["same"], "same"),
+        helper.make_node("MatMul", ["same", "w"], ["y"], "matmul"),
         helper.make_node("Identity", ["names"], ["labels"], "labels"),
     ]
     names = port("names", [2], TensorProto.STRING)

@@ -68,12 +68,16 @@ def wrong_feed(run: Run) -> float:
     return float(run({"z": X})[0].mean())
 
 
-_spent = iter([0.5])
-
-
 def once(run: Run) -> float:
-    """Works the first time only."""
-    return next(_spent)
+    """Works the first time that it is asked after `again`."""
+    return mean(run) and next(_spent[0])
+
+
+_spent = [iter([0.5])]
+
+
+def again() -> None:
+    _spent[0] = iter([0.5])
 
 
 def as_it_was(run: Run) -> float:
@@ -85,13 +89,29 @@ def as_it_was(run: Run) -> float:
 _FIRST: dict[str, bytes] = {}
 
 
-def as_it_was_once(run: Run) -> float:
-    """1 for the original, which is asked first and second, 0 for whatever comes later."""
+def texts_as_they_were_once(run: Run) -> float:
+    """For a model with texts: 1 for the original, which is asked first and second, 0 for what comes later."""
+    run({"x": np.zeros((4, 8), np.float32), "names": np.array(["a", "b"], object)})
+    return _first_two()
+
+
+def picture_as_it_was_once(run: Run) -> float:
+    """The same for a model that reads a picture."""
+    run({"x": np.zeros((1, 3, 12, 12), np.float32)})
+    return _first_two()
+
+
+def _first_two() -> float:
     _ASKED.append(1)
     return float(len(_ASKED) % 3 != 0)
 
 
 _ASKED: list[int] = []
+
+
+def never_runs(run: Run) -> float:
+    return 0.5
+
 
 # Data functions, for models with an input `x` of shape [2, 3].
 

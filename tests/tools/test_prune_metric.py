@@ -34,6 +34,7 @@ def fails_third(run: Callable[[Mapping[str, NDArray[Any]]], list[Any]]) -> float
 def nan_second(run: Callable[[Mapping[str, NDArray[Any]]], list[Any]]) -> float:
     """A metric that gives no number for anything but the original."""
     CALLS.append(1)
+    run({"x": X[:1]})
     return 1.0 if len(CALLS) == 1 else float("nan")
 
 

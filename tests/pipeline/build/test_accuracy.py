@@ -16,6 +16,7 @@ from tersor.analysis.fidelity import Fidelity
 from tersor.graph_ir import DataError, UsageError
 from tersor.pipeline.build.accuracy import compare, constant_db, relative_drop
 from tersor.pipeline.build.result import Judgement
+from tests.support import user_code
 from tests.support.odd_models import custom_op, model, port, texts, weight
 from tests.support.shifted import judge, saved, shifted
 from tests.support.user_code import HERE, X
@@ -111,10 +112,24 @@ def test_a_metric_without_a_value_refuses_the_candidate_only(tmp_path: Path) -> 
 
 
 def test_a_metric_that_works_only_once_is_told_so(tmp_path: Path) -> None:
+    user_code.again()
     original = shifted(tmp_path, 3.0)
     found = judge(original, "once")
     with pytest.raises(DataError, match="once' failed: StopIteration"):
         found.judge(original)
+
+
+def test_a_metric_that_fails_for_all_at_last_is_no_fault_of_a_candidate(tmp_path: Path) -> None:
+    """It worked for the original at first; asked again, it fails there as well."""
+    user_code.again()
+    judging = judge(shifted(tmp_path, 3.0, "original"), "once")
+    with pytest.raises(DataError, match="once' failed: StopIteration"):
+        judging.judge(shifted(tmp_path, 2.999))
+
+
+def test_a_metric_that_does_not_look_at_the_model_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="never ran the model that it was given"):
+        judge(shifted(tmp_path, 3.0), "never_runs")
 
 
 def test_a_candidate_that_does_not_open_is_refused(tmp_path: Path) -> None:
@@ -171,7 +186,7 @@ def test_texts_have_to_be_equal(tmp_path: Path) -> None:
     feed = {"x": weight(4, 8, seed=9), "names": names}
     original = saved(texts(), tmp_path, "texts")
     proto = texts()
-    proto.graph.node[1].CopyFrom(helper.make_node("Gather", ["names", "swapped"], ["labels"]))
+    proto.graph.node[-1].CopyFrom(helper.make_node("Gather", ["names", "swapped"], ["labels"]))
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 0]), "swapped"))
     judging = judge(original, feeds=[feed])
     assert judging.judge(original).accepted

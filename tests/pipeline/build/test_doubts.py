@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data and metrics that tell little are said to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tersor.pipeline.build.doubts import FEW_SAMPLES, doubts
+from tests.support.user_code import Feed
+
+
+def feeds(count: int, batch: int = 1) -> list[Feed]:
+    rng = np.random.default_rng(0)
+    lengths = np.full(batch, 7)
+    return [{"x": rng.random((batch, 3)).astype(np.float32), "length": lengths} for _ in range(count)]
+
+
+def test_good_data_is_not_doubted() -> None:
+    assert doubts(feeds(FEW_SAMPLES), True, 0.5) == []
+    assert doubts(feeds(2, batch=FEW_SAMPLES), True, None) == []
+    assert doubts(feeds(3), False, None) == []  # there are more than these
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "has 1 sample;"), (15, "has 15 samples;")])
+def test_few_samples(count: int, said: str) -> None:
+    (note,) = doubts(feeds(count), True, None)
+    assert said in note
+
+
+def test_the_same_sample_again_and_again() -> None:
+    (note,) = doubts(feeds(1) * 20, True, None)
+    assert note.startswith("input 'x' is the same in all samples")
+
+
+@pytest.mark.parametrize("scales", [[0.0] * 20, [float(i) for i in range(20)]])
+def test_samples_without_content(scales: list[float]) -> None:
+    (note,) = doubts([{"x": np.full((1, 3), scale, np.float32)} for scale in scales], True, None)
+    assert note.startswith("input 'x' is constant")
+
+
+def test_no_data_is_not_doubted_but_a_metric_of_nothing_is() -> None:
+    (note,) = doubts([], True, 0.0)
+    assert note.startswith("the metric is 0 for the original")
