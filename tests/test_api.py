@@ -6,11 +6,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import tersor
 from tersor.graph_ir import ClaimError, UsageError, parse
+from tersor.pipeline.build import BuildSettings
+from tersor.pipeline.prune.report import PruneReport
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "typer", "rich", "ml_dtypes", "networkx")
@@ -35,6 +39,11 @@ def test_every_name_of_all_is_there() -> None:
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = tersor.lode  # pyright: ignore[reportUnknownVariableType, reportAttributeAccessIssue]
     assert issubclass(ClaimError, tersor.TersorError)
+
+
+def test_dir_shows_the_names_of_all_and_no_others() -> None:
+    assert dir(tersor) == sorted(tersor.__all__)
+    assert {"load", "save", "verify"} <= set(dir(tersor))
 
 
 def test_load_run_verify_save(tmp_path: Path) -> None:
@@ -92,5 +101,75 @@ def test_prune_goes_from_file_to_file(tmp_path: Path) -> None:
         tersor.prune(tmp_path / "in.onnx", None, ratio=0.5, aim="time")
     with pytest.raises(UsageError, match="give --metric too"):
         tersor.prune(tmp_path / "in.onnx", None, ratio=0.5, max_drop=0.01)
-    with pytest.raises(UsageError, match="width"):
-        tersor.prune(tmp_path / "in.onnx", None, width=0.5)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
+        tersor.prune(tmp_path / "in.onnx", None, width=0.5)  # pyright: ignore[reportCallIssue]
+
+
+WIDE = """
+<ir_version: 8, opset_import: ["" : 17]>
+agraph (float[2,8] x) => (float[2,4] y) <float[8,32] w = {seed}, float[32,4] v = {seed}>
+{ h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }
+"""
+
+
+def kept(report: PruneReport) -> list[int]:
+    assert report.pruned is not None
+    return [len(group.kept) for group in report.pruned.groups]
+
+
+def test_prune_takes_what_the_command_line_does(tmp_path: Path) -> None:
+    model = tmp_path / "in.onnx"
+    tersor.save(parse(WIDE), model)
+    assert kept(tersor.prune(model, None, ratio="30%", align=1)) == [22]
+    assert kept(tersor.prune(model, None, ratio=0.9, align=1, min_keep=0.5)) == [16]
+    assert kept(tersor.prune(model, None, ratio=0.9, align=1, min_keep={"*": 0.75})) == [24]
+    np.savez(tmp_path / "d.npz", x=np.ones((4, 8), np.float32))
+    report = tersor.prune(model, None, ratio=0.5, whole_model=True, data=tmp_path / "d.npz", samples=1)
+    assert kept(report) == [16]
+    with pytest.raises(UsageError, match=r"nothing can be pruned|no channel"):
+        tersor.prune(model, None, ratio=0.5, exclude=["*"])
+    with pytest.raises(UsageError, match="exclude is a str; give a list of patterns"):
+        tersor.prune(model, None, ratio=0.5, exclude="head*")
+    with pytest.raises(UsageError, match="a plan alone is replayed as it is, and align would be ignored"):
+        tersor.prune(model, None, plan=tmp_path / "plan.json", align=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"data": {"x": np.zeros((2, 8))}}, "data is a dict; give a .npz file, a folder, 'module:function'"),
+        ({"data": [{"x": np.zeros((2, 8))}]}, "data is a list; give a .npz file"),
+        ({"metric": len}, "metric is a builtin_function_or_method; give 'module:function'"),
+        ({"max_drop": "much"}, "'much' is no share; write 1% or 0.01"),
+        ({"max_drop": [1]}, "max_drop is a list; write 0.01 or '1%'"),
+    ],
+)
+def test_what_has_no_name_is_refused_in_one_line(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    tersor.save(parse(TEXT), tmp_path / "in.onnx")
+    for command in (tersor.build, tersor.prune):
+        with pytest.raises(UsageError) as told:
+            command(tmp_path / "in.onnx", tmp_path / "out", **options)
+        assert str(told.value).startswith(said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loaded_model_is_no_path(tmp_path: Path) -> None:
+    model: Any = parse(TEXT)
+    with pytest.raises(
+        UsageError, match=r"model is a Model, not a path; `tersor.save` writes a model to one"
+    ):
+        tersor.build(model, tmp_path / "out")
+
+
+def test_build_hands_its_arguments_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[BuildSettings] = []
+    monkeypatch.setattr("tersor.pipeline.build.build", seen.append)
+    options: dict[str, Any] = {"budget": "2m", "trials": "t.jsonl", "passes": "cse", "seed": 3}
+    tersor.build("m.onnx", "out", max_drop="0.5%", data=Path("d.npz"), **options)
+    (got,) = seen
+    assert (got.budget_s, got.trials, got.passes, got.seed) == (120, Path("t.jsonl"), "cse", 3)
+    assert (got.max_drop, got.data) == (0.005, "d.npz")
+    tersor.build("m.onnx", "out", budget=90)
+    assert seen[1].budget_s == 90
+    with pytest.raises(UsageError, match="budget is a list; write seconds, or '90s', '2m' or '1h'"):
+        tersor.build("m.onnx", "out", budget=[])  # pyright: ignore[reportArgumentType]

@@ -15,11 +15,11 @@ The names below are all a script needs; each loads what it stands on when it is 
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping, Sequence
 
     from .graph_ir import Model, TersorError, load, save, verify
     from .passes.base import Context
@@ -58,6 +58,10 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{home}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def run(
@@ -104,25 +108,30 @@ def optimize(
         VerifyError: a pass broke the graph.
     """
     from .pipeline.presets import LOSSLESS
+    from .tools.arguments import path
     from .tools.optimize import Settings, optimize_file
 
     settings = Settings(
         passes=LOSSLESS if passes is None else passes, freeze_default_inputs=freeze_default_inputs
     )
-    return optimize_file(Path(source), Path(target), settings)
+    return optimize_file(path("source", source), path("target", target), settings)
 
 
 def build(
     model: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    data: str | None = None,
+    data: str | os.PathLike[str] | None = None,
     metric: str | None = None,
-    max_drop: float = 0.01,
+    max_drop: float | str = 0.01,
     min_sqnr_db: float = 20.0,
-    recipe: str | None = None,
+    passes: str | None = None,
+    recipe: str | os.PathLike[str] | None = None,
     samples: int | None = 256,
     rounds: int = 25,
+    budget: float | str | None = None,
+    trials: str | os.PathLike[str] | None = None,
+    seed: int = 0,
 ) -> BuildResult:
     """Build the best form of a model and write it with its proof, as `tersor build` does.
 
@@ -131,11 +140,15 @@ def build(
         out: folder for model.onnx, session.json, report.json and build.lock.json.
         data: calibration inputs: .npz, a folder, `module:function` or `random`; None for the lossless part.
         metric: `module:function`, called as `metric(run) -> float`, higher is better.
-        max_drop: the share of the metric that may be lost (0.01 is one per cent).
+        max_drop: the share of the metric that may be lost (0.01 or "1%" is one per cent).
         min_sqnr_db: without a metric, the least signal-to-noise ratio of any output, in dB.
+        passes: a pipeline in place of the lossless one.
         recipe: a recipe file, or the name of a shipped one, to follow in place of the search.
         samples: how many of the inputs are used at most.
         rounds: rounds of the closing latency measurement.
+        budget: begin no further trial after so many seconds, or after "90s", "2m" or "1h"; None tries all.
+        trials: a log of trials to go on from and to add to.
+        seed: of inputs drawn from the signature where no data is given.
 
     Raises:
         UsageError, ModelError, DataError: wrong input.
@@ -143,18 +156,23 @@ def build(
     """
     from .pipeline.build import BuildSettings
     from .pipeline.build import build as build_as_set
+    from .tools import arguments
 
     return build_as_set(
         BuildSettings(
-            model=Path(model),
-            out=Path(out),
-            data=data,
-            metric=metric,
-            max_drop=max_drop,
+            model=arguments.path("model", model),
+            out=arguments.path("out", out),
+            data=arguments.source("data", data),
+            metric=arguments.source("metric", metric),
+            max_drop=arguments.part("max_drop", max_drop),
             min_sqnr_db=min_sqnr_db,
-            recipe=recipe,
+            passes=passes,
+            recipe=None if recipe is None else str(arguments.path("recipe", recipe)),
             samples=samples,
             rounds=rounds,
+            budget_s=arguments.time("budget", budget),
+            trials=None if trials is None else arguments.path("trials", trials),
+            seed=seed,
         )
     )
 
@@ -163,65 +181,84 @@ def prune(
     model: str | os.PathLike[str],
     out: str | os.PathLike[str] | None,
     *,
-    data: str | None = None,
+    ratio: float | str | None = None,
+    params: float | str | None = None,
+    macs: float | str | None = None,
+    size: float | str | None = None,
+    latency: float | str | None = None,
+    aim: str | None = None,
     criterion: str | None = None,
+    whole_model: bool = False,
+    exclude: Sequence[str] = (),
+    min_keep: float | str | Mapping[str, float] | None = None,
+    max_keep: float | str | Mapping[str, float] | None = None,
+    align: int | None = None,
+    data: str | os.PathLike[str] | None = None,
+    samples: int = 64,
+    refit: bool = True,
     rounds: int = 1,
     metric: str | None = None,
-    max_drop: float | None = None,
+    max_drop: float | str | None = None,
     plan: str | os.PathLike[str] | None = None,
     save_plan: str | os.PathLike[str] | None = None,
-    aim: str | None = None,
     seed: int = 0,
-    **budget: float,
 ) -> PruneReport:
     """Remove whole channels from a model file into another file, as `tersor prune` does.
+
+    Give one budget, of which shares are written 0.3 or "30%".
 
     Args:
         model: the model file; never touched.
         out: written beside and renamed; None only reports.
-        data: inputs for criteria and the refit: .npz, a folder, `module:function` or `random`.
+        ratio: the budget as the share of the channels to remove.
+        params: the budget as the share of the parameters that may be left.
+        macs: the same of the multiply-accumulates.
+        size: the same of the bytes on disk.
+        latency: the same of the time, as measured here.
+        aim: what a `macs` budget buys: `time`, the default, or `importance`, the least loss of it alone.
         criterion: what makes a channel important (docs/prune.md); `reconstruction` with data, else `l2`.
+        whole_model: compare channels across groups (`--global`) instead of cutting each group alike.
+        exclude: what to leave alone: names (globs), `op:LSTM` or chains `Conv>Sigmoid`.
+        min_keep: the least share of its channels each group keeps, or a dict of shares by glob.
+        max_keep: the largest share, written alike.
+        align: keep widths multiples of it; None takes what the target likes.
+        data: inputs for criteria and the refit: .npz, a folder, `module:function` or `random`.
+        samples: how many of them are used at most.
+        refit: refit the remaining weights on the data.
         rounds: how many steps the budget is reached in.
         metric: `module:function`, called as `metric(run) -> float` after every round, higher is better.
         max_drop: the share of the metric that may be lost; 0.01, one per cent, when left out.
         plan: a plan to replay, or with a budget to go on from.
         save_plan: where the plan goes.
-        aim: what a `macs` budget buys: `time`, the default, or `importance`, the least loss of it alone.
         seed: of criteria, the refit and drawn inputs.
-        budget: one of `ratio`, the share of channels to remove, and `params`, `macs`, `size` and `latency`,
-            the share that may be left.
 
     Raises:
         UsageError, ModelError, DataError: wrong input, or nothing can be pruned.
         BackendError: onnxruntime cannot run the model.
     """
-    from .graph_ir import UsageError
-    from .pipeline.prune.budget import Budget
-    from .pipeline.prune.choice import AIMS, Limits, aim_called
-    from .pipeline.prune.job import Job
-    from .tools.pruning import Settings, prune_file
+    from .tools.arguments import prune_settings
+    from .tools.pruning import prune_file
 
-    if len(budget) > 1:
-        raise UsageError(f"give one budget, not {' and '.join(budget)}")
-    if aim is not None and "macs" not in budget:
-        raise UsageError("aim says what a budget of MACs buys; give it with macs")
-    wanted = Limits.aim if aim is None else aim_called(aim)
-    if wanted is None:
-        raise UsageError(f"aim is {' or '.join(AIMS)}, not {aim!r}")
-    jobs = [
-        Job(Budget(kind, share), criterion, Limits(aim=wanted), rounds=rounds, seed=seed)
-        for kind, share in budget.items()
-    ]
-    return prune_file(
-        Settings(
-            model=Path(model),
-            out=None if out is None else Path(out),
-            job=jobs[0] if jobs else None,
-            plan=None if plan is None else Path(plan),
-            save_plan=None if save_plan is None else Path(save_plan),
-            data=data,
-            metric=metric,
-            max_drop=max_drop,
-            seed=seed,
-        )
+    budgets = {"ratio": ratio, "params": params, "macs": macs, "size": size, "latency": latency}
+    settings = prune_settings(
+        model,
+        out,
+        budgets=budgets,
+        aim=aim,
+        criterion=criterion,
+        whole_model=whole_model,
+        exclude=exclude,
+        min_keep=min_keep,
+        max_keep=max_keep,
+        align=align,
+        data=data,
+        samples=samples,
+        refit=refit,
+        rounds=rounds,
+        metric=metric,
+        max_drop=max_drop,
+        plan=plan,
+        save_plan=save_plan,
+        seed=seed,
     )
+    return prune_file(settings)

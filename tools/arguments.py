@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What scripts give to `tersor.build` and `tersor.prune`, in the terms of the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from ..graph_ir import UsageError
+from ..pipeline.prune.budget import Budget
+from ..pipeline.prune.choice import AIMS, Limits, aim_called
+from ..pipeline.prune.job import Job
+from .build_cmd import seconds, share
+from .prune_options import limits_of, refuse_mixtures
+from .pruning import Settings
+
+_TAKES = {
+    "data": "a .npz file, a folder, 'module:function' or 'random'",
+    "metric": "'module:function', the name of one that can be imported",
+}
+
+
+def source(option: str, given: object) -> str | None:
+    """Data or a metric by its name or path.
+
+    Both are written into reports and lock files, from which a build can be made again; so they need a name.
+
+    Raises:
+        UsageError: it is an array, a function or the like.
+    """
+    if given is None or isinstance(given, str):
+        return given
+    if isinstance(given, os.PathLike):
+        return str(Path(given))  # pyright: ignore[reportUnknownArgumentType]
+    raise UsageError(f"{option} is a {type(given).__name__}; give {_TAKES[option]}")
+
+
+def path(option: str, given: object) -> Path:
+    """A path.
+
+    Raises:
+        UsageError: it is something else, say a loaded model.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        return Path(given)  # pyright: ignore[reportUnknownArgumentType]
+    raise UsageError(f"{option} is a {type(given).__name__}, not a path; `tersor.save` writes a model to one")
+
+
+def part(option: str, given: object) -> float:
+    """A share of one: 0.01 or "1%".
+
+    Raises:
+        UsageError: it is no share.
+    """
+    if isinstance(given, str):
+        return share(given)
+    if isinstance(given, (int, float)):
+        return float(given)
+    raise UsageError(f"{option} is a {type(given).__name__}; write 0.01 or '1%'")
+
+
+def time(option: str, given: object) -> float | None:
+    """A time in seconds: 90 or "90s", "2m", "1h"; None for none.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return seconds(given)
+    if isinstance(given, (int, float)):
+        return float(given)
+    raise UsageError(f"{option} is a {type(given).__name__}; write seconds, or '90s', '2m' or '1h'")
+
+
+def bounds(option: str, given: object) -> list[str]:
+    """Bounds as the command line writes them, from one share for all groups or a dict of shares by glob.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if given is None:
+        return []
+    if isinstance(given, Mapping):
+        shares = cast("Mapping[str, object]", given)
+        return [f"{glob}={part(option, value)!r}" for glob, value in shares.items()]
+    return [repr(part(option, given))]
+
+
+def names(option: str, given: object) -> tuple[str, ...]:
+    """Several patterns.
+
+    Raises:
+        UsageError: it is one string, which would be taken letter by letter, or no sequence.
+    """
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return tuple(str(each) for each in given)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    raise UsageError(f"{option} is a {type(given).__name__}; give a list of patterns")
+
+
+def prune_settings(
+    model: object,
+    out: object,
+    *,
+    budgets: Mapping[str, object],
+    aim: str | None,
+    criterion: str | None,
+    whole_model: bool,
+    exclude: object,
+    min_keep: object,
+    max_keep: object,
+    align: int | None,
+    data: object,
+    samples: int,
+    refit: bool,
+    rounds: int,
+    metric: object,
+    max_drop: object,
+    plan: object,
+    save_plan: object,
+    seed: int,
+) -> Settings:
+    """What `tersor.prune` was asked for; see there.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    given = {kind: value for kind, value in budgets.items() if value is not None}
+    if len(given) > 1:
+        raise UsageError(f"give one budget, not {' and '.join(given)}")
+    if aim is not None and "macs" not in given:
+        raise UsageError("aim says what a budget of MACs buys; give it with macs")
+    wanted = Limits.aim if aim is None else aim_called(aim)
+    if wanted is None:
+        raise UsageError(f"aim is {' or '.join(AIMS)}, not {aim!r}")
+    replayed = None if plan is None else path("plan", plan)
+    left_alone = names("exclude", exclude)
+    refuse_mixtures(
+        budget=bool(given),
+        sparsity=None,
+        pattern=None,
+        plan=replayed,
+        rounds=None if rounds == 1 else rounds,
+        save_plan=None,
+        written=True,
+        ignored={
+            "align": align is not None,
+            "criterion": criterion,
+            "whole_model": whole_model,
+            "min_keep": min_keep,
+            "max_keep": max_keep,
+            "exclude": left_alone,
+        },
+    )
+    limits = limits_of(
+        align,
+        "onnxruntime-cpu",
+        bounds("min_keep", min_keep),
+        bounds("max_keep", max_keep),
+        whole_model=whole_model,
+        aim=wanted,
+    )
+    job = next(
+        (
+            Job(Budget(kind, part(kind, value)), criterion, limits, left_alone, rounds, refit, seed)
+            for kind, value in given.items()
+        ),
+        None,
+    )
+    return Settings(
+        model=path("model", model),
+        out=None if out is None else path("out", out),
+        job=job,
+        plan=replayed,
+        save_plan=None if save_plan is None else path("save_plan", save_plan),
+        refit=refit,
+        data=source("data", data),
+        samples=samples,
+        metric=source("metric", metric),
+        max_drop=None if max_drop is None else part("max_drop", max_drop),
+        seed=seed,
+    )
