@@ -74,8 +74,10 @@ def test_optimize_goes_from_file_to_file(tmp_path: Path) -> None:
 
 def test_build_refuses_settings_before_it_works(tmp_path: Path) -> None:
     tersor.save(parse(TEXT), tmp_path / "in.onnx")
-    with pytest.raises(UsageError, match="--max-drop is a share"):
-        tersor.build(tmp_path / "in.onnx", tmp_path / "out", max_drop=1.5)
+    with pytest.raises(UsageError, match="--max-drop is a share of the metric from 0"):
+        tersor.build(tmp_path / "in.onnx", tmp_path / "out", metric="m:f", max_drop=1.5)
+    with pytest.raises(UsageError, match="--max-drop is a share of the metric; give --metric too"):
+        tersor.build(tmp_path / "in.onnx", tmp_path / "out", max_drop=0.5)
     assert not (tmp_path / "out").exists()
 
 
@@ -140,8 +142,8 @@ def test_prune_takes_what_the_command_line_does(tmp_path: Path) -> None:
         ({"data": {"x": np.zeros((2, 8))}}, "data is a dict; give a .npz file, a folder, 'module:function'"),
         ({"data": [{"x": np.zeros((2, 8))}]}, "data is a list; give a .npz file"),
         ({"metric": len}, "metric is a builtin_function_or_method; give 'module:function'"),
-        ({"max_drop": "much"}, "'much' is no share; write 1% or 0.01"),
-        ({"max_drop": [1]}, "max_drop is a list; write 0.01 or '1%'"),
+        ({"metric": "m:f", "max_drop": "much"}, "'much' is no share; write 1% or 0.01"),
+        ({"metric": "m:f", "max_drop": [1]}, "max_drop is a list; write 0.01 or '1%'"),
     ],
 )
 def test_what_has_no_name_is_refused_in_one_line(tmp_path: Path, options: dict[str, Any], said: str) -> None:
@@ -165,7 +167,7 @@ def test_build_hands_its_arguments_on(tmp_path: Path, monkeypatch: pytest.Monkey
     seen: list[BuildSettings] = []
     monkeypatch.setattr("tersor.pipeline.build.build", seen.append)
     options: dict[str, Any] = {"budget": "2m", "trials": "t.jsonl", "passes": "cse", "seed": 3}
-    tersor.build("m.onnx", "out", max_drop="0.5%", data=Path("d.npz"), **options)
+    tersor.build("m.onnx", "out", metric="m:f", max_drop="0.5%", data=Path("d.npz"), **options)
     (got,) = seen
     assert (got.budget_s, got.trials, got.passes, got.seed) == (120, Path("t.jsonl"), "cse", 3)
     assert (got.max_drop, got.data) == (0.005, "d.npz")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +26,21 @@ def command(
     metric: str | None = typer.Option(
         None, metavar="MODULE:FUNCTION", help="metric(run) -> float, higher is better."
     ),
-    max_drop: str = typer.Option("1%", help="How much of the metric may be lost, relative: 1%, 0.01."),
-    min_sqnr: float = typer.Option(20.0, help="Without a metric: least SQNR of any output, in dB."),
+    max_drop: str | None = typer.Option(
+        None, help="With a metric: how much of it may be lost, relative: 1%, 0.01.", show_default="1%"
+    ),
+    min_sqnr: float | None = typer.Option(
+        None, help="Without a metric: least SQNR of any output, in dB.", show_default="20"
+    ),
     passes: str | None = typer.Option(None, metavar="TEXT", help="A pipeline instead of the lossless one."),
     recipe: str | None = typer.Option(None, metavar="FILE", help="Follow a recipe instead of searching."),
     samples: int = typer.Option(256, help="Use at most so many of the inputs."),
     rounds: int = typer.Option(25, help="Rounds of the closing latency measurement."),
     budget: str | None = typer.Option(
-        None, metavar="TIME", help="Begin no further trial after 90s, 2m or 1h; by default, try all."
+        None,
+        metavar="TIME",
+        help="Begin no further trial after 90s, 2m or 1h30m; the closing timing and checks come on top.",
+        show_default="try all",
     ),
     trials: Path | None = typer.Option(
         None, metavar="FILE", help="Log of trials: a build that was stopped goes on from it."
@@ -60,6 +68,7 @@ def command(
     """
     from ..pipeline.build import BuildSettings, build
     from ..pipeline.build.report import to_dict
+    from ..pipeline.build.settings import MAX_DROP, MIN_SQNR_DB
     from .progress import Progress
     from .render import print_json
 
@@ -69,13 +78,14 @@ def command(
             progress.say(stage)
             progress.step(done, total)
 
+        refuse_idle(metric=metric, max_drop=max_drop, min_sqnr=min_sqnr)
         settings = BuildSettings(
             model=model,
             out=out,
             data=data,
             metric=metric,
-            max_drop=share(max_drop),
-            min_sqnr_db=min_sqnr,
+            max_drop=MAX_DROP if max_drop is None else share(max_drop),
+            min_sqnr_db=MIN_SQNR_DB if min_sqnr is None else min_sqnr,
             target=target,
             passes=passes,
             recipe=recipe,
@@ -134,20 +144,33 @@ def share(text: str) -> float:
         raise UsageError(f"{text!r} is no share; write 1% or 0.01") from error
 
 
+def refuse_idle(*, metric: object, max_drop: object, min_sqnr: object) -> None:
+    """Refuse a limit that nothing would be held to.
+
+    Raises:
+        UsageError: a drop of a metric without one, or with one a limit for outputs, which it stands in for.
+    """
+    from ..graph_ir import UsageError
+
+    if max_drop is not None and metric is None:
+        raise UsageError("--max-drop is a share of the metric; give --metric too")
+    if min_sqnr is not None and metric is not None:
+        raise UsageError("--min-sqnr judges outputs where there is no metric; leave it or --metric out")
+
+
 def seconds(text: str) -> float:
-    """A time in seconds: `90s`, `2m`, `1.5h` or a plain number.
+    """A time in seconds: `90s`, `2m`, `1.5h`, `1h30m` or a plain number.
 
     Raises:
         UsageError: when the text is no time.
     """
     from ..graph_ir import UsageError
 
-    units = {"s": 1, "m": 60, "h": 3600}
-    number = text[:-1] if text[-1:] in units else text
-    try:
-        return float(number) * units.get(text[-1:], 1)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no time; write 90s, 2m or 1h") from error
+    number = r"(\d+\.?\d*|\.\d+)"
+    found = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip())
+    if found is None or not any(found.groups()):
+        raise UsageError(f"{text!r} is no time; write 90s, 2m or 1h30m")
+    return sum(float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
 
 
 def _print(result: BuildResult, out: Path, samples: int) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from ...graph_ir import UsageError
 from ..spec import parse
 
+MAX_DROP = 0.01  # share of the metric
+MIN_SQNR_DB = 20.0  # of any output, where there is no metric
 TARGETS = ("onnxruntime-cpu",)
 
 Progress = Callable[[str, int, "int | None"], None]
@@ -47,8 +49,8 @@ class BuildSettings:
     out: Path
     data: str | None = None
     metric: str | None = None
-    max_drop: float = 0.01
-    min_sqnr_db: float = 20.0
+    max_drop: float = MAX_DROP
+    min_sqnr_db: float = MIN_SQNR_DB
     target: str = "onnxruntime-cpu"
     passes: str | None = None
     recipe: str | None = None
@@ -83,9 +85,19 @@ class BuildSettings:
             raise UsageError(f"--rounds must be at least 1, not {self.rounds}")
         if self.budget_s is not None and not self.budget_s > 0:
             raise UsageError(f"--budget must be more than nothing, not {self.budget_s:g} s")
-        if self.trials is not None and self.trials.is_dir():
-            raise UsageError(f"--trials {str(self.trials)!r} is a folder; it names a file")
-        if self.trials is not None and not self.trials.absolute().parent.is_dir():
-            raise UsageError(f"--trials {str(self.trials)!r}: there is no folder {str(self.trials.parent)!r}")
+        if self.trials is not None:
+            self._check_trials(self.trials)
         if self.seed < 0:
             raise UsageError(f"--seed must not be negative, not {self.seed}")
+
+    def _check_trials(self, trials: Path) -> None:
+        if self.recipe is not None:
+            raise UsageError(
+                "--trials logs what a search tries, and a recipe searches nothing; leave one out"
+            )
+        if self.data is None:
+            raise UsageError("--trials logs what is tried with data; give --data too")
+        if trials.is_dir():
+            raise UsageError(f"--trials {str(trials)!r} is a folder; it names a file")
+        if not trials.absolute().parent.is_dir():
+            raise UsageError(f"--trials {str(trials)!r}: there is no folder {str(trials.parent)!r}")

@@ -123,8 +123,8 @@ def build(
     *,
     data: str | os.PathLike[str] | None = None,
     metric: str | None = None,
-    max_drop: float | str = 0.01,
-    min_sqnr_db: float = 20.0,
+    max_drop: float | str | None = None,
+    min_sqnr_db: float | None = None,
     passes: str | None = None,
     recipe: str | os.PathLike[str] | None = None,
     samples: int | None = 256,
@@ -140,8 +140,8 @@ def build(
         out: folder for model.onnx, session.json, report.json and build.lock.json.
         data: calibration inputs: .npz, a folder, `module:function` or `random`; None for the lossless part.
         metric: `module:function`, called as `metric(run) -> float`, higher is better.
-        max_drop: the share of the metric that may be lost (0.01 or "1%" is one per cent).
-        min_sqnr_db: without a metric, the least signal-to-noise ratio of any output, in dB.
+        max_drop: with a metric, the share of it that may be lost; 0.01 or "1%", one per cent, when left out.
+        min_sqnr_db: without one, the least signal-to-noise ratio of any output, in dB; 20 when left out.
         passes: a pipeline in place of the lossless one.
         recipe: a recipe file, or the name of a shipped one, to follow in place of the search.
         samples: how many of the inputs are used at most.
@@ -156,16 +156,19 @@ def build(
     """
     from .pipeline.build import BuildSettings
     from .pipeline.build import build as build_as_set
+    from .pipeline.build.settings import MAX_DROP, MIN_SQNR_DB
     from .tools import arguments
+    from .tools.build_cmd import refuse_idle
 
+    refuse_idle(metric=metric, max_drop=max_drop, min_sqnr=min_sqnr_db)
     return build_as_set(
         BuildSettings(
             model=arguments.path("model", model),
             out=arguments.path("out", out),
             data=arguments.source("data", data),
             metric=arguments.source("metric", metric),
-            max_drop=arguments.part("max_drop", max_drop),
-            min_sqnr_db=min_sqnr_db,
+            max_drop=MAX_DROP if max_drop is None else arguments.part("max_drop", max_drop),
+            min_sqnr_db=MIN_SQNR_DB if min_sqnr_db is None else min_sqnr_db,
             passes=passes,
             recipe=None if recipe is None else str(arguments.path("recipe", recipe)),
             samples=samples,

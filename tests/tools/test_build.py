@@ -12,8 +12,6 @@ import numpy as np
 import onnx
 import pytest
 
-from tersor.graph_ir import UsageError
-from tersor.tools.build_cmd import share
 from tests.support import odd_models
 from tests.support.building import DIGITS, FILES, hashes, steady, work_in
 from tests.support.command import Done, tersor
@@ -206,9 +204,17 @@ def test_debug_shows_the_trace_of_a_users_function(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--max-drop", "200%"], "--max-drop is a share of the metric from 0 to below 1, not 2.0"),
-        (["--max-drop", "-1%"], "--max-drop is a share of the metric"),
-        (["--max-drop", "much"], "'much' is no share; write 1% or 0.01"),
+        (["--max-drop", "2%"], "--max-drop is a share of the metric; give --metric too"),
+        (["--min-sqnr", "9", "--metric", "m:f"], "--min-sqnr judges outputs where there is no metric"),
+        (["--trials", "t"], "--trials logs what is tried with data; give --data too"),
+        (["--trials", "t", "--recipe", "int8"], "a recipe searches nothing; leave one out"),
+        (["--budget", "soon"], "'soon' is no time; write 90s, 2m or 1h30m"),
+        (
+            ["--metric", "m:f", "--max-drop", "200%"],
+            "--max-drop is a share of the metric from 0 to below 1, not 2.0",
+        ),
+        (["--metric", "m:f", "--max-drop", "-1%"], "--max-drop is a share of the metric"),
+        (["--metric", "m:f", "--max-drop", "much"], "'much' is no share; write 1% or 0.01"),
         (["--min-sqnr", "nan"], "--min-sqnr is a number of dB, not nan"),
         (["--target", "foo"], "no target is called 'foo'; there is onnxruntime-cpu"),
         (["--passes", "nope"], "pipeline, column 1: no pass is called 'nope'"),
@@ -234,19 +240,6 @@ def test_the_folder_of_the_result_is_asked_for(capsys: pytest.CaptureFixture[str
     done = tersor(capsys, "build", model)
     assert done.code == 2
     assert "missing option '-o' / '--out'" in done.err
-
-
-@pytest.mark.parametrize(
-    ("given", "part"), [("1%", 0.01), ("0.01", 0.01), ("0", 0.0), ("0.5 %", 0.005), ("12.5%", 0.125)]
-)
-def test_shares(given: str, part: float) -> None:
-    assert share(given) == pytest.approx(part)
-
-
-@pytest.mark.parametrize("given", ["", "%", "one", "1%%", "1,5%"])
-def test_what_is_no_share(given: str) -> None:
-    with pytest.raises(UsageError, match="is no share; write 1% or"):
-        share(given)
 
 
 def built(capsys: pytest.CaptureFixture[str], model: Path, out: Path, *options: object) -> Done:

@@ -63,7 +63,7 @@ CHECKED = ["--validate", "end"]
         (["build", "m.onnx", "-o", "feeds/out", "--data", "feeds"], "lies in the folder of --data"),
         (["build", "m.onnx", "-o", "o", "--trials", "calib.npz", "--data", "calib.npz"], "is --data, which"),
         (["build", "m.onnx", "-o", "o", "--trials", "m.onnx", "--data", "random"], "is the input itself"),
-        (["build", "m.onnx", "-o", "o", "--trials", "r.toml", "--recipe", "r.toml"], "is --recipe, which"),
+        (["build", "m.onnx", "-o", "o", "--trials", "score.py", "--data", "score:feeds"], "is --data, which"),
         (["build", "m.onnx", "-o", "feeds", "--recipe", "r.toml"], "the folder of data of the recipe"),
         (["build", "m.onnx", "-o", "o", "--data", ""], "--data is empty"),
         (["prune", "m.onnx", "-o", "score.py", "--ratio", ".5", "--metric", "score:feeds"], "is --metric"),
