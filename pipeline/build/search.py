@@ -35,7 +35,7 @@ MOST_REGIONS = 512  # above this, sensitivities cost more than they bring in a b
 SENSITIVITY_FEEDS = 3
 SMOOTH = "smooth-quant"
 CLEARLY_DB = 0.5  # what an accuracy method has to bring
-MOST_PICKED = 6  # values whose range is chosen by itself
+MOST_PICKED = 4  # values whose range is chosen by itself
 PICKED_DB = 0.1  # what that has to bring
 WEIGHTS_DB = 10.0  # outputs further off than this suffer from activations, not from the rounding of weights
 CHEAPER = 0.99  # a variant that is not cheaper by this is within the noise
@@ -212,7 +212,8 @@ class Search:
             self._note(f"sensitivity was not measured: {count} regions take too long")
             return None
         try:
-            return self._workshop.sensitivity(best, self._judge.feeds[:SENSITIVITY_FEEDS], per)
+            feeds = self._judge.feeds[: SENSITIVITY_FEEDS if per == "region" else 1]
+            return self._workshop.sensitivity(best, feeds, per)
         except ModelError as error:
             self._note(f"sensitivity was not measured: {error}")
             return None
