@@ -33,6 +33,16 @@ def external_files(model: Model) -> list[Path]:
     return list(found)
 
 
+def refuse_empty(data: str | None) -> None:
+    """Refuse data named by nothing, which as a path would mean the current folder.
+
+    Raises:
+        UsageError: it is empty.
+    """
+    if data is not None and not data.strip():
+        raise UsageError("--data is empty; give a file, a folder, module:function or random")
+
+
 def given_path(text: str | None) -> Path | None:
     """The file or folder that data or a metric is read from; None for random data, or without any.
 
@@ -41,10 +51,9 @@ def given_path(text: str | None) -> Path | None:
     Raises:
         UsageError: the text is empty, which would mean the current folder.
     """
+    refuse_empty(text)
     if text is None or text == "random" or text.startswith("random:"):
         return None
-    if not text.strip():
-        raise UsageError("--data is empty; give a file, a folder, module:function or random")
     if Path(text).exists():
         return Path(text)
     from ..calibration.functions import names_function

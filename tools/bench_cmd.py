@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +49,7 @@ def command(
     cores = os.cpu_count() or 1
     wanted = list(dict.fromkeys(cores if t == 0 else t for t in (threads or [1, 0])))
     found: list[dict[str, Any]] = []
-    with Progress("timing", total=len(wanted)) as progress:
+    with in_words(*models), Progress("timing", total=len(wanted)) as progress:
         for count in wanted:
             progress.say(f"timing on {count} thread{'s' if count > 1 else ''}")
             with session_runners(sources, feed, threads=count) as runners:
@@ -84,6 +86,25 @@ def command(
     print_table(["model", "threads", "median ms", "10 to 90 %", "speed", "95 % interval"], rows)
 
 
+@contextmanager
+def in_words(*models: Path) -> Generator[None]:
+    """Where onnxruntime does not open one of the models, say what is wrong with its file, if that is known.
+
+    Raises:
+        ModelError: a file is no model, or is truncated.
+    """
+    from ..backends.base import BackendError
+    from ..graph_ir import UnsupportedModelError, load
+
+    try:
+        yield
+    except BackendError:
+        for path in models:
+            with suppress(UnsupportedModelError):  # of such the runtime knows more
+                load(path)
+        raise
+
+
 def distinct(names: list[str]) -> list[str]:
     """The names with a number where one comes again."""
     seen: dict[str, int] = {}
@@ -102,5 +123,7 @@ def one_feed(model: Path, data: str | None) -> Feed:
     """
     from ..calibration import open_feeds
     from ..graph_ir import load
+    from ..pipeline.outputs import refuse_empty
 
+    refuse_empty(data)
     return next(iter(open_feeds("random" if data is None else data, load(model), limit=1)))

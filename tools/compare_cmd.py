@@ -40,7 +40,7 @@ def command(
     """
     from .render import print_json, print_table
 
-    found, count = measure(first, second, data, samples)
+    found, count, batched = measure(first, second, data, samples)
     failing = {
         name: close.sqnr_db
         for name, close in found.items()
@@ -55,7 +55,7 @@ def command(
             for name, c in found.items()
         ]
         print_table(["output", "SQNR dB", "cosine", "max abs diff", "elements"], rows)
-        print(f"{count} samples")
+        print(f"{count} {'feeds' if batched else 'samples'}")
     for name, sqnr in failing.items():
         print(
             f"error: output {name!r} has an SQNR of {sqnr:.1f} dB, {min_sqnr:g} are asked for",
@@ -65,8 +65,10 @@ def command(
         raise typer.Exit(1)
 
 
-def measure(first: Path, second: Path, data: str, samples: int | None) -> tuple[dict[str, Closeness], int]:
-    """Closeness by output name, and the number of samples.
+def measure(
+    first: Path, second: Path, data: str, samples: int | None
+) -> tuple[dict[str, Closeness], int, bool]:
+    """Closeness by output name, the number of feeds, and whether one of them may hold several samples.
 
     Raises:
         DataError: the models' outputs differ in number or shape, or the data does not fit.
@@ -76,11 +78,15 @@ def measure(first: Path, second: Path, data: str, samples: int | None) -> tuple[
     from ..backends.onnxruntime.session import OrtSession
     from ..calibration import open_feeds
     from ..graph_ir import DataError, load
+    from ..pipeline.outputs import refuse_empty
+    from .bench_cmd import in_words
     from .progress import Progress
 
+    refuse_empty(data)
     feeds = open_feeds(data, load(first), limit=samples)
-    count = 0
+    count, batched = 0, False
     with (
+        in_words(first, second),
         Progress("comparing", total=feeds.count) as progress,
         OrtSession(first, SessionConfig.beside(first)) as one,
         OrtSession(second, SessionConfig.beside(second)) as two,
@@ -100,8 +106,9 @@ def measure(first: Path, second: Path, data: str, samples: int | None) -> tuple[
                 except DataError as error:
                     raise DataError(f"output {name!r} on sample {count}: {error}") from error
             count += 1
+            batched |= any(array.ndim > 0 and array.shape[0] != 1 for array in feed.values())
             progress.step()
-    return {name: total.result() for name, total in totals.items()}, count
+    return {name: total.result() for name, total in totals.items()}, count, batched
 
 
 def _figure(value: float, form: str) -> str:

@@ -161,7 +161,7 @@ def _optimize(source: Path, target: Path, chosen: Settings, pipeline: Pipeline) 
 
 
 def _run(pipeline: Pipeline, model: Model, settings: Settings, report: Report, by_round: bool) -> None:
-    ctx = Context()
+    ctx, given = Context(), _operators(model)
     timing, statistics = Timing(), Statistics()
     instruments: list[Instrument] = []
     if settings.on_pass is not None:
@@ -177,7 +177,7 @@ def _run(pipeline: Pipeline, model: Model, settings: Settings, report: Report, b
     manager.run(pipeline, model, ctx, [*instruments, statistics, timing])
     operators = _operators(model)
     report.after = _by_title(operators)
-    report.notes = [*notes(model), *opaque_notes(model, operators), *ctx.notes]
+    report.notes = [*notes(model), *opaque_notes(model, operators & given), *ctx.notes]
     if settings.validate is not None:
         report.validation = [vars(check).copy() for check in settings.validate.checks]
     report.timing = [vars(node).copy() for node in timing.tree()]
@@ -242,7 +242,7 @@ def opaque_notes(model: Model, operators: Counter[tuple[str, str, str]] | None =
     """A line for each operator the passes know nothing about: other domains, and unknown standard ones."""
     found: Counter[str] = Counter()
     version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
-    for identifier, count in (operators or _operators(model)).items():
+    for identifier, count in (_operators(model) if operators is None else operators).items():
         domain, op_type, _ = identifier
         if domain in STANDARD_DOMAINS:
             if operator_bounds(op_type, version) is None:

@@ -77,6 +77,9 @@ class Extent(Protocol):
         ...
 
 
+UNTYPED = "the type of an input is not known"
+
+
 @dataclass
 class Choice:
     """The nodes that become 16-bit, in graph order, and why the others with float values do not."""
@@ -172,7 +175,7 @@ def _refuse(node: Node, opset: int, guard: Guard) -> str | None:
     if node.op_type in BLOCKED:
         return BLOCKED[node.op_type]
     if any(v is not None and v.dtype is None for v in node.inputs):
-        return "the type of an input is not known"
+        return UNTYPED
     inputs, outputs = convertible(node, opset, guard.dtype)
     if not inputs or (not outputs and any(o.dtype == DataType.FLOAT for o in node.outputs)):
         return f"{node.op_type} of opset {opset} has no {guard.dtype.name.lower()} form"

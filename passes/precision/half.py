@@ -14,7 +14,7 @@ from ...graph_ir.ops import label
 from ..base import Context, Exactness, Pass
 from ..quantize.facts import RANGES
 from ..quantize.values import drop_orphans, used_initializers
-from .choice import Extent, Guard, choose, convertible
+from .choice import UNTYPED, Extent, Guard, choose, convertible
 
 _TYPES = {"fp16": DataType.FLOAT16, "bf16": DataType.BFLOAT16}
 _QUIET = ("what it moves is float", "nothing near it is worth the Casts")
@@ -66,8 +66,13 @@ class ToHalf(Pass):
         choice = choose(model, Guard(dtype, self.margin, extents, {*self.exclude, *barred}))
         for node, reason in choice.reasons.items():
             ctx.misses[self.name, reason] += 1
-            if reason not in _QUIET:
+            if reason not in (*_QUIET, UNTYPED):
                 ctx.note(f"to-half: {label(node)} stays float32: {reason}")
+        untyped = sum(reason == UNTYPED for reason in choice.reasons.values())
+        if untyped:
+            ctx.note(
+                f"to-half: {UNTYPED} for {untyped} nodes, which stay float32; put infer-shapes before it"
+            )
         _Converter(rewriter, dtype).run(list(choice.half))
         ctx.counters[self.name] += len(choice.half)
         drop_orphans(rewriter, used)

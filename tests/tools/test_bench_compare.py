@@ -138,3 +138,21 @@ def test_bench_honours_the_session_beside_the_model(
     done = tersor(capsys, "bench", a, "--rounds", "1", "--threads", "1")
     assert done.code == 0
     assert "1.00x" in done.out
+
+
+def test_a_truncated_model_is_said_in_words(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pair: tuple[Path, Path, Path]
+) -> None:
+    a, _, data = pair
+    (tmp_path / "half.onnx").write_bytes(a.read_bytes()[:-40])
+    for command in ("compare", "bench"):
+        done = tersor(capsys, command, a, tmp_path / "half.onnx", "--data", data)
+        assert (done.code, done.out) == (2, "")
+        assert "half.onnx' is not an ONNX model, or is truncated" in done.err
+
+
+def test_batches_are_not_called_samples(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model = write(tmp_path, "a.onnx", TEXT.replace("[N,4]", "[3,4]"))
+    np.savez(tmp_path / "d.npz", x=np.ones((6, 4), np.float32))
+    out = tersor(capsys, "compare", model, model, "--data", tmp_path / "d.npz").out
+    assert out.splitlines()[-1] == "2 feeds"

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
-from tersor.graph_ir import load, parse, save, to_text
+from tersor.graph_ir import DataType, load, parse, save, to_text
 from tersor.passes import catalog
 from tests.support.command import tersor
 from tests.support.passes import Crashes, Interrupts, RenamesOutput, ScaleBitwise
@@ -232,3 +232,30 @@ def test_data_for_validation(capsys: pytest.CaptureFixture[str], model: Path) ->
     assert tersor(capsys, "opt", model, out, "--validate", "end", "--data", data).code == 0
     done = tersor(capsys, "opt", model, out, "--data", data)
     assert done.err == "error: --data is for --validate; add --validate end or --validate pass\n"
+
+
+HEAVY = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[2,64] x) => (float[2,64] y) <float[64,64] w = {seed}, float[64,64] v = {seed}>
+{ h = MatMul(x, w)  r = Relu(h)  y = MatMul(r, v) }
+"""
+
+
+def test_what_a_pass_made_is_not_called_untouched(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    save(parse(HEAVY), tmp_path / "in.onnx")
+    done = tersor(capsys, "opt", tmp_path / "in.onnx", tmp_path / "w.onnx", "--passes", "weight-only")
+    assert "com.microsoft.MatMulNBits" in done.out
+    assert "untouched" not in done.out
+    done = tersor(capsys, "opt", tmp_path / "w.onnx", tmp_path / "again.onnx")
+    assert "operator com.microsoft.MatMulNBits is of a custom domain: 2 left untouched" in done.out
+
+
+def test_halves_without_types_say_what_they_need(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    save(parse(HEAVY), tmp_path / "in.onnx")
+    done = tersor(capsys, "opt", tmp_path / "in.onnx", tmp_path / "h.onnx", "--passes", "to-half")
+    need = "the type of an input is not known for 1 nodes, which stay float32; put infer-shapes before it"
+    assert need in done.out
+    passes = ["--passes", "infer-shapes,to-half"]
+    done = tersor(capsys, "opt", tmp_path / "in.onnx", tmp_path / "h.onnx", *passes)
+    assert "infer-shapes" not in done.out
+    assert load(tmp_path / "h.onnx").graph[1].outputs[0].dtype == DataType.FLOAT16

@@ -77,6 +77,13 @@ def test_what_is_read_is_never_written_over(
     assert said in refused(capsys, folder, *options)
 
 
+@pytest.mark.parametrize("command", ["bench", "compare m.onnx", "explain", "sensitivity"])
+def test_data_named_by_nothing_is_not_the_current_folder(
+    capsys: pytest.CaptureFixture[str], folder: Path, command: str
+) -> None:
+    assert "--data is empty" in refused(capsys, folder, *command.split(), "m.onnx", "--data", "")
+
+
 @pytest.mark.parametrize("name", ["report.json", "model.onnx", "session.json", "build.lock.json"])
 def test_a_build_has_files_of_its_own_only(
     capsys: pytest.CaptureFixture[str], folder: Path, name: str
