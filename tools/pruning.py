@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from ..backends.base import Feed
+from ..backends.base import BackendError, Feed
 from ..backends.onnxruntime.latency import Latency
 from ..calibration import Feeds, open_feeds
-from ..graph_ir import Model, UsageError, load, save, signature_of
+from ..graph_ir import DataError, Model, UsageError, load, save, signature_of
+from ..graph_ir.ops import walk_nodes
 from ..passes.base import Context
 from ..passes.prune.plan import PrunePlan, load_plan
 from ..pipeline import manager
@@ -36,7 +37,11 @@ from ..pipeline.spec import parse
 from .prune_paths import refuse_paths, refuse_weights
 
 JUDGING_FEEDS = 32
+ORIGINAL = "original.onnx"
 MAX_DROP = 0.01  # share of the metric
+_QUANTIZED = frozenset(
+    {"DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul", "MatMulNBits"}
+)
 
 
 @dataclass(frozen=True)
@@ -137,15 +142,21 @@ def prune_file(settings: Settings) -> PruneReport:
     model = load(settings.model)
     refuse_weights(model, out=settings.out, save_plan=settings.save_plan)
     with tempfile.TemporaryDirectory(prefix="tersor-prune-") as folder:
-        subject = _prepared(model, settings, Path(folder))
-        return _run(subject, settings, plan)
+        try:
+            subject = _prepared(model, settings, Path(folder))
+            return _run(subject, settings, plan)
+        except (BackendError, DataError) as error:  # the caller knows the model by its own name only
+            said = str(error).replace(str(Path(folder) / ORIGINAL), str(settings.model))
+            if said == str(error):
+                raise
+            raise type(error)(said) from error
 
 
 def _prepared(model: Model, settings: Settings, folder: Path) -> _Subject:
     """Bring the model into the form channels are removed from: see `presets.PRUNE_READY`."""
     context = Context(seed=settings.seed)
     manager.run(parse(PRUNE_READY), model, context, [Verify()])
-    path = folder / "original.onnx"
+    path = folder / ORIGINAL
     save(model, path)
     signature = signature_of(model)
     feeds = None if settings.data is None else open_feeds(settings.data, signature, limit=settings.samples)
@@ -222,6 +233,11 @@ def _facts(subject: _Subject, result: Model) -> tuple[Facts, Facts]:
 
 def _notes(subject: _Subject, settings: Settings, pruned: Pruned | None, *, timed: bool) -> list[str]:
     found = [*subject.notes, *([] if pruned is None else pruned.notes)]
+    if any(node.op_type in _QUANTIZED for node in walk_nodes(subject.model)):
+        found.append(
+            "the model is quantized already, and its scales stay as they were measured; better prune the float "
+            "model and quantize the result"
+        )
     if not timed:
         found.append("no input could be drawn that the model runs on, so nothing was timed; give --data")
     if settings.metric is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tersor.graph_ir import save
+from tersor.graph_ir import parse, save
 from tests.support.building import hashes
 from tests.support.command import tersor
 from tests.support.prune_models import chain, pinned, residual
@@ -30,6 +30,39 @@ def refused(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: object
     assert done.err.count("\n") == 1
     assert hashes(folder) == before
     return done.err.removeprefix("error: ").strip()
+
+
+CUSTOM = """
+<ir_version: 8, opset_import: ["" : 17, "com.acme" : 1]>
+g (float[2,64] x) => (float[2,64] y) <float[64,64] w = {seed}, float[64,64] v = {seed}>
+{ h = MatMul(x, w)  r = Relu(h)  i = MatMul(r, v)  y = com.acme.Secret(i) }
+"""
+CODES = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[2,64] x) => (float[2,64] y) <float[64,64] w = {seed}, float[64,64] v = {seed}, float s = {0.1}>
+{ h = MatMul(x, w)  r = Relu(h)  c = QuantizeLinear(r, s)  d = DequantizeLinear(c, s)  y = MatMul(d, v) }
+"""
+
+
+def test_the_model_is_called_by_its_own_name(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    save(parse(CUSTOM), folder / "custom.onnx")
+    line = refused(capsys, folder, folder / "custom.onnx", "-o", folder / "out.onnx", "--ratio", "0.5")
+    assert line.startswith(f"onnxruntime does not load {folder / 'custom.onnx'}: ")
+    assert "original.onnx" not in line
+
+
+def test_a_quantized_model_gets_a_note(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    save(parse(CODES), folder / "codes.onnx")
+    for name, said in (("codes", True), ("chain", False)):
+        done = tersor(capsys, "prune", folder / f"{name}.onnx", "--dry-run", "--ratio", "0.5")
+        assert done.code == 0, done.err
+        assert ("note: the model is quantized already" in done.out) == said
+
+
+def test_a_ratio_goes_as_far_as_it_can(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    done = tersor(capsys, "prune", folder / "chain.onnx", "--dry-run", "--ratio", "99%")
+    assert done.code == 0, done.err
+    assert "of the channels are left; 1.0% were wanted" in done.out
 
 
 @pytest.mark.parametrize(
