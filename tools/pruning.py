@@ -235,8 +235,8 @@ def _notes(subject: _Subject, settings: Settings, pruned: Pruned | None, *, time
     found = [*subject.notes, *([] if pruned is None else pruned.notes)]
     if any(node.op_type in _QUANTIZED for node in walk_nodes(subject.model)):
         found.append(
-            "the model is quantized already, and its scales stay as they were measured; better prune the float "
-            "model and quantize the result"
+            "the model is quantized already, and its scales stay as they were measured; better prune the "
+            "float model and quantize the result"
         )
     if not timed:
         found.append("no input could be drawn that the model runs on, so nothing was timed; give --data")
