@@ -14,12 +14,11 @@ from ..backends.base import BackendError, Feed
 from ..backends.onnxruntime.latency import Latency
 from ..calibration import Feeds, open_feeds
 from ..graph_ir import DataError, Model, UsageError, load, save, signature_of
-from ..graph_ir.ops import walk_nodes
 from ..passes.base import Context
 from ..passes.prune.plan import PrunePlan, load_plan
 from ..pipeline import manager
 from ..pipeline.build.accuracy import Judge
-from ..pipeline.build.facts import bindings_in, drawn, facts_of
+from ..pipeline.build.facts import bindings_in, drawn, facts_of, is_quantized
 from ..pipeline.build.pruning import judging, overhead
 from ..pipeline.build.result import Candidate, Facts, Judgement
 from ..pipeline.build.settings import BuildSettings
@@ -39,9 +38,6 @@ from .prune_paths import refuse_paths, refuse_weights
 JUDGING_FEEDS = 32
 ORIGINAL = "original.onnx"
 MAX_DROP = 0.01  # share of the metric
-_QUANTIZED = frozenset(
-    {"DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul", "MatMulNBits"}
-)
 
 
 @dataclass(frozen=True)
@@ -233,7 +229,7 @@ def _facts(subject: _Subject, result: Model) -> tuple[Facts, Facts]:
 
 def _notes(subject: _Subject, settings: Settings, pruned: Pruned | None, *, timed: bool) -> list[str]:
     found = [*subject.notes, *([] if pruned is None else pruned.notes)]
-    if any(node.op_type in _QUANTIZED for node in walk_nodes(subject.model)):
+    if is_quantized(subject.model):
         found.append(
             "the model is quantized already, and its scales stay as they were measured; better prune the "
             "float model and quantize the result"

@@ -12,10 +12,15 @@ from ...analysis.shapes import infer_shapes
 from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.data import open_feeds
-from ...graph_ir import DataError, Model, Signature, load
-from ...graph_ir.ops import walk_nodes
+from ...graph_ir import DataError, DataType, Model, Signature, load
+from ...graph_ir.ops import walk_graphs, walk_nodes
 from .files import model_files
 from .result import Composition, Facts
+
+_OF_CODES = frozenset({
+    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits", "QLinearConv",
+    "QLinearMatMul", "QuantizeLinear",
+})  # fmt: skip
 
 
 def drawn(path: Path, signature: Signature, seed: int) -> list[Feed]:
@@ -40,6 +45,21 @@ def bindings_in(signature: Signature, feeds: Sequence[Feed]) -> dict[str, int]:
             if isinstance(dim, str):
                 found.setdefault(dim, int(size))
     return found
+
+
+def why_not_int8(model: Model) -> str:
+    """Why there is nothing in a model that could be quantized."""
+    if is_quantized(model):
+        return "the model is quantized already"
+    weights = [value.dtype for graph in walk_graphs(model) for value in graph.initializers.values()]
+    if any(dtype in (DataType.FLOAT16, DataType.BFLOAT16) for dtype in weights):
+        return "the model is of 16-bit floats; start from the float32 model"
+    return "the model has no node that can be quantized"
+
+
+def is_quantized(model: Model) -> bool:
+    """Whether nodes compute on codes, or weights are stored as such."""
+    return any(node.op_type in _OF_CODES for node in walk_nodes(model))
 
 
 def composition(model: Model) -> Composition:

@@ -25,7 +25,7 @@ from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
 from .choose import Times, contenders, distrust, pick
 from .doubts import doubts
-from .facts import bindings_in, drawn, facts_of
+from .facts import bindings_in, drawn, facts_of, why_not_int8
 from .files import as_protobuf
 from .follow import follow, limits_of, recipe_feeds
 from .lock import code_hash
@@ -103,7 +103,7 @@ def _search(
             notes_.append(f"no int8: {error}")
         else:
             if not search.judged:
-                notes_.append("no int8: the model has no node that can be quantized")
+                notes_.append(f"no int8: {why_not_int8(model)}")
         judged |= distrust(search.judged, settings.max_drop)
         if log.reused:
             notes_.append(f"{log.reused} candidates had been judged before, as {str(log.path)!r} says")

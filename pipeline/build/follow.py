@@ -10,7 +10,6 @@ from pathlib import Path
 
 from ...calibration.data import Feeds
 from ...graph_ir import Model, UsageError, load, save
-from ...graph_ir.ops import walk_nodes
 from ...passes.base import Context
 from .. import manager
 from ..instruments import Verify
@@ -18,12 +17,11 @@ from ..presets import FREEZE, PRUNE_READY
 from ..recipe import CalibrateStep, PassesStep, PruneStep, Recipe, Step, check_order
 from ..spec import parse
 from .accuracy import Judge
+from .facts import is_quantized
 from .measured import measure, wanted_by
 from .pruning import pruned
 from .result import Candidate
 from .settings import BuildSettings
-
-_INTEGER_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits"})
 
 
 def recipe_feeds(recipe: Recipe, given: Feeds | None, model: Model) -> Feeds | None:
@@ -94,8 +92,8 @@ def follow(
             texts.append(str(step.pipeline))
     path = work / "recipe.onnx"
     save(model, path, provenance=True)
-    quantized = any(node.op_type in _INTEGER_OPS for node in walk_nodes(model))
-    return Candidate("recipe", path, ",".join(texts), rule, quantized=quantized), context.notes
+    made = Candidate("recipe", path, ",".join(texts), rule, quantized=is_quantized(model))
+    return made, context.notes
 
 
 def _calibrate(model: Model, data: Feeds, observer: str, context: Context, later: Sequence[Step]) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tersor.graph_ir import load, signature_of
+from tersor.graph_ir import from_proto, load, signature_of
+from tersor.pipeline.build.facts import why_not_int8
 from tests.support import odd_models
 from tests.support.building import check, default_run, hashes, quick, steady, work_in
 from tests.support.user_code import HERE
@@ -118,3 +119,11 @@ def test_feeds_of_changing_length(tmp_path: Path) -> None:
     assert result.winner.quantized
     feed = {"ids": np.full((1, 30), 49), "types": np.zeros((1, 30), np.int64)}
     assert default_run(result.winner.path, feed)[0].shape == (1, 30, 16)
+
+
+def test_it_says_why_nothing_can_be_int8() -> None:
+    assert why_not_int8(from_proto(odd_models.conv_net(np.float16))).startswith(
+        "the model is of 16-bit floats"
+    )
+    assert why_not_int8(from_proto(odd_models.quantised_output())) == "the model is quantized already"
+    assert why_not_int8(from_proto(odd_models.random_draw())) == "the model has no node that can be quantized"
