@@ -129,9 +129,10 @@ class Ranges:
 
         return seen
 
-    def within(self, index: int, array: NDArray[np.float64]) -> NDArray[np.float64]:
-        """An output's values, each brought to the nearest one that is in range."""
-        return self._of[index].within(array) if index in self._of else array
+    def restrict(self, index: int, array: NDArray[Any]) -> None:
+        """Bring each value of an output to the nearest one that is in range, in place."""
+        if index in self._of:
+            self._of[index].restrict(array)
 
 
 class _Range:
@@ -146,6 +147,8 @@ class _Range:
         self.high = float(np.fmax(self.high, np.fmax.reduce(array, axis=None)))
         known, self.axes = self.axes, {}
         for axis, size in enumerate(array.shape):
+            if size == 1:
+                continue  # the whole
             others = tuple(other for other in range(array.ndim) if other != axis)
             low, high = np.fmin.reduce(array, axis=others), np.fmax.reduce(array, axis=others)
             if known is None:
@@ -153,15 +156,14 @@ class _Range:
             elif axis in known and known[axis][0].size == size:
                 self.axes[axis] = (np.fmin(known[axis][0], low), np.fmax(known[axis][1], high))
 
-    def within(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
+    def restrict(self, array: NDArray[Any]) -> None:
         if self.count < _ENOUGH:
-            return array
-        kept = np.clip(array, self.low, self.high)
+            return
+        np.clip(array, self.low, self.high, out=array)
         for axis, (low, high) in (self.axes or {}).items():
             if axis < array.ndim and array.shape[axis] == low.size and self.count >= _ENOUGH * low.size:
                 shape = [-1 if other == axis else 1 for other in range(array.ndim)]
-                kept = np.clip(kept, low.reshape(shape), high.reshape(shape))
-        return kept
+                np.clip(array, low.reshape(shape), high.reshape(shape), out=array)
 
 
 def amplified(original: Run, candidate: Run, factor: float, ranges: Ranges) -> Run:
@@ -183,6 +185,12 @@ def _beyond(want: object, got: object, factor: float, ranges: Ranges, index: int
     left, right = cast("NDArray[Any]", want), cast("NDArray[Any]", got)
     if left.dtype.kind != "f" or left.shape != right.shape:
         raise DataError("an output is not of floats, or of another shape, and its error cannot be scaled")
+    moved = right.astype(np.result_type(left, np.float32))
     with np.errstate(invalid="ignore", over="ignore"):  # infinite values stay so, or become NaN
-        wide = left.astype(np.float64) + factor * (right.astype(np.float64) - left)
-        return np.where(left == right, left, ranges.within(index, wide)).astype(left.dtype)
+        moved -= left
+        moved *= factor
+        moved += left
+    if not np.isfinite(moved).all():
+        moved = np.where(left == right, left, moved)
+    ranges.restrict(index, moved)
+    return moved.astype(left.dtype, copy=False)
