@@ -23,7 +23,7 @@ from ...graph_ir import Model, fingerprint, load, notes, signature_of
 from ...graph_ir.ops import label, walk_nodes
 from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
-from .choose import Times, contenders, distrust, pick
+from .choose import Times, contenders, distrust, pick, unasked
 from .doubts import doubts
 from .facts import bindings_in, drawn, facts_of, why_not_int8
 from .files import as_protobuf
@@ -138,14 +138,16 @@ def _chosen(
     """The best candidate that is vouched for and proved, and why; others are refused on the way."""
     while True:
         winner, why = pick(judged, times, original.name)
-        judgement = judged[winner.name][1]
-        if not judgement.vouched:
-            judged[winner.name] = (winner, judge.vouch(winner, judgement))
+        name = unasked(judged, times, winner.name)
+        if name is not None:
+            candidate, judgement = judged[name]
+            judged[name] = (candidate, judge.vouch(candidate, judgement))
             judged.update(distrust(judged, judge.settings.max_drop))
             continue
         proof = _prove(winner, original, feeds, bindings, judge.settings)
         if not proof.failure or winner is original:
             return winner, why, proof
+        judgement = judged[winner.name][1]
         judged[winner.name] = (winner, replace(judgement, accepted=False, reason=proof.failure))
 
 

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tersor.graph_ir import parse
-from tersor.pipeline.build.choose import NOISE, TIE, contenders, distrust, not_slower, pick, relative_time
+from tersor.pipeline.build.choose import (
+    NOISE,
+    TIE,
+    contenders,
+    distrust,
+    not_slower,
+    pick,
+    relative_time,
+    unasked,
+)
 from tersor.pipeline.build.facts import composition
 from tests.support.building import Judged, judged, latency, times
 
@@ -121,6 +130,29 @@ def test_little_closeness_buys_little_speed() -> None:
 def test_no_speed_is_given_for_closeness_that_nobody_needs() -> None:
     candidates = field(judged("original"), judged("a", 50), judged("b", 70))
     assert chosen(candidates, times(original=4.0, a=1.0, b=1.1)) == "a"
+
+
+def test_what_is_expected_to_be_lost_is_the_price_where_it_is_known() -> None:
+    """1 % costs 10 % of the time, however far off the outputs are."""
+    slow, fast = judged("slow", 60, drop=0.0), expecting("fast", 15.0, 0.005)
+    assert chosen(field(judged("original"), slow, fast), times(original=4.0, slow=1.1, fast=1.0)) == "fast"
+    assert chosen(field(judged("original"), slow, fast), times(original=4.0, slow=1.02, fast=1.0)) == "slow"
+
+
+def test_faster_ones_are_asked_before_a_slower_one_wins() -> None:
+    timing = times(original=4.0, float=1.1, far=1.0, farther=0.9, slow=1.5)
+    candidates = field(
+        judged("original"), judged("float", 120, drop=0.0), judged("far", 15, drop=0.0),
+        judged("farther", 14, drop=0.0), judged("slow", 14, drop=0.0),
+    )  # fmt: skip
+    winner = chosen(candidates, timing)
+    assert winner == "float"
+    assert unasked(candidates, timing, winner) == "farther"
+    known = field(*candidates.values(), expecting("far", 15, 0.0), expecting("farther", 14, 0.006))
+    assert unasked(known, timing, winner) == "float"
+    known = field(*known.values(), expecting("float", 120, 0.0))
+    assert unasked(known, timing, winner) is None
+    assert chosen(known, timing) == "farther"
 
 
 def test_a_lucky_metric_is_distrusted() -> None:
