@@ -19,9 +19,9 @@ _UNCHECKED = ("Conv", "Gemm", "MatMul")
 def misread(scope: Scope, node: onnx.NodeProto) -> Verdict | None:
     """What an int8 kernel takes otherwise than the Q/DQ nodes say: fused, fast and wrong.
 
-    When it fuses, onnxruntime looks neither at the axis of a weight's scales nor at the scale of a Gemm's
-    bias; it lets a Conv's bias be off by 1 % (or 1e-6), before 1.27 by anything, and quantizes float
-    weights by itself.
+    When it fuses, onnxruntime looks neither at the axis of a weight's scales (but at that of a MatMul's from
+    1.32 on) nor at the scale of a Gemm's bias; it lets a Conv's bias be off by 1 % (or 1e-6), before 1.27 by
+    anything, and quantizes float weights by itself.
     """
     if node.op_type not in _UNCHECKED:
         return None
@@ -35,19 +35,30 @@ def misread(scope: Scope, node: onnx.NodeProto) -> Verdict | None:
     if any(item is None for item in pair):
         return None
     x, w = (quant_of(scope, item) for item in pair if item is not None)
-    if w.scale is not None and w.scale.size > 1:
-        weight = scope.tensor(pair[1].input[0] if pair[1] is not None else "")
-        count = len(weight.dims) if weight is not None else 0
-        axis = w.axis + count if w.axis < 0 else w.axis
-        wanted = 0 if node.op_type == "Conv" else max(count - 1, 0)
-        if node.op_type == "Gemm" and int_attribute(node, "transB", 0):
-            wanted = 0
-        if count and axis != wanted:
-            return Verdict(
-                "wrong-axis",
-                f"the weight has its scales along axis {axis}, the kernel reads them along axis {wanted}",
-            )
+    along = scale_axis(scope, node)
+    if along is not None:
+        return along
     return bias_scale(scope, node, x, w) if node.op_type in {"Conv", "Gemm"} else None
+
+
+def scale_axis(scope: Scope, node: onnx.NodeProto) -> Verdict | None:
+    """Whether a weight has its scales along another axis than the kernel: misread, or left float."""
+    source = dq_of(scope, node.input[1]) if node.op_type in _UNCHECKED else None
+    if source is None:
+        return None
+    w, weight = quant_of(scope, source), scope.tensor(source.input[0])
+    if w.scale is None or w.scale.size < 2 or weight is None:
+        return None
+    count = len(weight.dims)
+    axis = w.axis + count if w.axis < 0 else w.axis
+    rows = node.op_type == "Conv" or (node.op_type == "Gemm" and int_attribute(node, "transB", 0))
+    wanted = 0 if rows else count - 1
+    if axis == wanted:
+        return None
+    return Verdict(
+        "wrong-axis",
+        f"the weight has its scales along axis {axis}, the kernel reads them along axis {wanted}",
+    )
 
 
 def bias_scale(scope: Scope, node: onnx.NodeProto, x: Quant, w: Quant) -> Verdict | None:

@@ -15,7 +15,7 @@ import numpy as np
 from .charge import LINEAR
 from .clamps import CLAMPS, clamp_verdict, is_redundant
 from .graph_view import Q, Quant, Scope, Verdict, dq_of, float_attribute, label, quant_of, string_attribute
-from .misread import bias_scale
+from .misread import bias_scale, scale_axis
 
 if TYPE_CHECKING:
     import onnx
@@ -63,6 +63,7 @@ def explain(scope: Scope, node: onnx.NodeProto) -> Verdict:
         or _types(scope, node, found)
         or _bias(scope, node, found)
         or _moved(scope, node, found)
+        or scale_axis(scope, node)
         or Verdict("unknown", "not fused, and no rule known to tersor says why")
     )
 

@@ -15,6 +15,7 @@ from tersor.backends.onnxruntime.optimized import optimized_graph, optimized_wit
 from tersor.backends.onnxruntime.session import OrtSession
 from tersor.graph_ir import ModelError
 from tests.support.qdq_models import ACT_SCALE, Qdq
+from tests.support.runtime import MATMUL_MISREAD
 
 
 def residual() -> onnx.ModelProto:
@@ -115,8 +116,9 @@ def test_what_is_called_misread_computes_other_numbers(axis: int) -> None:
     with OrtSession(model, threads=1, level="off") as plain, OrtSession(model, threads=1) as fused:
         error = float(np.max(np.abs(plain.run(feed)[0] - fused.run(feed)[0])))
     (row,) = audit(model).rows
-    assert row.misread == (axis == 0)
-    assert (error > 10 * 0.2) == (axis == 0)
+    assert row.misread == (axis == 0 and MATMUL_MISREAD)
+    assert (error > 10 * 0.2) == row.misread
+    assert row.code == ("wrong-axis" if axis == 0 else "")
 
 
 def test_bias_in_the_scale_that_the_kernel_uses_is_not_misread() -> None:

@@ -45,3 +45,6 @@ RESIZES_NEGATIVE_AXES = ORT >= (1, 27)
 
 DEFINES_INFINITE_PRELU = ORT >= (1, 27)
 """PRelu of an infinity is what ONNX says; before, it is NaN."""
+
+MATMUL_MISREAD = ORT < (1, 32)
+"""It takes scales of a product's weight along K for scales along N; since, it leaves such a product float."""
