@@ -168,8 +168,7 @@ class Search:
             loss.part.name for loss in found.losses if loss.part.kind == "activation" and loss.noise > 0
         ]
         base = best
-        for index, value in enumerate(values[:MOST_PICKED]):
-            self._tell("choosing ranges of single values", index, min(MOST_PICKED, len(values)))
+        for value in self._each("choosing ranges of single values", values[:MOST_PICKED]):
             others = [rule for rule in OBSERVERS if rule != best.observer]
             for form in [replace(best, picked=(*best.picked, (value, rule))) for rule in others]:
                 self._in_time()
