@@ -98,7 +98,7 @@ def refuse_unwritable(target: Path) -> None:
         raise UsageError("'-' is no file: nothing is written to standard output; give a file name")
     if target.is_dir():
         raise UsageError(f"output {shown!r} is a folder; give a file name in it")
-    if target.exists() and not target.is_file():
+    if os.path.lexists(target) and not target.is_file():
         raise UsageError(f"cannot write {shown!r}: it is there already and is no ordinary file")
     if not target.parent.is_dir():
         raise UsageError(f"cannot write {shown!r}: there is no folder {str(target.parent)!r}")
@@ -111,9 +111,10 @@ def refuse_unwritable_folder(folder: Path) -> None:
     Raises:
         UsageError: it cannot be made, or not written.
     """
-    above = next(each for each in (folder, *folder.parents) if each.exists())
+    above = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
     if not above.is_dir():
-        raise UsageError(f"-o {str(folder)!r} cannot be made: {str(above)!r} is a file")
+        what = "is a file" if above.exists() else "is a link to nothing"
+        raise UsageError(f"-o {str(folder)!r} cannot be made: {str(above)!r} {what}")
     _refuse_closed(above, str(folder))
 
 

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.base import Feed
+from ...calibration.data import add_feed
 from ...graph_ir import DataError
 
 Run = Callable[[Feed], list[Any]]
@@ -83,7 +84,7 @@ class Answers:
         self._known: dict[bytes, list[Any]] = {}
 
     def of(self, run: Run) -> Run:
-        """A run that asks the model only what it was not asked before; its arrays are not to be changed."""
+        """A run that asks the model only what it was not asked before."""
 
         def remembered(feed: Feed) -> list[Any]:
             key = _digest(feed)
@@ -93,25 +94,22 @@ class Answers:
                 if size > self._left:
                     return answers
                 self._left -= size
-                self._known[key] = [answer.copy() for answer in answers]  # a metric may work in place
-                return answers
-            return self._known[key]
+                self._known[key] = answers
+            return [answer.copy() for answer in self._known[key]]  # a metric may work in place
 
         return remembered
 
 
 def _digest(feed: Feed) -> bytes:
     found = blake2b(digest_size=16)
-    for name, array in feed.items():
-        found.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    add_feed(found, feed)
     return found.digest()
 
 
 class Ranges:
     """The range of each output over all feeds, as a whole and for each index along an axis.
 
-    A few values tell no range, and neither does an axis of changing length.
+    A few values tell no range, and neither does an axis of changing length. The first axis is the batch.
     """
 
     def __init__(self) -> None:
@@ -147,8 +145,8 @@ class _Range:
         self.high = float(np.fmax(self.high, np.fmax.reduce(array, axis=None)))
         known, self.axes = self.axes, {}
         for axis, size in enumerate(array.shape):
-            if size == 1:
-                continue  # the whole
+            if size == 1 or axis == 0:
+                continue  # the whole; places in a batch, which say nothing
             others = tuple(other for other in range(array.ndim) if other != axis)
             low, high = np.fmin.reduce(array, axis=others), np.fmax.reduce(array, axis=others)
             if known is None:
@@ -157,7 +155,7 @@ class _Range:
                 self.axes[axis] = (np.fmin(known[axis][0], low), np.fmax(known[axis][1], high))
 
     def restrict(self, array: NDArray[Any]) -> None:
-        if self.count < _ENOUGH:
+        if self.count < _ENOUGH or not self.low <= self.high:
             return
         np.clip(array, self.low, self.high, out=array)
         for axis, (low, high) in (self.axes or {}).items():

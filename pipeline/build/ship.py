@@ -120,7 +120,8 @@ def _in_words(out: Path) -> Generator[None]:
     except OSError as error:
         raise ModelError(f"cannot write into {str(out)!r}: {error.strerror or one_line(error)}") from error
     except ModelError as error:
-        raise ModelError(re.sub(rf"{re.escape(str(out / PREFIX))}\w+", str(out), str(error))) from error
+        on_its_way = rf"{re.escape(str(out / PREFIX))}\w+"
+        raise ModelError(re.sub(on_its_way, lambda _: str(out), str(error))) from error
 
 
 def _write_model(winner: Candidate, target: Path) -> None:

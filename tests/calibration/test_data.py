@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tersor.calibration import open_feeds
+from tersor.calibration.data import add_feed
 from tersor.graph_ir import DataError, Signature, TersorError, UsageError
 
 ONE = Signature((("x", "FLOAT", ("N", 3)),), (), ())
@@ -144,6 +146,17 @@ def test_functions_are_found_in_the_current_folder(module: str) -> None:
     listed = open_feeds(f"{module}:listed", ONE, limit=2)
     assert len(listed) == 2
     assert len(list(listed)) == 2
+
+
+def test_texts_count_by_what_they_say() -> None:
+    """Regression: they counted by where they lay, so that equal ones looked different."""
+
+    def digest(*words: str) -> str:
+        total = hashlib.blake2b()
+        add_feed(total, {"x": np.array(["".join(word) for word in words], object)})
+        return total.hexdigest()
+
+    assert digest("te" + str(1), "xt") == digest("te1", "x" + "t") != digest("te", "1xt")
 
 
 def test_feeds_that_are_others_each_time_are_told_so(module: str) -> None:

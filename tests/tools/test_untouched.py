@@ -158,3 +158,14 @@ def test_the_folder_of_an_earlier_build_may_be_used_again(
     for _ in range(2):
         quick(conv_net(), folder / "out")
         assert sorted(hashes(folder / "out")) == FILES
+
+
+@pytest.mark.parametrize("command", [["build", "m.onnx", "-o"], ["opt", "m.onnx"]])
+def test_a_link_to_nothing_is_no_place_to_write(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    (folder / "link").symlink_to(folder / "nowhere")
+    done = tersor(capsys, *command, "link")
+    assert (done.code, done.out) == (2, "")
+    assert "'link'" in done.err
+    assert not (folder / "nowhere").exists()

@@ -151,9 +151,9 @@ def test_parts_of_an_output_keep_their_own_ranges(seed: int, shape: tuple[int, .
 def test_changing_lengths_tell_no_range_of_their_own() -> None:
     ranges = Ranges()
     for length in (3000, 5000):
-        ranges.of(run_of(np.arange(2 * length, dtype=np.float32).reshape(2, length)))({})
-    far = np.full((2, 5000), 20000.0)
-    np.testing.assert_array_equal(restricted(ranges, far).max(axis=1), [4999.0, 9999.0])  # not by column
+        ranges.of(run_of(np.arange(2 * length, dtype=np.float32).reshape(1, 2, length)))({})
+    far = np.full((1, 2, 5000), 20000.0)
+    np.testing.assert_array_equal(restricted(ranges, far).max(axis=2)[0], [4999.0, 9999.0])  # not by column
 
 
 def test_few_values_tell_no_range() -> None:
@@ -174,9 +174,28 @@ def test_answers_are_asked_for_once_and_kept_from_harm() -> None:
         for value in (1.0, 2.0):
             (found,) = first({"x": np.array([value])})
             assert found == 2 * value
-            if len(asked) == 1:
-                found += 7  # what a metric may do to what it is given
+            found += 7  # what a metric may do to what it is given
     assert len(asked) == 2
+
+
+def test_texts_are_told_apart_by_what_they_say() -> None:
+    """Regression: they were told apart by where they lay, which the next text may share."""
+    known = Answers().of(lambda feed: [np.array([len(feed["x"][0])])])
+    for length in range(1, 200):
+        feed = {"x": np.array(["a" * length], object)}
+        assert known(feed)[0] == length
+        del feed
+
+
+def test_the_batch_and_what_is_no_number_tell_no_range() -> None:
+    ranges = Ranges()
+    ranges.of(run_of(np.arange(4000, dtype=np.float32).reshape(2, 2000), np.full(2000, np.nan, np.float32)))(
+        {}
+    )
+    np.testing.assert_array_equal(restricted(ranges, np.full((2, 2000), 1e9)).max(axis=1), [3999.0, 3999.0])
+    kept = np.ones(2000)
+    ranges.restrict(1, kept)
+    assert (kept == 1).all()
 
 
 def test_what_is_too_much_to_remember_is_asked_again() -> None:
