@@ -40,9 +40,8 @@ class Feeds:
     make: Callable[[], Iterable[Mapping[str, Any]]]
     hashing: Callable[[], bytes] | None = None
     limit: int | None = None
-    _first: list[str] = field(
-        default_factory=list[str], repr=False
-    )  # digest of the first feed of the first pass
+    # The digest of the first feed, once there was a pass.
+    _first: list[str] = field(default_factory=list[str], repr=False)
 
     def __iter__(self) -> Iterator[Feed]:
         index = -1

@@ -66,7 +66,7 @@ class Judge:
         """
         try:
             with OrtSession(candidate.path, candidate.config) as session:
-                totals, unlike = self._compared(session)
+                fidelity, unlike = self._compared(session)
                 score = self._score(session.run)
         except (BackendError, DataError) as error:
             if candidate.path == self._original.path:
@@ -75,7 +75,6 @@ class Judge:
                 self._sure()  # or it is no fault of the candidate's
             reason = one_line(error).replace(str(candidate.path), "the candidate")
             return Judgement(False, reason, None, None, {}, failed=True)
-        fidelity = {name: total.result() for name, total in totals.items() if total.count}
         return replace(self._decide(score, fidelity, unlike), constant_db=self._constant_db)
 
     def _sure(self) -> None:
@@ -91,23 +90,22 @@ class Judge:
         """`Judgement.closeness_db` of a candidate, without the metric; -inf for one that breaks."""
         try:
             with OrtSession(candidate.path, candidate.config) as session:
-                totals, unlike = self._compared(session)
+                fidelity, unlike = self._compared(session)
         except BackendError:
             return -math.inf
-        fidelity = {name: total.result() for name, total in totals.items() if total.count}
         if unlike or any(found.broken for found in fidelity.values()):
             return -math.inf
         return Judgement(True, "", None, None, fidelity, self._constant_db).closeness_db
 
-    def _compared(self, session: OrtSession) -> tuple[dict[str, Fidelity], set[str]]:
-        """Each output's sums over the feeds, and the outputs that differ in more than numbers."""
+    def _compared(self, session: OrtSession) -> tuple[dict[str, Closeness], set[str]]:
+        """How close each output is over the feeds, and the outputs that differ in more than numbers."""
         totals = {name: Fidelity() for name in self._names}
         unlike: set[str] = set()
         for feed, answers in zip(self.feeds, self._answers, strict=True):
             for name, want, got in zip(self._names, answers, session.run(feed), strict=True):
                 if not compare(totals[name], want, got):
                     unlike.add(name)
-        return totals, unlike
+        return {name: total.result() for name, total in totals.items() if total.count}, unlike
 
     def vouch(self, candidate: Candidate, judgement: Judgement) -> Judgement:
         """Find out what an accepted quantized form is likely to lose on other data: see `evidence`.

@@ -106,9 +106,8 @@ def ship(result: BuildResult, settings: BuildSettings, feeds: Feeds | None) -> N
             for name, place in zip(names, places, strict=True):
                 (staged / name).replace(place)
         if DATA_FILE not in names:
-            (out / DATA_FILE).unlink(
-                missing_ok=True
-            )  # an earlier result's weights, which nothing refers to now
+            # An earlier result's weights, which nothing refers to now.
+            (out / DATA_FILE).unlink(missing_ok=True)
         result.winner = replace(result.winner, path=out / MODEL_FILE)
 
 

@@ -36,18 +36,24 @@ thin (float[1,3,64,64] x) => (float[1,8,8,8] y)
 """
 """The first layer moves many elements for few MACs, the others few for many."""
 
-NARROW = """
+
+def in_a_row(first: int, second: int, third: int) -> str:
+    """Four convolutions of 3 x 3 in a row, of so many filters and 8."""
+    return f"""
 <ir_version: 8, opset_import: ["" : 17]>
-narrow (float[1,3,16,16] x) => (float[1,8,16,16] y)
-<float[16,3,3,3] w0 = {seed}, float[16,16,3,3] w1 = {seed}, float[64,16,3,3] w2 = {seed},
- float[8,64,3,3] w3 = {seed}>
-{
+in_a_row (float[1,3,16,16] x) => (float[1,8,16,16] y)
+<float[{first},3,3,3] w0 = {{seed}}, float[{second},{first},3,3] w1 = {{seed}},
+ float[{third},{second},3,3] w2 = {{seed}}, float[8,{third},3,3] w3 = {{seed}}>
+{{
     a = Conv<pads=[1,1,1,1]>(x, w0)
     b = Conv<pads=[1,1,1,1]>(a, w1)
     c = Conv<pads=[1,1,1,1]>(b, w2)
     y = Conv<pads=[1,1,1,1]>(c, w3)
-}
+}}
 """
+
+
+NARROW = in_a_row(16, 16, 64)
 """Two groups are one block wide, which is no quicker at half of it."""
 
 
@@ -157,18 +163,7 @@ def test_the_budget_holds_whatever_the_aim(text: str) -> None:
     assert left[0] <= left[1] if text == THIN else left[0] >= left[1]
 
 
-EVEN = """
-<ir_version: 8, opset_import: ["" : 17]>
-even (float[1,3,16,16] x) => (float[1,8,16,16] y)
-<float[64,3,3,3] w0 = {seed}, float[64,64,3,3] w1 = {seed}, float[64,64,3,3] w2 = {seed},
- float[8,64,3,3] w3 = {seed}>
-{
-    a = Conv<pads=[1,1,1,1]>(x, w0)
-    b = Conv<pads=[1,1,1,1]>(a, w1)
-    c = Conv<pads=[1,1,1,1]>(b, w2)
-    y = Conv<pads=[1,1,1,1]>(c, w3)
-}
-"""
+EVEN = in_a_row(64, 64, 64)
 """Layers much alike: there is little time to be had by other channels than the least important."""
 
 
