@@ -127,7 +127,7 @@ def open_feeds(
         raise UsageError(f"a limit of {limit} feeds leaves none")
     text = str(spec)
     if not text.strip():
-        raise UsageError("the data is named by nothing; give a file, a folder, module:function or random")
+        raise UsageError("data is empty; give a file, a folder, module:function or random")
     path = Path(spec)
     if preprocess is not None and not (path.is_dir() and _pictures(path)):
         raise UsageError(f"{text!r} is no folder of pictures; a preprocessing section has nothing to do")

@@ -128,7 +128,7 @@ def explain(
             f"no node of {model} stands for one of {original}; --original takes the model it was made from"
         )
     feeds: list[Feed] = list(
-        islice(open_feeds(data or f"random:{seed}:{DRAWN}", loaded, limit=samples), samples)
+        islice(open_feeds(f"random:{seed}:{DRAWN}" if data is None else data, loaded, limit=samples), samples)
     )
     found = account(
         model,

@@ -33,26 +33,12 @@ def external_files(model: Model) -> list[Path]:
     return list(found)
 
 
-def refuse_empty(data: str | None) -> None:
-    """Refuse data named by nothing, which as a path would mean the current folder.
-
-    Raises:
-        UsageError: it is empty.
-    """
-    if data is not None and not data.strip():
-        raise UsageError("--data is empty; give a file, a folder, module:function or random")
-
-
 def given_path(text: str | None) -> Path | None:
     """The file or folder that data or a metric is read from; None for random data, or without any.
 
     Of ``module:function`` it is the module's file, where that lies in the current folder.
-
-    Raises:
-        UsageError: the text is empty, which would mean the current folder.
     """
-    refuse_empty(text)
-    if text is None or text == "random" or text.startswith("random:"):
+    if text is None or not text.strip() or text == "random" or text.startswith("random:"):
         return None
     if Path(text).exists():
         return Path(text)

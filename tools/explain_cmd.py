@@ -46,11 +46,9 @@ def command(
     that of the node's result against the original's.
     """
     from ..pipeline.explain import explain
-    from ..pipeline.outputs import refuse_empty
     from .progress import Progress
     from .render import print_json
 
-    refuse_empty(data)
     with Progress(f"running {model.name}"):
         found = explain(model, original, data, samples=samples, runs=runs, threads=threads)
     if as_json:

@@ -46,11 +46,9 @@ def command(
     """
     from ..graph_ir import UsageError
     from ..pipeline.build.regions import sensitivity_of
-    from ..pipeline.outputs import refuse_empty
     from .progress import Progress
     from .render import print_json
 
-    refuse_empty(data)
     if per not in ("region", "tensor"):
         raise UsageError(f"--per takes region or tensor, not {per!r}")
     with Progress(f"measuring {model.name}") as progress:

@@ -97,7 +97,7 @@ def test_a_ratio_goes_as_far_as_it_can(capsys: pytest.CaptureFixture[str], folde
         (["--plan", "p.json", "--global"], "a plan alone is replayed as it is, and --global would be"),
         (["--plan", "p.json", "--exclude", "a"], "a plan alone is replayed as it is, and --exclude would be"),
         (["--ratio", "0.5", "--data", "none.npz"], "no data at 'none.npz'"),
-        (["--ratio", "0.5", "--data", ""], "--data is empty; give a file, a folder, module:function"),
+        (["--ratio", "0.5", "--data", ""], "data is empty; give a file, a folder, module:function"),
         (["--ratio", "0.5", "--exclude", ""], "--exclude is empty; give a name, op:OPERATOR or a chain"),
         (["--ratio", "0.5", "--exclude", "op:"], "--exclude 'op:': the model has no such operator"),
         (["--ratio", "nan"], "--ratio is the share of channels to remove, above 0 and below 1, not nan"),

@@ -58,14 +58,14 @@ CHECKED = ["--validate", "end"]
         (["opt", "m.onnx", "score.py", *CHECKED, "--data", "score:feeds"], "'score.py' is --data, which"),
         (["opt", "m.onnx", "r.toml", "--recipe", "r.toml"], "'r.toml' is --recipe, which is never touched"),
         (["opt", "m.onnx", "o.onnx", *CHECKED, "--data", "feeds", "--dump", "feeds"], "'feeds' is --data"),
-        (["opt", "m.onnx", "o.onnx", *CHECKED, "--data", ""], "--data is empty"),
+        (["opt", "m.onnx", "o.onnx", *CHECKED, "--data", ""], "data is empty"),
         (["opt", "m.onnx", "-"], "'-' is no file"),
         (["build", "m.onnx", "-o", "feeds/out", "--data", "feeds"], "lies in the folder of --data"),
         (["build", "m.onnx", "-o", "o", "--trials", "calib.npz", "--data", "calib.npz"], "is --data, which"),
         (["build", "m.onnx", "-o", "o", "--trials", "m.onnx", "--data", "random"], "is the input itself"),
         (["build", "m.onnx", "-o", "o", "--trials", "score.py", "--data", "score:feeds"], "is --data, which"),
         (["build", "m.onnx", "-o", "feeds", "--recipe", "r.toml"], "the folder of data of the recipe"),
-        (["build", "m.onnx", "-o", "o", "--data", ""], "--data is empty"),
+        (["build", "m.onnx", "-o", "o", "--data", ""], "data is empty"),
         (["prune", "m.onnx", "-o", "score.py", "--ratio", ".5", "--metric", "score:feeds"], "is --metric"),
         (["prune", "m.onnx", "-o", "o", "--macs", ".5", "--data", "feeds", "--cache", "feeds/c"], "--data"),
         (["prune", "m.onnx", "-o", "-", "--ratio", ".5"], "'-' is no file"),
@@ -81,7 +81,7 @@ def test_what_is_read_is_never_written_over(
 def test_data_named_by_nothing_is_not_the_current_folder(
     capsys: pytest.CaptureFixture[str], folder: Path, command: str
 ) -> None:
-    assert "--data is empty" in refused(capsys, folder, *command.split(), "m.onnx", "--data", "")
+    assert "data is empty" in refused(capsys, folder, *command.split(), "m.onnx", "--data", "")
 
 
 @pytest.mark.parametrize("name", ["report.json", "model.onnx", "session.json", "build.lock.json"])
