@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,14 @@ import typer
 if TYPE_CHECKING:
     from ..backends.base import Feed
 
+_INPUTS = 4  # whose shapes are shown
+
 
 def command(
     models: list[Path] = typer.Argument(..., metavar="A [B ...]", help="Models; the first is the yardstick."),
     *,
-    data: str | None = typer.Option(None, metavar="DATA", help="Inputs; the first sample is used."),
+    data: str | None = typer.Option(None, metavar="DATA", help="Inputs: .npz, folder or module:function."),
+    samples: int = typer.Option(8, min=1, help="Samples used, at most; each turn has the next one."),
     threads: list[int] = typer.Option([], help="Threads of a run, 0 for all; 1 and all without it."),
     rounds: int = typer.Option(25, min=1, help="Turns of each model."),
     budget: float = typer.Option(60.0, min=0.0, help="Seconds after which no further turn begins."),
@@ -35,16 +39,18 @@ def command(
 
     The models take turns, so that a drift of the machine hits all alike; figures are medians over the turns
     with the range from the 10th to the 90th percentile, and speed is the median of the turns' ratios to the
-    first model with its 95 % interval. A session.json beside a model is honoured. Without --data the inputs
-    are seeded noise, free dimensions 1 (batch) or 64.
+    first model with its 95 % interval. In a turn all run the same sample. A session.json beside a model is
+    honoured. Without --data the inputs are seeded noise, free dimensions 1 (batch) or 64.
     """
     from ..backends.onnxruntime.config import SessionConfig
     from ..backends.onnxruntime.latency import compare, measure, session_runners
+    from ..calibration import open_feeds
+    from ..graph_ir import load
     from .progress import Progress
     from .render import print_json, print_table
 
     names = distinct([str(path) for path in models])
-    feed = one_feed(models[0], data)
+    feeds = list(open_feeds("random" if data is None else data, load(models[0]), limit=min(samples, rounds)))
     sources = {name: (path, SessionConfig.beside(path)) for name, path in zip(names, models, strict=True)}
     cores = os.cpu_count() or 1
     wanted = list(dict.fromkeys(cores if t == 0 else t for t in (threads or [1, 0])))
@@ -52,7 +58,7 @@ def command(
     with in_words(*models), Progress("timing", total=len(wanted)) as progress:
         for count in wanted:
             progress.say(f"timing on {count} thread{'s' if count > 1 else ''}")
-            with session_runners(sources, feed, threads=count) as runners:
+            with session_runners(sources, feeds, threads=count) as runners:
                 times = measure(runners, rounds=rounds, budget_s=budget)
             for name in names:
                 ratio = compare(times[names[0]], times[name])
@@ -60,6 +66,8 @@ def command(
                     {
                         "model": name,
                         "threads": count,
+                        "data": data,
+                        "samples": min(len(feeds), times[name].rounds),
                         "median_ms": times[name].median_ms,
                         "p10_ms": times[name].p10_ms,
                         "p90_ms": times[name].p90_ms,
@@ -84,6 +92,20 @@ def command(
         for r in found
     ]
     print_table(["model", "threads", "median ms", "10 to 90 %", "speed", "95 % interval"], rows)
+    used = max(r["samples"] for r in found)
+    where = "seeded noise" if data is None else data
+    print(f"\n{used} sample{'s' if used > 1 else ''} of {where}: {_shapes(feeds[:used])}")
+
+
+def _shapes(feeds: list[Feed]) -> str:
+    """The shapes of the inputs, a few at most; those of the first feed where others have others."""
+    found = list(
+        dict.fromkeys(
+            ", ".join(f"{name} {list(feed[name].shape)}" for name in islice(feed, _INPUTS)) for feed in feeds
+        )
+    )
+    more = ", ..." if len(feeds[0]) > _INPUTS else ""
+    return f"{found[0]}{more}" + (f" and {len(found) - 1} other shapes" if len(found) > 1 else "")
 
 
 @contextmanager
@@ -113,15 +135,3 @@ def distinct(names: list[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         found.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
     return found
-
-
-def one_feed(model: Path, data: str | None) -> Feed:
-    """The first sample of the data, or seeded noise when there is none.
-
-    Raises:
-        DataError: the data does not fit the model.
-    """
-    from ..calibration import open_feeds
-    from ..graph_ir import load
-
-    return next(iter(open_feeds("random" if data is None else data, load(model), limit=1)))

@@ -6,16 +6,17 @@ candidate's value in a round is the median of its runs in that turn, and two can
 ratios of their values round by round. The median ratio has the interval of the sign test: the order
 statistics between which the true median lies with the wanted confidence, whatever the distribution
 (Conover, Practical Nonparametric Statistics, 3.2). Nothing is drawn at random, so there is no seed.
+
+Of several feeds each round has the next one, the same for all candidates, so that a ratio is of one feed.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 from typing import TypeAlias
 
@@ -25,8 +26,8 @@ from .config import SessionConfig
 from .session import OrtSession
 from .source import ModelSource
 
-Runner: TypeAlias = Callable[[], object]
-"""One inference."""
+Runner: TypeAlias = Callable[[int], object]
+"""One inference in the round of that number."""
 
 _MAX_REPEATS = 2000
 _ENOUGH = 8  # rounds before an early stop is thought of
@@ -120,7 +121,7 @@ def measure(
         if done and start - begin + longest > budget_s:
             break
         for name, run in candidates.items():
-            times = _turn(run, repeats[name], clock)
+            times = _turn(run, done, repeats[name], clock)
             turns[name].append(median(times))
             least[name] = min(least[name], *times)
         longest = max(longest, clock() - start)
@@ -151,7 +152,7 @@ def faster(a: Latency, b: Latency, *, margin: float = 0.0, confidence: float = 0
 
 @contextmanager
 def session_runners(
-    models: Mapping[str, tuple[ModelSource, SessionConfig]], feed: Feed, *, threads: int = 1
+    models: Mapping[str, tuple[ModelSource, SessionConfig]], feeds: Sequence[Feed], *, threads: int = 1
 ) -> Generator[dict[str, Runner]]:
     """Open every model and give a runner for each; all are closed after the block.
 
@@ -162,19 +163,24 @@ def session_runners(
 
     Args:
         models: model and config by name.
-        feed: what each of them is run on.
+        feeds: what each of them is run on, one after the other, round by round.
         threads: intra-op threads; 0 for all cores.
 
     Raises:
         BackendError: a model is refused.
-        DataError: the feed does not fit a model.
+        DataError: a feed does not fit a model.
     """
+
+    def runner(session: OrtSession) -> Runner:
+        return lambda number: session.run_unchecked(feeds[number % len(feeds)])
+
     with ExitStack() as stack:
         runners: dict[str, Runner] = {}
         for name, (source, config) in models.items():
             session = stack.enter_context(OrtSession(source, config, threads=threads, spinning=False))
-            session.check(feed)
-            runners[name] = partial(session.run_unchecked, feed)
+            for feed in feeds:
+                session.check(feed)
+            runners[name] = runner(session)
         yield runners
 
 
@@ -188,18 +194,18 @@ def quantile(values: tuple[float, ...] | list[float], fraction: float) -> float:
 
 
 def _repeats(run: Runner, min_time: float, clock: Callable[[], float]) -> int:
-    run()
-    (once,) = _turn(run, 1, clock)
+    run(0)
+    (once,) = _turn(run, 0, 1, clock)
     return _MAX_REPEATS if once <= 0 else max(1, min(_MAX_REPEATS, math.ceil(min_time / once)))
 
 
-def _turn(run: Runner, repeats: int, clock: Callable[[], float]) -> list[float]:
+def _turn(run: Runner, number: int, repeats: int, clock: Callable[[], float]) -> list[float]:
     if repeats > 1:
-        run()
+        run(number)
     times: list[float] = []
     for _ in range(repeats):
         start = clock()
-        run()
+        run(number)
         times.append(clock() - start)
     return times
 

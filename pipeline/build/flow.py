@@ -171,7 +171,7 @@ def _beside(original: Candidate, feeds: Sequence[Feed]) -> Timer:
 
     def time(candidate: Candidate) -> float:
         models = {c.name: (c.path, c.config) for c in (original, candidate)}
-        with session_runners(models, feeds[0], threads=1) as runners:
+        with session_runners(models, feeds, threads=1) as runners:
             found = measure(runners, rounds=TRIAL_ROUNDS, min_time=0.01, budget_s=TRIAL_S)
         return compare(found[candidate.name], found[original.name]).median
 
@@ -204,7 +204,7 @@ def _times(
     times: dict[int, Mapping[str, Latency]] = {}
     for threads in sorted({1, usable_cores()}):
         settings.progress(f"timing on {threads} threads", 0, None)
-        with session_runners(models, feeds[0], threads=threads) as runners:
+        with session_runners(models, feeds, threads=threads) as runners:
             times[threads] = measure(runners, rounds=settings.rounds, budget_s=20)
     return times
 

@@ -207,7 +207,7 @@ def _time_layer(layer: Layer, pairs: Sequence[tuple[int, int]], threads: int) ->
 
 def _least_ms(model: onnx.ModelProto, feed: Feed, threads: int) -> float:
     """The least of a few short turns: what other programs take from the machine only ever adds."""
-    with session_runners({"model": (model, SessionConfig())}, feed, threads=threads) as runners:
+    with session_runners({"model": (model, SessionConfig())}, [feed], threads=threads) as runners:
         times = measure(runners, rounds=_ROUNDS, min_time=_MIN_TIME_S, budget_s=1.0)
     return min(times["model"].turns_ms)
 

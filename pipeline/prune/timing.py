@@ -64,7 +64,7 @@ class Clock:
         path = self._folder / "timed.onnx"
         save(model, path)
         models = {ORIGINAL: (self._original, SessionConfig()), PRUNED: (path, SessionConfig())}
-        with session_runners(models, self._feed, threads=self._threads) as runners:
+        with session_runners(models, [self._feed], threads=self._threads) as runners:
             return measure(runners, rounds=self._rounds, budget_s=self._budget_s)
 
     def ratio(self, model: Model) -> float:

@@ -29,8 +29,8 @@ class Machine:
 
     def candidate(
         self, name: str, seconds: float, jitter: Callable[[], float] = lambda: 1.0
-    ) -> Callable[[], None]:
-        def run() -> None:
+    ) -> Callable[[int], None]:
+        def run(_: int) -> None:
             self.log.append(name)
             self.now += seconds * self._load(self.now) * jitter()
 
@@ -46,6 +46,24 @@ def test_candidates_take_turns() -> None:
     runs = {"a": machine.candidate("a", 1.0), "b": machine.candidate("b", 1.0)}
     measure(runs, rounds=3, clock=machine.clock)
     assert "".join(machine.log) == "aa" + "bb" + "ab" * 3
+
+
+def test_each_round_has_a_feed_of_its_own_for_all_candidates() -> None:
+    machine = Machine()
+    asked: list[tuple[str, int]] = []
+
+    def candidate(name: str, seconds: float) -> Callable[[int], None]:
+        def run(number: int) -> None:
+            asked.append((name, number))
+            machine.now += seconds * (1 + number)
+
+        return run
+
+    found = measure({"a": candidate("a", 0.5), "b": candidate("b", 1.0)}, rounds=3, clock=machine.clock)
+    assert asked[4:] == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert found["b"].turns_ms == (1000.0, 2000.0, 3000.0)
+    ratio = compare(found["a"], found["b"])
+    assert ratio.median == pytest.approx(0.5)
 
 
 def test_short_runs_fill_their_turn_after_one_that_does_not_count() -> None:
@@ -120,7 +138,7 @@ def test_a_settled_ratio_stops_early() -> None:
 
 
 def test_a_clock_that_stands_still_is_survived() -> None:
-    found = measure({"a": lambda: None, "b": lambda: None}, rounds=8, clock=lambda: 0.0)
+    found = measure({"a": lambda _: None, "b": lambda _: None}, rounds=8, clock=lambda: 0.0)
     assert compare(found["a"], found["b"]).median == 1.0
 
 
@@ -141,8 +159,9 @@ def test_session_runners_run_the_models_and_close_them() -> None:
     model = onnx.parser.parse_model(
         '<ir_version: 9, opset_import: ["": 20]> g (float[4] x) => (float[4] y) { y = Neg(x) }'
     )
-    feed = {"x": np.ones(4, np.float32)}
-    with session_runners({"a": (model, SessionConfig())}, feed) as runners:
-        assert np.array_equal(np.asarray(runners["a"]()), [[-1.0] * 4])
-    with pytest.raises(DataError), session_runners({"a": (model, SessionConfig())}, {}):
+    feeds = [{"x": np.full(4, k, np.float32)} for k in (1, 2)]
+    with session_runners({"a": (model, SessionConfig())}, feeds) as runners:
+        for number, value in enumerate([-1.0, -2.0, -1.0]):
+            assert np.array_equal(np.asarray(runners["a"](number)), [[value] * 4])
+    with pytest.raises(DataError), session_runners({"a": (model, SessionConfig())}, [*feeds, {}]):
         pass

@@ -126,6 +126,27 @@ def test_bench_reports_every_model_and_thread_count(
     assert math.isfinite(found[1]["speed"]["median"])
 
 
+def test_bench_takes_samples_of_every_shape_in_turn(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = write(
+        tmp_path,
+        "a.onnx",
+        TEXT.replace("[N,4]", "[N,M]").replace("1.0, 2.0, 3.0, 4.0", "1.0").replace("float[4]", "float[1]"),
+    )
+    (tmp_path / "feeds").mkdir()
+    for length in (2, 3, 5):
+        np.savez(tmp_path / "feeds" / f"{length}.npz", x=np.ones((1, length), np.float32))
+    flags = ["--rounds", "3", "--budget", "9", "--data", tmp_path / "feeds", "--threads", "1"]
+    assert [
+        entry["samples"] for entry in json.loads(tersor(capsys, "bench", model, *flags, "--json").out)
+    ] == [3]
+    last = tersor(capsys, "bench", model, *flags).out.splitlines()[-1]
+    assert last == f"3 samples of {tmp_path / 'feeds'}: x [1, 2] and 2 other shapes"
+    last = tersor(capsys, "bench", model, *flags, "--samples", "1").out.splitlines()[-1]
+    assert last == f"1 sample of {tmp_path / 'feeds'}: x [1, 2]"
+
+
 def test_bench_honours_the_session_beside_the_model(
     capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path, Path]
 ) -> None:
