@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -97,7 +97,7 @@ def command(
     print(f"\n{used} sample{'s' if used > 1 else ''} of {where}: {_shapes(feeds[:used])}")
 
 
-def _shapes(feeds: list[Feed]) -> str:
+def _shapes(feeds: Sequence[Feed]) -> str:
     """The shapes of the inputs, a few at most; those of the first feed where others have others."""
     found = list(
         dict.fromkeys(
