@@ -52,7 +52,9 @@ def load_function(text: str) -> Callable[..., Any]:
 
 @contextmanager
 def user_code(what: str) -> Generator[None]:
-    """Turn whatever code that is not ours raises into one line that names it; our own errors pass through.
+    """Turn whatever code that is not ours raises into one line that names it.
+
+    So are our own complaints of data, say of what it feeds to a model; our other errors pass through.
 
     What it prints goes to standard error: standard output is for results.
 
@@ -65,6 +67,8 @@ def user_code(what: str) -> Generator[None]:
     try:
         with redirect_stdout(sys.stderr):
             yield
+    except DataError as error:
+        raise DataError(f"{what}: {error}") from error
     except TersorError:
         raise
     except (Exception, SystemExit) as error:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -105,6 +105,8 @@ class OrtSession:
         Raises:
             DataError: with the first thing that does not fit.
         """
+        if not isinstance(feed, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - users' feeds
+            raise DataError(f"a feed must be a dict of input name to array, not {type(feed).__name__}")
         for port in self._inputs:
             if port.name not in feed:
                 raise DataError(f"{self.title} needs the input {port.name!r}; the feed has {sorted(feed)}")

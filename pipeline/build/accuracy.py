@@ -48,6 +48,7 @@ class Judge:
         self.samples = 0  # how many the metric looks at: the batch axis of what it runs
         self._to_metric, self._ranges = Answers(), Ranges()  # of the original to the metric's feeds
         with OrtSession(original.path, original.config) as session:
+            self._check = session.check
             self._names = [port.name for port in session.outputs]
             self._answers = [session.run(feed) for feed in feeds]
             self._constant_db = {
@@ -157,6 +158,7 @@ class Judge:
         self.samples = 0
 
         def run(feed: Feed) -> list[NDArray[Any]]:
+            self._check(feed)
             first = next(iter(feed.values()), None)
             self.samples += max(1, first.shape[0]) if first is not None and first.ndim else 1
             return answer(feed)

@@ -68,6 +68,22 @@ def wrong_feed(run: Run) -> float:
     return float(run({"z": X})[0].mean())
 
 
+def wrong_dtype(run: Run) -> float:
+    return float(run({"x": X.astype(np.float64)})[0].mean())
+
+
+def flat(run: Run) -> float:
+    return float(run({"x": X.reshape(-1)[:1]})[0].mean())
+
+
+def wrong_array(run: Any) -> float:
+    return float(run({"x": X.tolist()})[0].mean())
+
+
+def no_dict(run: Any) -> float:
+    return float(run(X)[0].mean())
+
+
 def once(run: Run) -> float:
     """Works the first time that it is asked after `again`."""
     return mean(run) and next(_spent[0])

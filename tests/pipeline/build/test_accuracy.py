@@ -94,9 +94,21 @@ def test_a_broken_metric_is_one_line(tmp_path: Path, metric: str, message: str) 
     assert str(caught.value) == f"metric '{HERE}:{metric}' {message}"
 
 
-def test_a_metric_that_feeds_the_model_wrongly_is_told_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="needs the input 'x'; the feed has \\['z'\\]"):
-        judge(shifted(tmp_path, 3.0), "wrong_feed")
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("wrong_feed", "needs the input 'x'; the feed has ['z']"),
+        ("wrong_dtype", "input 'x' is float64, the model takes float32; convert it with astype"),
+        ("flat", "input 'x' has shape [1], the model takes "),
+        ("wrong_array", "input 'x' must be a numpy array, not list"),
+        ("no_dict", "a feed must be a dict of input name to array, not ndarray"),
+    ],
+)
+def test_a_metric_that_feeds_the_model_wrongly_is_told_so(tmp_path: Path, metric: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        judge(shifted(tmp_path, 3.0), metric)
+    assert str(caught.value).startswith(f"metric '{HERE}:{metric}': ")
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("metric", ["missing", "not_callable"])
