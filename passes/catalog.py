@@ -24,6 +24,7 @@ TABLE: dict[str, str] = {
     "dedup-weights": "clean.dedup_weights:DeduplicateWeights",
     "freeze-default-inputs": "clean.freeze:FreezeDefaultInputs",
     "infer-shapes": "clean.infer_shapes:InferShapes",
+    "declare-shapes": "clean.declare_shapes:DeclareShapes",
     "fold-batch-norm": "fuse.batch_norm:FoldBatchNorm",
     "fold-affine": "fuse.affine:FoldAffine",
     "fold-pad": "fuse.pad:FoldPad",

@@ -52,6 +52,7 @@ class AlignChannels(Pass):
         every: pad for convolutions of pictures of any kind. Numbers of channels that are no fours miss the
             fast float kernels altogether: up to a quarter more is done. Fours they pad themselves: up to
             twice as many, but with fewer than 16 only where no kernel larger than a pixel sums over them.
+            Pictures of one pixel, as within squeeze-and-excite, cost nothing: any number is padded.
     """
 
     name: ClassVar[str] = "align-channels"
@@ -100,6 +101,8 @@ class AlignChannels(Pass):
         """How many channels more, as a share: in each case what costs less than the way round it."""
         if not self.every:
             return _MOST_WASTE
+        if _of_one_pixel(group):
+            return self.to
         padded_anyway = group.atoms % _FOURS == 0 and (
             group.atoms > self.to or not _summed_over_patches(group)
         )
@@ -125,6 +128,11 @@ def _depthwise(group: Group) -> list[Node]:
 def _convolutions(group: Group) -> list[Node]:
     """Those of pictures."""
     return [node for node in _readers(group) if is_op(node, "Conv") and rank(node.inputs[1]) == 4]
+
+
+def _of_one_pixel(group: Group) -> bool:
+    """Whether all that the channels are in is pictures of one pixel."""
+    return all((dims(axis.value) or ())[2:] == (1, 1) for axis in group.axes if not is_constant(axis.value))
 
 
 def _summed_over_patches(group: Group) -> bool:

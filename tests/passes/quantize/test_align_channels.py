@@ -146,6 +146,15 @@ def test_convolutions_of_every_kind(model: Model, width: int) -> None:
     assert f"float[5,{width}," in done.text
 
 
+def test_few_channels_of_one_pixel_are_padded_whatever_their_number() -> None:
+    weights = WEIGHTS.replace("6", "8") + "; f 3,8,1,1; k 3; l 8,3,1,1; m 8"
+    model = made((EXPAND + DEPTHWISE + SQUEEZE + PROJECT).replace("group = 6", "group = 8"), weights)
+    text = rewrite(EVERY, model).text
+    assert "float[8,8,1,1] f" in text
+    assert "float[8] k" in text
+    assert "float[8,8,1,1] l" in text
+
+
 @pytest.mark.parametrize("model", [dense(8), dense(9), dense(4), dense(3, kernel=1)])
 def test_where_more_channels_cost_more(model: Model) -> None:
     assert declined(EVERY, model) <= {"too few channels"}
