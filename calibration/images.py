@@ -66,10 +66,13 @@ class Preprocess:
         for name, value in (("mean", self.mean), ("std", self.std)):
             if isinstance(value, tuple) and len(value) not in (1, channels):
                 raise UsageError(f"preprocess: {name} has {len(value)} numbers for {channels} channels")
+        for name, value in (("scale", self.scale), ("mean", self.mean), ("std", self.std)):
+            if any(type(each) not in (int, float) for each in np.array(value, object).ravel()):
+                raise UsageError(f"preprocess: {name} {value!r} is no number")
         if np.any(np.equal(self.std, 0)):
             raise UsageError("preprocess: std is 0")
         for name, value in (("size", self.size), ("crop", self.crop)):
-            if value is not None and (len(value) != 2 or min(value) < 1):
+            if value is not None and not (len(value) == 2 and all(type(n) is int and n > 0 for n in value)):
                 raise UsageError(f"preprocess: {name} {value} is not a height and a width")
 
     @classmethod
@@ -84,12 +87,9 @@ class Preprocess:
         }
         try:
             options: dict[str, Any] = {**section, **listed}
-            made = cls(**options)
-            for number in (made.scale, made.mean, made.std):
-                np.asarray(number, np.float64)
+            return cls(**options)
         except (TypeError, ValueError) as error:
             raise UsageError(f"preprocess: {error}") from error
-        return made
 
     def fitted(self, signature: Signature) -> Preprocess:
         """With `input` and `size` filled in from the model's signature.

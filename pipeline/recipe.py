@@ -32,6 +32,7 @@ from ..calibration import Feeds, Preprocess, observer, open_feeds
 from ..calibration.functions import names_function
 from ..graph_ir import Model, UsageError, one_line
 from ..passes.quantize.facts import CALIBRATED
+from .amounts import figure, share
 from .manager import ensured_by
 from .presets import preset
 from .prune.step import PruneSpec, read_prune
@@ -153,8 +154,9 @@ def parse_recipe(text: str, name: str = "recipe", folder: Path | None = None) ->
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where} is not TOML: {one_line(error)}") from error
     known(where, table, ("recipe", "data", "step", "target"))
-    if table.get("recipe") != VERSION:
-        raise UsageError(f"{where} must begin with `recipe = {VERSION}`, not {table.get('recipe')!r}")
+    version = table.get("recipe")
+    if isinstance(version, bool) or version != VERSION:
+        raise UsageError(f"{where} must begin with `recipe = {VERSION}`, not {version!r}")
     data = {
         key: _data(f"{where}, data.{key}", key, section, folder or Path())
         for key, section in typed(where, table, "data", dict, {}).items()
@@ -276,25 +278,7 @@ def _accept(where: str, section: Any) -> Accept:
     table = table_of(where, section)
     known(where, table, ("sqnr_db", "max_drop"))
     sqnr, drop = table.get("sqnr_db"), table.get("max_drop")
-    if sqnr is not None and (isinstance(sqnr, bool) or not isinstance(sqnr, (int, float))):
-        raise UsageError(f"{where}: `sqnr_db` is a number of decibels, not {sqnr!r}")
-    return Accept(
-        None if sqnr is None else float(sqnr),
-        None if drop is None else placed(where, lambda: read_drop(drop)),
-    )
-
-
-def read_drop(given: object) -> float:
-    """The share a metric may lose: `"1%"`, `"0.01"` or 0.01.
-
-    Raises:
-        UsageError: it is neither, or not from 0 to 1.
-    """
-    text = str(given).strip()
-    try:
-        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise UsageError(f"the largest drop is a share such as 1% or 0.01, not {given!r}")
-    return share
+    most = None if drop is None else placed(f"{where}: `max_drop`", lambda: share(drop))
+    if most is not None and not 0 <= most <= 1:
+        raise UsageError(f"{where}: `max_drop` is a share from 0 to 1, not {drop!r}")
+    return Accept(None if sqnr is None else placed(f"{where}: `sqnr_db`", lambda: figure(sqnr)), most)

@@ -41,12 +41,3 @@ def known(where: str, table: Mapping[str, Any], names: Iterable[str]) -> None:
             near = get_close_matches(key, allowed, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}"
             raise UsageError(f"{where}: {key!r} is not known; {hint}")
-
-
-def share_of(where: str, key: str, given: object) -> float:
-    """A share of one: `"30%"`, `"0.3"` or 0.3."""
-    text = str(given).strip()
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError as error:
-        raise UsageError(f"{where}: `{key}` is a share such as 0.3 or 30%, not {given!r}") from error

@@ -132,6 +132,10 @@ def test_prune_takes_what_the_command_line_does(tmp_path: Path) -> None:
         tersor.prune(model, None, ratio=0.5, exclude=["*"])
     with pytest.raises(UsageError, match="exclude is a str; give a list of patterns"):
         tersor.prune(model, None, ratio=0.5, exclude="head*")
+    with pytest.raises(UsageError, match="align: True is no whole number"):
+        tersor.prune(model, None, ratio=0.5, align=True)
+    with pytest.raises(UsageError, match="ratio: True is no share"):
+        tersor.prune(model, None, ratio=True)
     with pytest.raises(UsageError, match="a plan alone is replayed as it is, and align would be ignored"):
         tersor.prune(model, None, plan=tmp_path / "plan.json", align=1)
 
@@ -142,8 +146,12 @@ def test_prune_takes_what_the_command_line_does(tmp_path: Path) -> None:
         ({"data": {"x": np.zeros((2, 8))}}, "data is a dict; give a .npz file, a folder, 'module:function'"),
         ({"data": [{"x": np.zeros((2, 8))}]}, "data is a list; give a .npz file"),
         ({"metric": len}, "metric is a builtin_function_or_method; give 'module:function'"),
-        ({"metric": "m:f", "max_drop": "much"}, "'much' is no share; write 1% or 0.01"),
-        ({"metric": "m:f", "max_drop": [1]}, "max_drop is a list; write 0.01 or '1%'"),
+        ({"metric": "m:f", "max_drop": "much"}, "max_drop: 'much' is no share; write 1% or 0.01"),
+        ({"metric": "m:f", "max_drop": [1]}, "max_drop: a list is no share; write 1% or 0.01"),
+        ({"metric": "m:f", "max_drop": True}, "max_drop: True is no share; write 1% or 0.01"),
+        ({"samples": True}, "samples: True is no whole number"),
+        ({"rounds": "3"}, "rounds: '3' is no whole number"),
+        ({"seed": 1.5}, "seed: 1.5 is no whole number"),
     ],
 )
 def test_what_has_no_name_is_refused_in_one_line(tmp_path: Path, options: dict[str, Any], said: str) -> None:
@@ -173,5 +181,7 @@ def test_build_hands_its_arguments_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (got.max_drop, got.data) == (0.005, "d.npz")
     tersor.build("m.onnx", "out", budget=90)
     assert seen[1].budget_s == 90
-    with pytest.raises(UsageError, match="budget is a list; write seconds, or '90s', '2m' or '1h'"):
+    with pytest.raises(UsageError, match="budget: a list is no time; write 90s, 2m or 1h30m"):
         tersor.build("m.onnx", "out", budget=[])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UsageError, match="min_sqnr_db: True is no number"):
+        tersor.build("m.onnx", "out", min_sqnr_db=True)

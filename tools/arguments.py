@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import cast
 
 from ..graph_ir import UsageError
+from ..pipeline.amounts import figure, seconds, share, whole
 from ..pipeline.prune.budget import Budget
 from ..pipeline.prune.choice import AIMS, Limits, aim_called
 from ..pipeline.prune.job import Job
-from .build_cmd import seconds, share
+from ..pipeline.recipe_fields import placed
 from .prune_options import limits_of, refuse_mixtures
 from .pruning import Settings
 
@@ -54,11 +55,7 @@ def part(option: str, given: object) -> float:
     Raises:
         UsageError: it is no share.
     """
-    if isinstance(given, str):
-        return share(given)
-    if isinstance(given, (int, float)):
-        return float(given)
-    raise UsageError(f"{option} is a {type(given).__name__}; write 0.01 or '1%'")
+    return placed(option, lambda: share(given))
 
 
 def time(option: str, given: object) -> float | None:
@@ -67,13 +64,25 @@ def time(option: str, given: object) -> float | None:
     Raises:
         UsageError: it is no time.
     """
-    if given is None:
-        return None
-    if isinstance(given, str):
-        return seconds(given)
-    if isinstance(given, (int, float)):
-        return float(given)
-    raise UsageError(f"{option} is a {type(given).__name__}; write seconds, or '90s', '2m' or '1h'")
+    return None if given is None else placed(option, lambda: seconds(given))
+
+
+def count(option: str, given: object) -> int:
+    """A whole number.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    return placed(option, lambda: whole(given))
+
+
+def level(option: str, given: object) -> float:
+    """A number.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    return placed(option, lambda: figure(given))
 
 
 def bounds(option: str, given: object) -> list[str]:
@@ -112,16 +121,16 @@ def prune_settings(
     exclude: object,
     min_keep: object,
     max_keep: object,
-    align: int | None,
+    align: object,
     data: object,
-    samples: int,
+    samples: object,
     refit: bool,
-    rounds: int,
+    rounds: object,
     metric: object,
     max_drop: object,
     plan: object,
     save_plan: object,
-    seed: int,
+    seed: object,
 ) -> Settings:
     """What `tersor.prune` was asked for; see there.
 
@@ -138,12 +147,13 @@ def prune_settings(
         raise UsageError(f"aim is {' or '.join(AIMS)}, not {aim!r}")
     replayed = None if plan is None else path("plan", plan)
     left_alone = names("exclude", exclude)
+    steps, start = count("rounds", rounds), count("seed", seed)
     refuse_mixtures(
         budget=bool(given),
         sparsity=None,
         pattern=None,
         plan=replayed,
-        rounds=None if rounds == 1 else rounds,
+        rounds=None if steps == 1 else steps,
         save_plan=None,
         written=True,
         ignored={
@@ -156,7 +166,7 @@ def prune_settings(
         },
     )
     limits = limits_of(
-        align,
+        None if align is None else count("align", align),
         "onnxruntime-cpu",
         bounds("min_keep", min_keep),
         bounds("max_keep", max_keep),
@@ -165,7 +175,7 @@ def prune_settings(
     )
     job = next(
         (
-            Job(Budget(kind, part(kind, value)), criterion, limits, left_alone, rounds, refit, seed)
+            Job(Budget(kind, part(kind, value)), criterion, limits, left_alone, steps, refit, start)
             for kind, value in given.items()
         ),
         None,
@@ -178,8 +188,8 @@ def prune_settings(
         save_plan=None if save_plan is None else path("save_plan", save_plan),
         refit=refit,
         data=source("data", data),
-        samples=samples,
+        samples=count("samples", samples),
         metric=source("metric", metric),
         max_drop=None if max_drop is None else part("max_drop", max_drop),
-        seed=seed,
+        seed=start,
     )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +65,7 @@ def command(
     The functions: `feeds()` gives an iterable of dicts, input name to array. `metric(run)` calls `run(feed)`,
     which gives the list of outputs, as often as it likes, and returns a number.
     """
+    from ..pipeline.amounts import seconds, share
     from ..pipeline.build import BuildSettings, build
     from ..pipeline.build.report import to_dict
     from ..pipeline.build.settings import MAX_DROP, MIN_SQNR_DB
@@ -130,20 +130,6 @@ def _print_concurrency(result: BuildResult) -> None:
         )
 
 
-def share(text: str) -> float:
-    """A share of one: `1%` or `0.01`.
-
-    Raises:
-        UsageError: when the text is neither.
-    """
-    from ..graph_ir import UsageError
-
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no share; write 1% or 0.01") from error
-
-
 def refuse_idle(*, metric: object, max_drop: object, min_sqnr: object) -> None:
     """Refuse a limit that nothing would be held to.
 
@@ -158,30 +144,15 @@ def refuse_idle(*, metric: object, max_drop: object, min_sqnr: object) -> None:
         raise UsageError("--min-sqnr judges outputs where there is no metric; leave it or --metric out")
 
 
-def seconds(text: str) -> float:
-    """A time in seconds: `90s`, `2m`, `1.5h`, `1h30m` or a plain number.
-
-    Raises:
-        UsageError: when the text is no time.
-    """
-    from ..graph_ir import UsageError
-
-    number = r"(\d+\.?\d*|\.\d+)"
-    found = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip())
-    if found is None or not any(found.groups()):
-        raise UsageError(f"{text!r} is no time; write 90s, 2m or 1h30m")
-    return sum(float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))
-
-
 def _print(result: BuildResult, out: Path, samples: int) -> None:
     from ..backends.onnxruntime.rules import LINEAR
-    from .render import print_table, quantity, size
+    from .render import macs, print_table, quantity, size
 
     before, after = result.facts[result.before.name], result.facts[result.winner.name]
     rows: list[tuple[object, ...]] = [
         ("size", size(before.size), size(after.size), f"{after.size / before.size:.0%}"),
         ("parameters", quantity(before.parameters), quantity(after.parameters), ""),
-        ("MACs", quantity(before.macs), quantity(after.macs), ""),
+        ("MACs", macs(before.macs, before.uncounted), macs(after.macs, after.uncounted), ""),
         ("nodes", before.nodes, after.nodes, ""),
     ]
     for threads, times in result.latency.items():

@@ -176,9 +176,9 @@ def command(
     With --metric it stops before the round that loses more than --max-drop. A plan can be read, edited and
     replayed. Exit code 1: the first round, or what --sparsity does, loses too much, and nothing is written.
     """
+    from ..pipeline.amounts import share
     from ..pipeline.prune.job import Job
     from ..pipeline.prune.steps import NothingToPruneError
-    from .build_cmd import share
     from .progress import Progress
     from .prune_options import aim_of, budget_of, limits_of, refuse_mixtures, sparsity_of
     from .prune_print import print_pinned, print_report

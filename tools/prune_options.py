@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..graph_ir import UsageError
+from ..pipeline.amounts import share
 from ..pipeline.prune.budget import KINDS, Budget
 from ..pipeline.prune.choice import Aim
 from ..pipeline.prune.select import Limits
 from ..pipeline.prune.sparsify import CRITERIA, SparsityOptions
 from ..pipeline.prune.widths import ALIGN
-from .build_cmd import share
 
 
 def budget_of(**given: str | None) -> Budget | None:

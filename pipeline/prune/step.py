@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from ...analysis.coupling import attention_of
 from ...graph_ir import UsageError
-from ..recipe_fields import known, placed, share_of, table_of, typed
+from ..amounts import share
+from ..recipe_fields import known, placed, table_of, typed
 from .budget import KINDS, Budget
 from .choice import AIMS, aim_called
 from .job import Job
@@ -79,7 +80,8 @@ def read_prune(where: str, section: Any, data: Collection[str], folder: Path, ba
                 f"{where}: a plan alone is replayed as it is, and `{idle[0]}` would be ignored; leave it out"
             )
         return PruneSpec(None, folder / plan, named, refit, typed(where, table, "seed", int, 0))
-    budget = placed(where, lambda: Budget(budgets[0], share_of(where, budgets[0], table[budgets[0]])))
+    part = _share(where, budgets[0], table[budgets[0]])
+    budget = placed(where, lambda: Budget(budgets[0], part))
     aim = aim_called(typed(where, table, "aim", str, Limits.aim))
     if aim is None or ("aim" in table and budget.kind != "macs"):
         raise UsageError(f"{where}: `aim` is {' or '.join(AIMS)}, for a budget of `macs`")
@@ -114,13 +116,17 @@ def _bounds(where: str, table: Mapping[str, Any], key: str, default: float) -> t
     """The bound for all groups, and those for groups of some names: a share, or a table of them by glob."""
     given: object = table.get(key, default)
     if not isinstance(given, dict):
-        return _share(where, key, given), {}
+        return _kept(where, key, given), {}
     shares = cast("dict[str, object]", given)
-    return default, {glob: _share(where, f"{key}.{glob}", share) for glob, share in shares.items()}
+    return default, {glob: _kept(where, f"{key}.{glob}", value) for glob, value in shares.items()}
 
 
 def _share(where: str, key: str, given: object) -> float:
-    value = share_of(where, key, given)
+    return placed(f"{where}: `{key}`", lambda: share(given))
+
+
+def _kept(where: str, key: str, given: object) -> float:
+    value = _share(where, key, given)
     if not 0 <= value <= 1:
         raise UsageError(f"{where}: `{key}` is a share from 0 to 1, not {value:g}")
     return value

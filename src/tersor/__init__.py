@@ -168,14 +168,14 @@ def build(
             data=arguments.source("data", data),
             metric=arguments.source("metric", metric),
             max_drop=MAX_DROP if max_drop is None else arguments.part("max_drop", max_drop),
-            min_sqnr_db=MIN_SQNR_DB if min_sqnr_db is None else min_sqnr_db,
+            min_sqnr_db=MIN_SQNR_DB if min_sqnr_db is None else arguments.level("min_sqnr_db", min_sqnr_db),
             passes=passes,
             recipe=None if recipe is None else str(arguments.path("recipe", recipe)),
-            samples=samples,
-            rounds=rounds,
+            samples=None if samples is None else arguments.count("samples", samples),
+            rounds=arguments.count("rounds", rounds),
             budget_s=arguments.time("budget", budget),
             trials=None if trials is None else arguments.path("trials", trials),
-            seed=seed,
+            seed=arguments.count("seed", seed),
         )
     )
 

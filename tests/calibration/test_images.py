@@ -91,7 +91,11 @@ def test_a_section_of_a_recipe() -> None:
         {"size": [4]},
         {"crop": [0, 4]},
         {"size": "224"},
+        {"size": [True, 224]},
+        {"size": [224.5, 224]},
         {"scale": "big"},
+        {"scale": True},
+        {"mean": [0.5, True, 0.5]},
     ):
         with pytest.raises(UsageError, match="preprocess"):
             Preprocess.of(wrong)

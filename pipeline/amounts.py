@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shares, times and counts as people write them: on the command line, in recipes and in Python."""
+
+from __future__ import annotations
+
+import re
+from numbers import Integral, Real
+from typing import TypeGuard
+
+from ..graph_ir import UsageError
+
+
+def share(given: object) -> float:
+    """A share of one: `"1%"`, `"0.01"` or 0.01.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if isinstance(given, str):
+        try:
+            return float(given.strip().removesuffix("%")) / (100 if given.strip().endswith("%") else 1)
+        except ValueError:
+            pass
+    elif _is_number(given):
+        return float(given)
+    raise UsageError(f"{_shown(given)} is no share; write 1% or 0.01")
+
+
+def seconds(given: object) -> float:
+    """A time in seconds: `"90s"`, `"2m"`, `"1.5h"`, `"1h30m"`, `"90"` or 90.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    if isinstance(given, str):
+        number = r"(\d+\.?\d*|\.\d+)"
+        found = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", given.strip())
+        if found is not None and any(found.groups()):
+            parts = zip(found.groups(), (3600, 60, 1), strict=True)
+            return sum(float(part or 0) * unit for part, unit in parts)
+    elif _is_number(given):
+        return float(given)
+    raise UsageError(f"{_shown(given)} is no time; write 90s, 2m or 1h30m")
+
+
+def figure(given: object) -> float:
+    """A number, not written as text; no truth value.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if _is_number(given):
+        return float(given)
+    raise UsageError(f"{_shown(given)} is no number")
+
+
+def whole(given: object) -> int:
+    """A whole number, not written as text; no truth value.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if not isinstance(given, bool) and isinstance(given, Integral):
+        return int(given)
+    raise UsageError(f"{_shown(given)} is no whole number")
+
+
+def _is_number(given: object) -> TypeGuard[Real]:
+    return not isinstance(given, bool) and isinstance(given, Real)
+
+
+def _shown(given: object) -> str:
+    return repr(given) if isinstance(given, (str, bool, float)) else f"a {type(given).__name__}"
