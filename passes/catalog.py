@@ -30,6 +30,7 @@ TABLE: dict[str, str] = {
     "fold-pad": "fuse.pad:FoldPad",
     "fold-focus": "fuse.focus:FoldFocus",
     "fold-shortcut": "fuse.shortcut:FoldShortcut",
+    "sum-before-layer-norm": "fuse.sum_before_norm:SumBeforeLayerNorm",
     "slice-filters": "fuse.slice_filters:SliceFilters",
     "matmul-add-to-gemm": "fuse.matmul_add:MatMulAddToGemm",
     "reduce-mean-to-global-average-pool": "fuse.global_pool:ReduceMeanToGlobalAveragePool",
