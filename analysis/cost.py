@@ -62,6 +62,7 @@ class CostTable:
         peak_node: label of the node at which that happens.
         assumed: sizes taken for names without a binding.
         notes: (node, reason) of whatever is missing from the sums, or counted with a proviso.
+        uncounted: how many nodes, those in bodies and functions included, are missing from the MACs.
     """
 
     nodes: tuple[NodeCost, ...]
@@ -73,6 +74,7 @@ class CostTable:
     peak_node: str
     assumed: Mapping[str, int]
     notes: tuple[tuple[str, str], ...]
+    uncounted: int = 0
 
 
 def cost(model: Model, *, bindings: Mapping[str, int] | None = None) -> CostTable:
@@ -98,6 +100,7 @@ def cost(model: Model, *, bindings: Mapping[str, int] | None = None) -> CostTabl
         peak_node=peak.node,
         assumed=dict(sorted(counter.assumed.items())),
         notes=tuple(dict.fromkeys(counter.notes)),
+        uncounted=counter.uncounted,
     )
 
 
@@ -138,6 +141,7 @@ def _constants(model: Model) -> Iterable[Value]:
 class _Counter:
     model: Model
     bindings: dict[str, int]
+    uncounted: int = 0
     assumed: dict[str, int] = field(default_factory=dict[str, int])
     notes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     found: dict[Value, Sizes] = field(default_factory=dict[Value, Sizes])
@@ -169,8 +173,8 @@ class _Counter:
             if size is None:
                 raise Uncountable(f"a dim of {value.name!r} is unknown")
             if size < 0:
-                unbound = ", ".join(sorted(expr.names(dim)))
-                raise Uncountable(f"dim {dim} of {value.name!r} is {size}: bind {unbound}")
+                taken = ", ".join(f"{name}={self.bindings[name]}" for name in sorted(expr.names(dim)))
+                raise Uncountable(f"dim {dim} of {value.name!r} is {size} with {taken}")
             sizes.append(size)
         self.found[value] = tuple(sizes)
         return self.found[value]
@@ -217,6 +221,7 @@ class _Counter:
             macs = self.macs(node, reasons)
         except Uncountable as reason:
             reasons[str(reason)] = None
+            self.uncounted += 1
         elements, stored = (sum(self.held(t)[i] for t in weights) for i in (0, 1))
         return NodeCost(node, label(node), node.op_type, macs, elements, stored, moved, "; ".join(reasons))
 

@@ -75,9 +75,14 @@ def stored_origins(proto: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def note_left_float(model: ir.Model, reasons: Mapping[str, str]) -> None:
-    """Record in the model's metadata why nodes were left float, by label; earlier records are replaced."""
-    model.metadata_props.pop(LEFT_FLOAT, None)
+def note_left_float(model: ir.Model, reasons: Mapping[str, str], *, keep: bool = False) -> None:
+    """Record in the model's metadata why nodes were left float, by label.
+
+    Earlier records are replaced, or kept where there are any.
+    """
+    earlier = model.metadata_props.pop(LEFT_FLOAT, None)
+    if keep and earlier is not None:
+        reasons = {**reasons, **{name: str(reason) for name, reason in _object(earlier).items()}}
     if reasons:
         model.metadata_props[LEFT_FLOAT] = json.dumps(reasons, ensure_ascii=False, separators=(",", ":"))
 

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from ..graph_ir import Model, Value
 
-_NOTES_SHOWN = 10
+_LEFT_OUT_SHOWN = 5
 
 
 def command(
@@ -68,13 +68,16 @@ def describe(model: Model, sizes: dict[str, int], path: Path) -> dict[str, Any]:
     from ..graph_ir import UsageError, notes
     from ..graph_ir.ops import dims
     from ..pipeline.outputs import external_files
-    from .optimize import count_ops, opaque_notes
+    from .optimize import count_ops, default_notes, opaque_notes
 
-    table = cost(model, bindings=sizes)
-    free = sorted({d for v in model.graph.inputs for d in dims(v) or () if isinstance(d, str)})
+    given = [(v.name, i, d) for v in model.graph.inputs for i, d in enumerate(dims(v) or ())]
+    # A dimension without a name goes by its input and axis.
+    unnamed = {f"{name}.{i}": f"?{name}.{i}" for name, i, d in given if d is None}
+    free = {d: d for _, _, d in given if isinstance(d, str)} | unnamed
+    table = cost(model, bindings={free[name]: size for name, size in sizes.items() if name in free})
     unknown = sorted(set(sizes) - set(free))
     if unknown:
-        there = f"it has {', '.join(free)}" if free else "all are fixed"
+        there = f"it has {', '.join(sorted(free))}" if free else "all are fixed"
         raise UsageError(f"no free dimension of an input is called {unknown[0]!r}; {there}")
     files = external_files(model)
     return {
@@ -93,10 +96,12 @@ def describe(model: Model, sizes: dict[str, int], path: Path) -> dict[str, Any]:
         "parameter_bytes": table.parameter_bytes,
         "weight_types": _weight_types(model),
         "macs": table.macs,
+        "macs_unknown_nodes": table.uncounted,
         "bytes_moved": table.bytes_moved,
         "peak_activation_bytes": table.peak_activation_bytes,
         "peak_node": table.peak_node,
-        "assumed_sizes": dict(table.assumed),
+        "assumed_sizes": {name: table.assumed[key] for name, key in free.items() if key in table.assumed},
+        "assumed_inside": sum(name not in free.values() for name in table.assumed),
         "costs": [
             {
                 "node": n.name,
@@ -107,7 +112,7 @@ def describe(model: Model, sizes: dict[str, int], path: Path) -> dict[str, Any]:
             }
             for n in table.nodes
         ],
-        "notes": [*notes(model), *opaque_notes(model)],
+        "notes": [*notes(model), *default_notes(model), *opaque_notes(model)],
         "not_counted": [f"{name}: {reason}" for name, reason in table.notes],
     }
 
@@ -139,7 +144,7 @@ def _weight_types(model: Model) -> dict[str, dict[str, int]]:
 
 
 def _print(found: dict[str, Any], *, nodes: bool) -> None:
-    from .render import print_table, quantity, size
+    from .render import macs, print_table, quantity, size
 
     opsets = ", ".join(f"{domain} {version}" for domain, version in found["opsets"].items())
     external = f" with {', '.join(found['external_files'])}" if found["external_files"] else ""
@@ -160,7 +165,7 @@ def _print(found: dict[str, Any], *, nodes: bool) -> None:
         print()
         print_table(["weights", "tensors", "bytes"], weights)
     print(f"\nparameters       {quantity(found['parameters'])} ({size(found['parameter_bytes'])})")
-    print(f"MACs             {quantity(found['macs'])}")
+    print(f"MACs             {macs(found['macs'], found['macs_unknown_nodes'])}")
     print(f"bytes moved      {size(found['bytes_moved'])}")
     print(f"peak activations {size(found['peak_activation_bytes'])} at {found['peak_node'] or 'the inputs'}")
     if nodes:
@@ -184,17 +189,15 @@ def _print_notes(found: dict[str, Any]) -> None:
     if found["assumed_sizes"]:
         sizes = ", ".join(f"{name}={size}" for name, size in found["assumed_sizes"].items())
         print(f"note: sizes taken for free dimensions: {sizes}; say others with --dim")
-    count = len(found["inputs_with_default"])
-    if count:
-        print(
-            f"note: {count} inputs have a default and could be overridden, which stops many passes; "
-            "`tersor opt --freeze-default-inputs` makes them constant"
-        )
-    lines = [*found["notes"], *(f"not counted: {line}" for line in found["not_counted"])]
-    for line in lines[:_NOTES_SHOWN]:
+    if found["assumed_inside"]:
+        print(f"note: {found['assumed_inside']} sizes that are only known when the model runs count as 1")
+    for line in found["notes"]:
         print(f"note: {line}")
-    if len(lines) > _NOTES_SHOWN:
-        print(f"note: {len(lines) - _NOTES_SHOWN} more with --json")
+    left_out = found["not_counted"]
+    for line in left_out[:_LEFT_OUT_SHOWN]:
+        print(f"note: not counted: {line}")
+    if len(left_out) > _LEFT_OUT_SHOWN:
+        print(f"note: {len(left_out) - _LEFT_OUT_SHOWN} more not counted; --json lists them")
 
 
 def _shape_text(shape: list[int | str | None] | None) -> str:

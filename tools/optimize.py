@@ -177,7 +177,7 @@ def _run(pipeline: Pipeline, model: Model, settings: Settings, report: Report, b
     manager.run(pipeline, model, ctx, [*instruments, statistics, timing])
     operators = _operators(model)
     report.after = _by_title(operators)
-    report.notes = [*notes(model), *opaque_notes(model, operators & given), *ctx.notes]
+    report.notes = [*notes(model), *opaque_notes(model, operators & given), *default_notes(model), *ctx.notes]
     if settings.validate is not None:
         report.validation = [vars(check).copy() for check in settings.validate.checks]
     report.timing = [vars(node).copy() for node in timing.tree()]
@@ -236,6 +236,16 @@ def _by_title(operators: Counter[tuple[str, str, str]]) -> Counter[str]:
 def _operators(model: Model) -> Counter[tuple[str, str, str]]:
     """Number of nodes by operator identifier: domain, type and overload."""
     return Counter([node.op_identifier() for node in walk_nodes(model)])
+
+
+def default_notes(model: Model) -> list[str]:
+    """A line on inputs that have a default, which older exporters make of every weight."""
+    count = sum(value.is_initializer() for value in model.graph.inputs)
+    if not count:
+        return []
+    what, them = ("1 input has a default", "it") if count == 1 else (f"{count} inputs have a default", "them")
+    mend = f"`tersor opt --freeze-default-inputs` makes {them} constant"
+    return [f"{what} and could be overridden, which stops many passes; {mend}"]
 
 
 def opaque_notes(model: Model, operators: Counter[tuple[str, str, str]] | None = None) -> list[str]:

@@ -84,6 +84,13 @@ def quantity(count: float) -> str:
     return f"{count:.0f}" if count < 1000 else _scaled(count, 1000, ("k", "M", "G", "T"))
 
 
+def macs(count: float, uncounted: int) -> str:
+    """Multiply-accumulates, where of so many nodes they are not known."""
+    if not uncounted:
+        return quantity(count)
+    return f"at least {quantity(count)}" if count else "unknown"
+
+
 def _scaled(count: float, base: int, units: Sequence[str]) -> str:
     for unit in units:
         count /= base

@@ -130,6 +130,8 @@ class _Slice(_Copy):
             arrays = [None if v is None else constant(v) for v in (input_at(node, i) for i in range(1, 5))]
             if any(a is None and input_at(node, i + 1) is not None for i, a in enumerate(arrays)):
                 return False
+            if any(a is not None and a.ndim != 1 for a in arrays):
+                return False  # against the standard: some runtimes take a scalar
             starts, ends, axes, steps = (None if a is None else [int(i) for i in a] for a in arrays)
         if (
             starts is None

@@ -29,6 +29,8 @@ from .kinds import (
 )
 from .quant_plan import NodePlan, PlanOptions, RangeMap, Role
 
+EXCLUDED = "excluded: by name, or by `build` where int8 loses most for the time it saves"
+
 
 class Candidates:
     """The nodes that could be int8, found in graph order.
@@ -80,7 +82,7 @@ class Candidates:
 
     def _refuse_linear(self, node: Node) -> str | None:
         if self._excluded(node):
-            return "excluded"
+            return EXCLUDED
         if not self._asked(node):
             return f"{node.op_type} is not among the op types asked for"
         if (reason := refuse_linear(node)) is not None:

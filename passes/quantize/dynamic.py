@@ -17,10 +17,12 @@ from ...graph_ir.ops import (
     input_at,
     int_attr,
     is_op,
+    label,
     walk_graphs,
 )
+from ...graph_ir.provenance import note_left_float
 from ..base import Context, Exactness, Pass
-from .kinds import refuse_linear
+from .kinds import LINEAR, refuse_linear
 from .values import Key, drop_orphans, used_initializers
 
 if TYPE_CHECKING:
@@ -71,6 +73,8 @@ class QuantizeDynamic(Pass):
         rewriter, used = ctx.rewriter(model), used_initializers(model)
         exclude = set(self.exclude)
         weights: Weights = {}
+        linear = [node for node in model.graph if is_op(node, *LINEAR)]
+        left = {label(node): f"dynamic int8 is not made of {node.op_type}" for node in linear}
         for graph in walk_graphs(model):
             shared: dict[Value, Node] = {}  # by graph: scopes differ
             for node in list(graph):
@@ -79,10 +83,15 @@ class QuantizeDynamic(Pass):
                 reason = self._refuse(node, exclude, rewriter)
                 if reason is not None:
                     ctx.misses[self.name, reason] += 1
+                    if node.graph is model.graph:
+                        left[label(node)] = reason
                 elif rewriter.allowed(self.name, node):
+                    left.pop(label(node), None)
                     self._rewrite(node, rewriter, shared, weights)
                     ctx.counters[self.name] += 1
         drop_orphans(rewriter, used)
+        if rewriter.edits > 0:
+            note_left_float(model, left, keep=True)
         return rewriter.edits > 0
 
     def _refuse(self, node: Node, exclude: set[str], rewriter: Rewriter) -> str | None:

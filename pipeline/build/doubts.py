@@ -30,7 +30,7 @@ def doubts(feeds: Sequence[Feed], whole: bool, reference: float | None) -> list[
         arrays: list[NDArray[Any]] = [feed[name] for feed in feeds if name in feed]
         if arrays[0].dtype.kind != "f":
             continue  # masks and lengths may well be the same every time
-        if all(a.size and bool(a.min() == a.max()) for a in arrays):
+        if all(a.size > 1 and bool(a.min() == a.max()) for a in arrays):
             found.append(f"input {name!r} is constant in --data: ranges and closeness hold for nothing else")
         elif len(arrays) > 1 and all(np.array_equal(a, arrays[0]) for a in arrays[1:]):
             found.append(f"input {name!r} is the same in all samples of --data: ranges hold for it alone")

@@ -13,7 +13,8 @@ from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.data import open_feeds
 from ...graph_ir import DataError, DataType, Model, Signature, load
-from ...graph_ir.ops import walk_graphs, walk_nodes
+from ...graph_ir.ops import is_op, walk_graphs, walk_nodes
+from ...passes.quantize.kinds import LINEAR, refuse_linear
 from .files import model_files
 from .result import Composition, Facts
 
@@ -54,6 +55,15 @@ def why_not_int8(model: Model) -> str:
     weights = [value.dtype for graph in walk_graphs(model) for value in graph.initializers.values()]
     if any(dtype in (DataType.FLOAT16, DataType.BFLOAT16) for dtype in weights):
         return "the model is of 16-bit floats; start from the float32 model"
+    linear = [node for node in model.graph if is_op(node, *LINEAR)]
+    refused = Counter(filter(None, map(refuse_linear, linear)))
+    if linear and refused.total() == len(linear):
+        (reason, count), *others = refused.most_common()
+        return f"of each of {len(linear)} linear nodes: {reason}" + (f" (of {count})" if others else "")
+    if not linear and any(is_op(node, *LINEAR) for node in walk_nodes(model)):
+        return "all linear nodes are in bodies of If, Loop or Scan, or in functions, where no Q/DQ is placed"
+    if not linear:
+        return "the model has no Conv, Gemm or MatMul"
     return "the model has no node that can be quantized"
 
 
@@ -79,4 +89,4 @@ def facts_of(path: Path, bindings: Mapping[str, int]) -> Facts:
     table = cost(model, bindings=dict(bindings))
     nodes = sum(1 for _ in walk_nodes(model))
     size = sum(file.stat().st_size for file in model_files(model, path))
-    return Facts(table.parameters, table.macs, size, nodes)
+    return Facts(table.parameters, table.macs, size, nodes, table.uncounted)

@@ -103,7 +103,7 @@ def _search(
             notes_.append(f"no int8: {error}")
         else:
             if not search.judged:
-                notes_.append(f"no int8: {why_not_int8(model)}")
+                notes_.append(f"no int8: {why_not_int8(load(workshop.int8_ready))}")
         judged |= distrust(search.judged, settings.max_drop)
         if log.reused:
             notes_.append(f"{log.reused} candidates had been judged before, as {str(log.path)!r} says")

@@ -89,12 +89,16 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Facts:
-    """Size and cost of one model: parameters (elements), MACs of one run, bytes on disk, nodes."""
+    """Size and cost of one model: parameters (elements), MACs of one run, bytes on disk, nodes.
+
+    Of `uncounted` nodes the MACs are not known and not in the sum, for want of shapes or of a count.
+    """
 
     parameters: int
     macs: int
     size: int
     nodes: int
+    uncounted: int = 0
 
 
 @dataclass(frozen=True)

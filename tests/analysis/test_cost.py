@@ -115,7 +115,8 @@ def test_names_count_as_one_and_are_listed() -> None:
 def test_size_below_zero_asks_for_a_binding() -> None:
     found = table("y = Conv(x, w)", "float[1,2,H,9] x, float[3,2,5,5] w")
     assert found.nodes[0].macs is None
-    assert "bind H" in found.notes[0][1]
+    assert found.notes[0][1].endswith("with H=1")
+    assert found.uncounted == 1
 
 
 def test_shared_weight_counts_once_in_the_sum() -> None:

@@ -70,6 +70,11 @@ def test_dropout_that_may_train_stays() -> None:
         assert not rewrite(STEPS, model, numbers=False).changed
 
 
+def test_bounds_of_a_slice_that_are_no_vectors_are_left_alone() -> None:
+    model = model_of("y = Slice(x, whole0, whole1)", WEIGHTS, x="float[2,3] x", y="float[K,L] y")
+    assert not rewrite(STEPS, model, numbers=False).changed
+
+
 def test_a_mask_that_is_read_keeps_its_dropout() -> None:
     model = model_of("a = Neg(x)\n b, m = Dropout(a)\n y = Neg(b)", x="float[2] x", y="float[2] y, bool[2] m")
     assert not rewrite(STEPS, model).changed

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tersor.graph_ir import Model, UsageError, parse, to_proto, verify
+from tersor.graph_ir.provenance import left_float, note_left_float
 from tersor.passes.base import Context
 from tersor.passes.quantize.dynamic import QuantizeDynamic
 from tests.support.int8 import feeds_of, graph, optimised, run, sqnr
@@ -112,3 +113,16 @@ def test_bodies_and_functions_are_rewritten_too() -> None:
     for value in (True, False):
         feed["c"] = np.array(value)
         assert sqnr(run(before, feed)[0], run(after, feed)[0]) > 30
+
+
+def test_what_stays_float_is_noted_with_its_reason() -> None:
+    body = "c = Conv(x, f) t = MatMul(c, w) u = MatMul(t, t) y = Relu(u)"
+    model = graph(body, "float[4,4,1] f = {seed}, float[24,24] w = {seed}", x="1,4,24")
+    note_left_float(model, {"Conv(c)": "it is the stem"})
+    apply(model)
+    assert left_float(to_proto(model)) == {
+        "Conv(c)": "it is the stem",
+        "MatMul(u)": "both operands are activations",
+    }
+    apply(again := graph(body, "float[4,4,1] f = {seed}, float[24,24] w = {seed}", x="1,4,24"))
+    assert left_float(to_proto(again))["Conv(c)"] == "dynamic int8 is not made of Conv"

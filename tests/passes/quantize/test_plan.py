@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tersor.graph_ir import Model, parse, tensor
+from tersor.passes.quantize.candidates import EXCLUDED
 from tersor.passes.quantize.plan import PlanOptions, plan, tensors_to_observe
 from tests.support.int8 import Span, feeds_of, graph, ranges_of
 
@@ -66,7 +67,7 @@ def test_weights_that_are_not_finite_stay_float() -> None:
 
 def test_options() -> None:
     model = graph(TWO, W)
-    assert reasons(model, PlanOptions(exclude=frozenset({"Conv(t)"}))) == ["excluded", ""]
+    assert reasons(model, PlanOptions(exclude=frozenset({"Conv(t)"}))) == [EXCLUDED, ""]
     kinds = PlanOptions(op_types=frozenset({"Gemm"}))
     assert reasons(model, kinds) == ["Conv is not among the op types asked for"] * 2
     stem = graph("y = Conv(x, w)", "float[8,3,3,3] w = {seed}", x="1,3,8,8")

@@ -42,3 +42,10 @@ def test_samples_without_content(scales: list[float]) -> None:
 def test_no_data_is_not_doubted_but_a_metric_of_nothing_is() -> None:
     (note,) = doubts([], True, 0.0)
     assert note.startswith("the metric is 0 for the original")
+
+
+def test_an_input_of_one_number_is_doubted_only_when_it_never_changes() -> None:
+    moving = [{"t": np.full((1,), step, np.float32)} for step in range(20)]
+    assert doubts(moving, True, None) == []
+    (note,) = doubts(moving[:1] * 20, True, None)
+    assert note.startswith("input 't' is the same in all samples")

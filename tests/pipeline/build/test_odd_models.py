@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tersor.graph_ir import from_proto, load, signature_of
+from tersor.graph_ir import from_proto, load, parse, signature_of
 from tersor.pipeline.build.facts import why_not_int8
 from tests.support import odd_models
 from tests.support.building import check, default_run, hashes, quick, steady, work_in
@@ -71,7 +71,7 @@ def test_inputs_with_defaults_are_frozen_and_it_is_said(tmp_path: Path) -> None:
 def test_nothing_to_quantize_is_said(tmp_path: Path) -> None:
     result = quick(odd_models.one_node(), tmp_path / "out", data="random:1:2")
     assert not any(candidate.quantized for candidate, _ in result.judged.values())
-    assert "no int8: the model has no node that can be quantized" in result.notes
+    assert "no int8: the model has no Conv, Gemm or MatMul" in result.notes
 
 
 def test_ids_that_no_drawn_feed_fits_are_no_crash(tmp_path: Path) -> None:
@@ -126,4 +126,11 @@ def test_it_says_why_nothing_can_be_int8() -> None:
         "the model is of 16-bit floats"
     )
     assert why_not_int8(from_proto(odd_models.quantised_output())) == "the model is quantized already"
-    assert why_not_int8(from_proto(odd_models.random_draw())) == "the model has no node that can be quantized"
+    assert why_not_int8(from_proto(odd_models.random_draw())) == "the model has no Conv, Gemm or MatMul"
+    head = '<ir_version: 8, opset_import: ["" : 17]> g'
+    double = f"{head} (double[2,4] x) => (double[2,3] y) <double[4,3] w = {{seed}}> {{ y = MatMul(x, w) }}"
+    assert why_not_int8(parse(double)) == "of each of 1 linear nodes: its weights are double, not float"
+    body = f"""{head} (bool c, float[2,4] x) => (float[2,3] y) <float[4,3] w = {{seed}}> {{ y = If (c) <
+        then_branch = t () => (float[2,3] u) {{ u = MatMul(x, w) }},
+        else_branch = e () => (float[2,3] v) {{ m = MatMul(x, w) v = Neg(m) }}> }}"""
+    assert why_not_int8(parse(body)).startswith("all linear nodes are in bodies of If, Loop or Scan")

@@ -70,7 +70,9 @@ def test_figures_are_those_of_the_result() -> None:
     assert report["shipped"] == "int8"
     assert report["speedup"] == {"1": 2.0}
     assert report["latency"]["1"]["int8"]["over_original"][1] == 0.5
-    assert report["facts"]["int8"] == {"parameters": 10, "macs": 20, "size": 100, "nodes": 5}
+    assert report["facts"]["int8"] == {
+        "parameters": 10, "macs": 20, "size": 100, "nodes": 5, "uncounted": 0,
+    }  # fmt: skip
     assert report["int8"]["linear_int8"] == 1
     assert [entry["name"] for entry in report["candidates"]] == ["original", "int8"]
     assert report["candidates"][1]["fidelity"]["y"]["sqnr_db"] == 30.0
