@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -231,15 +231,37 @@ def label(node: ir.Node) -> str:
     return f"{node.op_type}({first})"
 
 
-def origins(node: ir.Node) -> tuple[str, ...]:
-    """The labels of the source nodes this node stands for; the node's own label when it was in the file."""
-    recorded = cast("tuple[str, ...] | None", node.meta.data.get(ORIGINS))
+def originals(node: ir.Node) -> Mapping[str, str]:
+    """The source nodes this node stands for, label to operator; itself when it was in the file.
+
+    The operator is empty where a file names nodes only.
+    """
+    recorded = cast("Mapping[str, str] | None", node.meta.data.get(ORIGINS))
     if recorded is not None:
         return recorded
     stored = node.metadata_props.get(ORIGINS)
     if stored is not None:
-        return tuple(stored.split("\n"))
-    return (label(node),)
+        return read_origins(stored.split("\n"))
+    return {label(node): node.op_type}
+
+
+def origins(node: ir.Node) -> tuple[str, ...]:
+    """The labels of the source nodes this node stands for."""
+    return tuple(originals(node))
+
+
+def read_origins(lines: Iterable[str]) -> dict[str, str]:
+    """What files say of origins, a label and behind a tab its operator to a line, as label to operator."""
+    found: dict[str, str] = {}
+    for line in lines:
+        name, tab, op_type = line.rpartition("\t")
+        found[name if tab else line] = op_type if tab else ""
+    return found
+
+
+def write_origins(known: Mapping[str, str]) -> list[str]:
+    """The lines that `read_origins` reads."""
+    return [f"{name}\t{op_type}" if op_type else name for name, op_type in known.items()]
 
 
 def goes_by(node: ir.Node, names: Collection[str]) -> bool:
@@ -247,6 +269,6 @@ def goes_by(node: ir.Node, names: Collection[str]) -> bool:
     return bool(names) and any(name in names for name in (label(node), *origins(node)))
 
 
-def set_origins(node: ir.Node, names: Sequence[str]) -> None:
+def set_origins(node: ir.Node, known: Mapping[str, str]) -> None:
     """Record which source nodes a node stands for (kept in memory; `save` writes them when asked)."""
-    node.meta[ORIGINS] = tuple(dict.fromkeys(names))
+    node.meta[ORIGINS] = known

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the origins of nodes lie in a file: which nodes of the source model each node stands for.
 
-From IR version 10 on, in the node's own metadata, one name to a line. Older versions have metadata of the
-model only: there it is one JSON object, node label to list of names.
+From IR version 10 on, in the node's own metadata, to a line one name and behind a tab its operator. Older
+versions have metadata of the model only: there it is one JSON object, node label to list of such lines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, cast
 import onnx
 import onnx_ir as ir
 
-from .ops import ORIGINS, label, set_origins, walk_nodes
+from .ops import ORIGINS, label, read_origins, set_origins, walk_nodes, write_origins
 
 LEFT_FLOAT = "tersor.left-float"
 NODE_METADATA_IR_VERSION = 10  # nodes have metadata_props from here on
@@ -23,17 +23,17 @@ NODE_METADATA_IR_VERSION = 10  # nodes have metadata_props from here on
 def stamp(model: ir.Model) -> list[ir.Node]:
     """Put recorded origins where the IR version has metadata for them; the nodes `unstamp` is to clear."""
     recorded = {
-        node: cast("tuple[str, ...]", node.meta[ORIGINS])
+        node: write_origins(cast("Mapping[str, str]", node.meta[ORIGINS]))
         for node in walk_nodes(model)
         if ORIGINS in node.meta and ORIGINS not in node.metadata_props
     }
     if model.ir_version < NODE_METADATA_IR_VERSION:
         if recorded:
-            table = {label(node): list(names) for node, names in recorded.items()}
+            table = {label(node): lines for node, lines in recorded.items()}
             model.metadata_props[ORIGINS] = json.dumps(table, ensure_ascii=False, separators=(",", ":"))
         return []
-    for node, names in recorded.items():
-        node.metadata_props[ORIGINS] = "\n".join(names)
+    for node, lines in recorded.items():
+        node.metadata_props[ORIGINS] = "\n".join(lines)
     return list(recorded)
 
 
@@ -51,14 +51,14 @@ def restore(model: ir.Model) -> None:
     if table:
         del model.metadata_props[ORIGINS]
         for node in walk_nodes(model):
-            names = table.get(label(node))
-            if names:
-                set_origins(node, names)
+            known = table.get(label(node))
+            if known:
+                set_origins(node, known)
 
 
-def stored_origins(proto: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
-    """The origins in a file, by node label, those of bodies included."""
-    found: dict[str, tuple[str, ...]] = {}
+def stored_origins(proto: onnx.ModelProto) -> dict[str, dict[str, str]]:
+    """The origins in a file and their operators, by node label, those of bodies included."""
+    found: dict[str, dict[str, str]] = {}
     for entry in proto.metadata_props:
         if entry.key == ORIGINS:
             found.update(_table(entry.value))
@@ -68,7 +68,7 @@ def stored_origins(proto: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
             for entry in node.metadata_props:
                 if entry.key == ORIGINS and entry.value:
                     title = node.name or f"{node.op_type}({next((o for o in node.output if o), '')})"
-                    found[title] = tuple(entry.value.split("\n"))
+                    found[title] = read_origins(entry.value.split("\n"))
             for attribute in node.attribute:
                 graphs += [attribute.g] if attribute.HasField("g") else []
                 graphs += attribute.graphs
@@ -93,11 +93,11 @@ def left_float(proto: onnx.ModelProto) -> dict[str, str]:
     return {name: str(reason) for table in given for name, reason in table.items()}
 
 
-def _table(text: str) -> dict[str, tuple[str, ...]]:
+def _table(text: str) -> dict[str, dict[str, str]]:
     return {
-        name: tuple(str(item) for item in cast("list[object]", names))
-        for name, names in _object(text).items()
-        if isinstance(names, list)
+        name: read_origins(str(item) for item in cast("list[object]", lines))
+        for name, lines in _object(text).items()
+        if isinstance(lines, list)
     }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .names import Names
-from .ops import INFERRED, constant_tensor, graphs_within, origins, set_origins, subgraphs
+from .ops import INFERRED, constant_tensor, graphs_within, originals, set_origins, subgraphs
 
 Allow = Callable[[str, ir.Node], bool]
 
@@ -33,13 +33,13 @@ class _Block(AbstractContextManager[None]):
         fresh: values made in the block, cleared at its end.
     """
 
-    __slots__ = ("_blocks", "_fresh", "_names", "_nodes")
+    __slots__ = ("_blocks", "_fresh", "_known", "_nodes")
 
     def __init__(self, nodes: tuple[ir.Node, ...], blocks: list[_Block], fresh: set[ir.Value]) -> None:
         self._nodes = nodes
         self._blocks = blocks
         self._fresh = fresh
-        self._names: tuple[str, ...] | None = None  # while nobody asked
+        self._known: dict[str, str] | None = None  # while nobody asked
 
     def __enter__(self) -> None:
         if self._blocks:
@@ -50,10 +50,10 @@ class _Block(AbstractContextManager[None]):
         self._blocks.pop()
         self._fresh.clear()
 
-    def origins(self) -> tuple[str, ...]:
-        if self._names is None:
-            self._names = tuple([name for node in self._nodes for name in origins(node)])
-        return self._names
+    def origins(self) -> dict[str, str]:
+        if self._known is None:
+            self._known = {name: op for node in self._nodes for name, op in originals(node).items()}
+        return self._known
 
 
 class Rewriter:
@@ -137,9 +137,9 @@ class Rewriter:
         """Nodes made inside this block carry the origins of the given ones."""
         return _Block(tuple(nodes), self._blocks, self._fresh)
 
-    def _origins_of_block(self) -> tuple[str, ...]:
+    def _origins_of_block(self) -> dict[str, str]:
         """What nodes made now stand for: asked for when it is needed, and before names change."""
-        return self._blocks[-1].origins() if self._blocks else ()
+        return self._blocks[-1].origins() if self._blocks else {}
 
     def allowed(self, rule: str, node: ir.Node) -> bool:
         """Whether the named rewrite may fire here (always, unless a bisection limits it)."""

@@ -137,16 +137,17 @@ class _Accountant:
         if sources is None:
             known = (i for i in self._items if i.node.op_type not in _SILENT)
             for item in known:
-                for name in self._names(item):
-                    self._sources.setdefault(name, item.node.op_type if name == item.label else "")
+                for name, op_type in self._names(item).items():
+                    self._sources.setdefault(name, op_type)
         self._own: dict[str, list[int]] = {}  # kernels by the node they are accounted to
         self._within: dict[str, str] = {}  # by node, the one whose kernel does its work
         self._added: dict[str, float] = {}
         for number, kernel in enumerate(optimized.kernels):
             self._assign(number, kernel)
 
-    def _names(self, item: SourceNode) -> tuple[str, ...]:
-        return self._optimized.origins.get(item.label, (item.label,))
+    def _names(self, item: SourceNode) -> Mapping[str, str]:
+        """The nodes an item stands for, and their operators."""
+        return self._optimized.origins.get(item.label, {item.label: item.node.op_type})
 
     def _assign(self, number: int, kernel: Kernel) -> None:
         items = [self._items[index] for index in kernel.sources]

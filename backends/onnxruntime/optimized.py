@@ -32,15 +32,15 @@ _SMALL = 1024  # bytes of an initializer that stays within the proto: scales, ze
 class Optimized:
     """The two graphs side by side; weights of over 1 KiB stay in files, which live within the block only.
 
-    `origins`, and `left_float`, why a node was not quantized, are from the model's metadata, by label of the
-    source node.
+    `origins`, each with its operator, and `left_float`, why a node was not quantized, are from the model's
+    metadata, by label of the source node.
     """
 
     sources: Sequence[SourceNode]
     kernels: Sequence[Kernel]
     proto: onnx.ModelProto
     path: Path
-    origins: Mapping[str, tuple[str, ...]]
+    origins: Mapping[str, Mapping[str, str]]
     left_float: Mapping[str, str]
 
 

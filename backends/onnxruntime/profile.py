@@ -36,7 +36,7 @@ def profile(
     runs: int = 20,
     warmup: int = 2,
     threads: int = 1,
-    origins: Mapping[str, Sequence[str]] | None = None,
+    origins: Mapping[str, Iterable[str]] | None = None,
 ) -> Profile:
     """Run the model under onnxruntime's profiler and charge the time to its nodes.
 
@@ -116,7 +116,7 @@ def _by_run(events: Iterable[dict[str, Any]], warmup: int) -> list[dict[int, lis
 
 
 def _rows(
-    optimized: Optimized, runs: Sequence[dict[int, list[float]]], origins: Mapping[str, Sequence[str]]
+    optimized: Optimized, runs: Sequence[dict[int, list[float]]], origins: Mapping[str, Iterable[str]]
 ) -> Profile:
     groups: dict[tuple[tuple[str, ...], str], list[int]] = {}
     for number, kernel in enumerate(optimized.kernels):
@@ -138,7 +138,7 @@ def _rows(
 
 
 def _names(
-    optimized: Optimized, sources: Sequence[int], origins: Mapping[str, Sequence[str]]
+    optimized: Optimized, sources: Sequence[int], origins: Mapping[str, Iterable[str]]
 ) -> tuple[str, ...]:
     items = [optimized.sources[index] for index in sources]
     core = [item for item in items if item.node.op_type not in {Q, DQ}] or items

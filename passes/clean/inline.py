@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ...graph_ir import Attr, Function, Graph, Model, Node, Rewriter, Value
-from ...graph_ir.ops import STANDARD_DOMAINS, graphs_within, input_at, label, origins, set_origins
+from ...graph_ir.ops import STANDARD_DOMAINS, graphs_within, input_at, label, originals, set_origins
 from ..base import Context, Exactness, Pass
 
 Identifier = tuple[str, str, str]
@@ -127,7 +127,7 @@ def _inline(call: Node, function: Function, model: Model, rewriter: Rewriter) ->
         for value in [*(graph.inputs if graph is not body.graph else ()), *graph.initializers.values()]:
             value.name = rewriter.fresh_name(f"{prefix}/{value.name}")
         for node in graph:
-            set_origins(node, origins(call))
+            set_origins(node, originals(call))
             node.name = rewriter.fresh_node_name(f"{prefix}/{node.name or node.op_type}")
             for output in node.outputs:
                 if output.name:

@@ -81,6 +81,18 @@ def test_provenance_leads_to_the_original_nodes() -> None:
     assert (rows["norm"].fused_into, rows["norm"].precision, rows["norm"].time_us) == ("conv", "int8", 0)
 
 
+def test_without_the_source_model_its_operators_are_those_the_file_tells() -> None:
+    proto = quantized()
+    table = '{"stem": ["norm\\tBatchNormalization", "conv\\tConv"], "swish": ["act"]}'
+    proto.metadata_props.add(key="tersor.origins", value=table)
+    rows = by_name(account(proto, [{"x": IMAGE}], runs=1))
+    assert {name: row.op_type for name, row in rows.items()} == {
+        "norm": "BatchNormalization", "conv": "Conv", "relu": "Relu", "act": "", "last": "Conv"
+    }  # fmt: skip
+    assert rows["conv"].kernel == "QLinearConv"
+    assert rows["norm"].fused_into == "conv"
+
+
 def test_what_the_planner_said_is_the_reason() -> None:
     g = Qdq([1, 16, 16, 16])
     stem = g.op("Conv", "x", g.const(weight(16, 16, 3, 3)), name="stem")

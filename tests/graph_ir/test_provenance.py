@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from tersor.graph_ir import load, parse, save, to_proto
-from tersor.graph_ir.ops import ORIGINS, origins, set_origins
+from tersor.graph_ir.ops import ORIGINS, originals, origins, set_origins
 from tersor.graph_ir.provenance import stored_origins
 
 TEXT = """
@@ -25,7 +25,7 @@ g (float[2] x) => (float[2] y) {{
 def test_origins_are_written_when_asked_and_read_back(tmp_path: Path, version: int) -> None:
     """Nodes have no metadata before IR version 10: there it is the model's."""
     model = parse(TEXT.format(version=version))
-    set_origins(model.graph[0], ["one", "two"])
+    set_origins(model.graph[0], {"one": "Conv", "two": ""})
     plain = to_proto(model)
     assert not plain.graph.node[0].metadata_props
     assert not plain.metadata_props
@@ -34,9 +34,10 @@ def test_origins_are_written_when_asked_and_read_back(tmp_path: Path, version: i
     assert not model.metadata_props
     proto = onnx.load(tmp_path / "m.onnx")
     assert bool(proto.metadata_props) == (version < 10)
-    assert list(stored_origins(proto).values()) == [("one", "two")]
+    assert list(stored_origins(proto).values()) == [{"one": "Conv", "two": ""}]
     again = load(tmp_path / "m.onnx")
     assert origins(again.graph[0]) == ("one", "two")
+    assert originals(again.graph[0]) == {"one": "Conv", "two": ""}
     assert origins(again.graph[1]) == ("Neg(y)",)
     assert not again.metadata_props
 

@@ -19,7 +19,7 @@ def errors(second: str, **origins: list[str]) -> dict[str, float]:
     model = parse(HEADER + second)
     for node in model.graph:
         if node.outputs[0].name in origins:
-            set_origins(node, origins[node.outputs[0].name])
+            set_origins(node, dict.fromkeys(origins[node.outputs[0].name], ""))
     found = node_errors(parse(FIRST), model, [{"x": X}])
     return {node: close.sqnr_db for node, close in found.items()}
 

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from tersor.graph_ir import Model, constant
+from tersor.graph_ir.ops import originals, origins
 from tersor.passes.fuse.batch_norm import FoldBatchNorm
 from tests.support.rewriting import declined, model_of, retyped, rewrite
 
@@ -43,7 +44,7 @@ def test_old_weights_are_dropped_and_provenance_is_kept() -> None:
     done = rewrite(FOLD, conv_norm())
     assert sorted(done.model.graph.initializers) == ["w", "w_bias"]
     (node,) = done.model.graph
-    assert node.meta["tersor.origins"] == ("BatchNormalization(y)", "Conv(c)")
+    assert originals(node) == {"BatchNormalization(y)": "BatchNormalization", "Conv(c)": "Conv"}
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ def test_the_operator_and_weights_it_alone_reads_keep_their_names() -> None:
     assert node.name == before.name == "first"
     assert set(done.model.graph.initializers) == {"w", "k"}
     assert [v.name for v in (*node.outputs, *relu.inputs) if v is not None] == ["n", "n"]
-    assert node.meta["tersor.origins"] == ("second", "first")
+    assert origins(node) == ("second", "first")
 
 
 def test_a_weight_that_is_an_output_is_copied() -> None:
