@@ -13,16 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...analysis.cost import NodeCost, cost
+from ...backends.onnxruntime.speeds import BOUNDARY_PS, CALL_US, INT8_MAC_PS, MAC_PS
 from ...calibration.sensitivity import Sensitivity
 from ...graph_ir import Model
 from ...graph_ir.ops import int_attr
 from ...passes.quantize.kinds import LINEAR
-
-# Measured on x86 with VNNI, one thread: a dense layer takes 8.7 ps a product in float and 2.3 ps in int8; a
-# grouped one gains nothing. Going from one precision to the other and back changes the layout, too.
-GAIN_PS = 6.4  # by product
-BOUNDARY_PS = 60.0  # by byte of the layer's activations in float
-LEAST_US = 0.5  # a kernel's call; below it, estimates say nothing
 
 RUNGS = 6
 STEP_DB = 2.0
@@ -60,7 +55,7 @@ def regions_of(model: Model, found: Sensitivity, bindings: Mapping[str, int]) ->
     for loss in found.losses:
         if loss.part.op_type in LINEAR:
             gain, boundary = _times(costs.get(loss.part.name))
-            regions.append(Region(loss.part.name, loss.noise, max(LEAST_US, gain + boundary), gain))
+            regions.append(Region(loss.part.name, loss.noise, max(CALL_US, gain + boundary), gain))
     return regions
 
 
@@ -69,7 +64,7 @@ def _times(entry: NodeCost | None) -> tuple[float, float]:
     if entry is None:
         return 0.0, 0.0
     grouped = entry.op == "Conv" and int_attr(entry.node, "group", 1) > 1
-    gain = 0.0 if grouped else (entry.macs or 0) * GAIN_PS * 1e-6
+    gain = 0.0 if grouped else (entry.macs or 0) * (MAC_PS - INT8_MAC_PS) * 1e-6
     moved = max(0, (entry.bytes_moved or 0) - entry.parameter_bytes)
     return gain, moved * BOUNDARY_PS * 1e-6
 

@@ -2,9 +2,8 @@
 """What a choice of widths saves of a model's time, by a rule of thumb of the target.
 
 A run is taken to cost one unit for each multiply-accumulate, of widths rounded up to what the kernels work
-on, and ten for each element that an operator reads or writes: what 990 convolutions of all kinds took in
-onnxruntime on one AVX-512 core was 0.009 ns for a MAC and 0.087 ns for an element, and this predicts nine of
-ten to between 0.6 and 1.3 of what was measured. Nothing is timed, so a plan is the same on every machine.
+on, and `ELEMENT` for each element that an operator reads or writes (`backends.onnxruntime.speeds`). Nothing
+is timed, so a plan is the same on every machine.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...backends.onnxruntime.speeds import ELEMENT_PS, MAC_PS
 from ...graph_ir import Model, Node, is_constant
 from .layers import Sizes
 from .spend import Axis, Spend
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .choice import Kept
 
-ELEMENT = 10.0  # MACs that reading or writing an element is worth
+ELEMENT = ELEMENT_PS / MAC_PS  # MACs that reading or writing an element is worth
 WORTH = 0.03  # share of the time that must be foreseen to be saved, for other channels to go than by score
 
 _FUSED = frozenset({"BatchNormalization", "Clip", "HardSigmoid", "LeakyRelu", "Relu"})
