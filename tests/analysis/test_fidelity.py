@@ -67,3 +67,16 @@ def test_shapes_and_types_must_fit() -> None:
         sqnr_db(np.ones(3), np.ones((3, 1)))
     with pytest.raises(DataError, match="type"):
         sqnr_db(np.array(["a"]), np.array(["b"]))
+
+
+def test_large_arrays_are_summed_up_whole() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((3, 70, 100)).astype(np.float32)
+    b = a + rng.standard_normal(a.shape).astype(np.float32) / 10
+    a[2, 69, 99] = b[2, 69, 99] = np.inf  # agrees, and enters no sum
+    found = Fidelity()
+    found.update(a, b[..., ::-1][..., ::-1])  # not contiguous
+    x, y = a.ravel()[:-1].astype(np.float64), b.ravel()[:-1].astype(np.float64)
+    assert found.result().sqnr_db == pytest.approx(10 * math.log10((x @ x) / np.square(x - y).sum()))
+    assert found.result().max_abs == np.abs(x - y).max()
+    assert (found.count, found.broken) == (a.size, 0)
