@@ -23,6 +23,8 @@ SMALLEST_SCALE = 2.0**-60
 LARGEST_SCALE = 2.0**60
 INT32_MAX = 2**31 - 1
 
+_BLOCK = 1 << 16  # weights searched at once: the temporaries stay in the cache
+
 FLOAT8_MAX = {
     "float8_e4m3fn": 448.0,
     "float8_e4m3fnuz": 240.0,
@@ -108,19 +110,27 @@ def quantize(x: Array, params: QuantParams) -> Array:
         ValueError: when `x` holds a NaN, whose code the operator leaves undefined.
     """
     values = np.asarray(x, np.float32)
-    if np.isnan(values).any():
+    if np.isnan(np.min(values, initial=0.0)):
         raise ValueError("cannot quantize NaN")
     info = np.iinfo(params.dtype)
     scale, zero = _spread(params, values.ndim)
+    exact = np.float32 if params.dtype.itemsize <= 2 else np.float64  # for every code there is
+    zero = zero.astype(exact)
     with np.errstate(over="ignore"):
-        steps = np.rint(values / scale).astype(np.float64)
-    return np.asarray(np.clip(steps + zero, info.min, info.max), params.dtype)
+        steps = np.asarray(np.divide(values, scale))
+    steps = np.rint(steps, out=steps).astype(exact, copy=False)
+    np.clip(steps, info.min - zero, info.max - zero, out=steps)
+    np.add(steps, zero, out=steps)
+    return steps.astype(params.dtype)
 
 
 def dequantize(q: Array, params: QuantParams) -> Floats:
     """DequantizeLinear: the float32 values of the codes."""
-    scale, zero = _spread(params, np.ndim(q))
-    return np.asarray((np.asarray(q).astype(np.int64) - zero).astype(np.float32) * scale)
+    codes = np.asarray(q)
+    scale, zero = _spread(params, codes.ndim)
+    exact = np.float32 if codes.dtype.itemsize <= 2 else np.int64
+    steps = np.asarray(codes.astype(exact) - zero.astype(exact)).astype(np.float32, copy=False)
+    return np.multiply(steps, scale, out=steps)
 
 
 def _spread(params: QuantParams, ndim: int) -> tuple[Floats, NDArray[np.int64]]:
@@ -169,10 +179,23 @@ def weight_params(w: Array, axis: int | None, *, bits: int = 8, mse: bool = Fals
 
 
 def _least_squares(rows: Floats, scale: NDArray[np.float64], top: int) -> NDArray[np.float64]:
-    best, least = scale, np.full(len(rows), np.inf)
+    step = max(1, _BLOCK // max(1, rows.shape[1]))
+    best = [
+        _least_squares_of_few(
+            np.ascontiguousarray(rows[start : start + step]), scale[start : start + step], top
+        )
+        for start in range(0, len(rows), step)
+    ]
+    return np.concatenate(best) if best else scale
+
+
+def _least_squares_of_few(rows: Floats, scale: NDArray[np.float64], top: int) -> NDArray[np.float64]:
+    best, least, error = scale, np.full(len(rows), np.inf), np.empty_like(rows)
     for factor in np.linspace(1.0, 0.5, 41):
         tried = np.maximum(scale * factor, SMALLEST_SCALE)[:, None].astype(np.float32)
-        error = rows - np.clip(np.rint(rows / tried), -top, top) * tried
+        np.rint(np.divide(rows, tried, out=error), out=error)
+        np.multiply(np.clip(error, -top, top, out=error), tried, out=error)
+        np.subtract(rows, error, out=error)
         total = np.einsum("ij,ij->i", error, error, dtype=np.float64)
         better = total < least
         best, least = np.where(better, tried[:, 0], best), np.where(better, total, least)
