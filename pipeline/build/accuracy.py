@@ -16,11 +16,12 @@ from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.functions import load_function, user_code
 from ...graph_ir import DataError, one_line
-from .evidence import FORWARD, MIRRORED, Answers, Ranges, amplified, expected_drop, needed_db
+from .evidence import FORWARD, MIRRORED, MOST_BYTES, Answers, Ranges, Run, amplified, expected_drop, needed_db
 from .result import Candidate, Judgement
 from .settings import BuildSettings
 
 COMFORT_DB = 35.0  # above this an output is so close that data not seen will hardly tell
+MOST_JUDGED_BYTES = MOST_BYTES * 3 // 4  # of the original's answers to the feeds
 
 _LEAST_VARYING = 1e-9  # an output that is the same for all feeds has nothing to tell apart
 _NUMBERS = "biuf"  # numpy's kinds of what has a distance
@@ -33,7 +34,8 @@ class Judge:
 
     Args:
         original: the model as it came in.
-        feeds: what both are run on; the original's answers are kept.
+        feeds: what both are run on; the original's answers are kept, and of feeds with large ones only the
+            first few are taken.
         settings: the limits.
 
     Raises:
@@ -41,21 +43,21 @@ class Judge:
     """
 
     def __init__(self, original: Candidate, feeds: Sequence[Feed], settings: BuildSettings) -> None:
-        self.feeds = feeds
         self.settings = settings
         self._metric: Metric | None = None if settings.metric is None else load_function(settings.metric)
         self._original = original
         self.samples = 0  # how many the metric looks at: the batch axis of what it runs
-        self._to_metric, self._ranges = Answers(), Ranges()  # of the original to the metric's feeds
+        self._known, self._ranges = Answers(), Ranges()  # of the original, to the metric's feeds and to ours
         with OrtSession(original.path, original.config) as session:
             self._check = session.check
             self._names = [port.name for port in session.outputs]
-            self._answers = [session.run(feed) for feed in feeds]
+            self._answers = few_answers(feeds, self._known.lent(session.run))
+            self.feeds = feeds[: len(self._answers)]
             self._constant_db = {
                 name: constant_db([answers[i] for answers in self._answers])
                 for i, name in enumerate(self._names)
             }
-            self.reference = self._score(self._ranges.of(self._to_metric.of(session.run)))
+            self.reference = self._score(self._ranges.of(self._known.of(session.run)))
 
     def judge(self, candidate: Candidate) -> Judgement:
         """Run a candidate over the feeds and the metric.
@@ -142,7 +144,7 @@ class Judge:
             OrtSession(original.path, original.config) as first,
             OrtSession(candidate.path, candidate.config) as second,
         ):
-            wanted, given = self._to_metric.of(first.run), Answers().of(second.run)
+            wanted, given = self._known.lent(first.run), Answers().lent(second.run)
 
             def drop(factor: float) -> float:
                 score = self._score(amplified(wanted, given, factor, self._ranges))
@@ -195,6 +197,18 @@ class Judge:
             reason = f"output {worst[0]!r} has {worst[1].sqnr_db:.1f} dB, allowed {limit:.1f} dB"
             return Judgement(False, reason, None, None, fidelity)
         return Judgement(True, "", None, None, fidelity)
+
+
+def few_answers(feeds: Sequence[Feed], run: Run) -> list[list[Any]]:
+    """What a model answers to the first feeds, so long as that is not too much to keep; to two at least."""
+    found: list[list[Any]] = []
+    size = 0
+    for feed in feeds:
+        if size > MOST_JUDGED_BYTES and len(found) > 1:
+            break
+        found.append(run(feed))
+        size += sum(a.nbytes for a in found[-1] if isinstance(a, np.ndarray))
+    return found
 
 
 def constant_db(answers: Sequence[object]) -> float:

@@ -87,17 +87,26 @@ class Answers:
         """A run that asks the model only what it was not asked before."""
 
         def remembered(feed: Feed) -> list[Any]:
-            key = _digest(feed)
-            if key not in self._known:
-                answers = run(feed)
-                size = sum(a.nbytes if isinstance(a, np.ndarray) else self._left + 1 for a in answers)
-                if size > self._left:
-                    return answers
-                self._left -= size
-                self._known[key] = answers
-            return [answer.copy() for answer in self._known[key]]  # a metric may work in place
+            answers, kept = self._found(run, feed)
+            return [answer.copy() for answer in answers] if kept else answers  # a metric may work in place
 
         return remembered
+
+    def lent(self, run: Run) -> Run:
+        """As `of`, but what is remembered is handed out itself and must not be changed."""
+        return lambda feed: self._found(run, feed)[0]
+
+    def _found(self, run: Run, feed: Feed) -> tuple[list[Any], bool]:
+        key = _digest(feed)
+        if key in self._known:
+            return self._known[key], True
+        answers = run(feed)
+        size = sum(a.nbytes if isinstance(a, np.ndarray) else self._left + 1 for a in answers)
+        if size > self._left:
+            return answers, False
+        self._left -= size
+        self._known[key] = answers
+        return answers, True
 
 
 def _digest(feed: Feed) -> bytes:
@@ -157,11 +166,16 @@ class _Range:
     def restrict(self, array: NDArray[Any]) -> None:
         if self.count < _ENOUGH or not self.low <= self.high:
             return
-        np.clip(array, self.low, self.high, out=array)
-        for axis, (low, high) in (self.axes or {}).items():
-            if axis < array.ndim and array.shape[axis] == low.size and self.count >= _ENOUGH * low.size:
-                shape = [-1 if other == axis else 1 for other in range(array.ndim)]
-                np.clip(array, low.reshape(shape), high.reshape(shape), out=array)
+        within = [
+            (axis, low, high)
+            for axis, (low, high) in (self.axes or {}).items()
+            if axis < array.ndim and array.shape[axis] == low.size and self.count >= _ENOUGH * low.size
+        ]
+        if not within:
+            np.clip(array, self.low, self.high, out=array)
+        for axis, low, high in within:  # each lies within the whole
+            shape = [-1 if other == axis else 1 for other in range(array.ndim)]
+            np.clip(array, low.reshape(shape), high.reshape(shape), out=array)
 
 
 def amplified(original: Run, candidate: Run, factor: float, ranges: Ranges) -> Run:

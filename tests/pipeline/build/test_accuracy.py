@@ -64,6 +64,15 @@ def test_a_negative_metric_drops_downwards(tmp_path: Path, shift: float, accepte
     assert verdict(tmp_path, shift, -3.0, metric="mean").accepted == accepted
 
 
+def test_of_large_outputs_few_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feeds = [{"x": count * X} for count in range(5)]
+    assert len(judge(shifted(tmp_path, 3.0), feeds=feeds).feeds) == 5
+    monkeypatch.setattr("tersor.pipeline.build.accuracy.MOST_JUDGED_BYTES", 0)
+    found = judge(shifted(tmp_path, 3.0), feeds=feeds)
+    assert len(found.feeds) == 2
+    assert found.judge(shifted(tmp_path, 3.0)).accepted
+
+
 def test_below_a_reference_of_zero_everything_is_lost(tmp_path: Path) -> None:
     assert verdict(tmp_path, 0.5, 0.0, metric="mean").accepted
     found = verdict(tmp_path, -0.5, 0.0, metric="mean")
