@@ -16,8 +16,9 @@ import numpy as np
 
 from ...graph_ir import Model, Node
 from ...graph_ir.numerics import QuantParams, dequantize, quantize
-from ...graph_ir.ops import int_attr, is_op, rank
-from .kinds import LINEAR, data_channels, refuse_linear
+from ...graph_ir.ops import is_op, rank
+from ..linear.rows import RowView
+from .kinds import LINEAR, refuse_linear
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,20 +60,14 @@ def corrected_bias(
     """
     if node.op_type == "MatMul" and (bias is None or rank(node.inputs[0]) != 2):
         return bias
-    _, channels = data_channels(node, weights)
-    if means.shape != (channels,) or not np.isfinite(means).all():
+    read = RowView(node, weights.shape)
+    if means.shape != (read.groups * read.inputs,) or not np.isfinite(means).all():
         return bias
     codes = quantize(weights, params)
     if bits < 8:
         codes = np.clip(codes, 1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
     error = dequantize(codes, params).astype(np.float64) - weights
-    if node.op_type == "Conv":
-        group = int_attr(node, "group", 1)
-        per_input = error.reshape(*error.shape[:2], -1).sum(axis=2)  # [out, in / group]
-        rows = per_input.reshape(group, -1, per_input.shape[1])
-        shift = np.einsum("goc,gc->go", rows, means.astype(np.float64).reshape(group, -1)).reshape(-1)
-    else:
-        matrix = np.transpose(error) if int_attr(node, "transB", 0) else error
-        shift = np.einsum("k,kn->n", means.astype(np.float64), matrix)
+    rows = read.rows(error).reshape(read.groups, -1, read.inputs, read.taps).sum(axis=3)
+    shift = np.einsum("goc,gc->go", rows, means.astype(np.float64).reshape(read.groups, -1)).reshape(-1)
     before = np.zeros_like(shift) if bias is None else bias.astype(np.float64)
     return np.asarray(before - shift, np.float32)

@@ -25,9 +25,10 @@ import numpy as np
 from ...graph_ir import Node, Rewriter, Value, constant
 from ...graph_ir.numerics import QuantParams
 from ...graph_ir.ops import dims, float_attr, int_attr, is_op, rank
+from ..linear.rows import RowView
 from .bias_correction import Means
 from .gates import MICROSOFT, gated, hard_sigmoid, hard_swish, swish
-from .kinds import BOUNDS, average_kernel, data_channels, data_inputs
+from .kinds import BOUNDS, average_kernel, data_inputs
 from .linear_form import LinearForm, linear_form
 from .quant_plan import NodePlan, QuantPlan, Role
 from .values import ValueWriter
@@ -201,9 +202,11 @@ class Emitter:
         weights = None if self.values.codes_of(source) is None else constant(node.inputs[1])
         if source is None or weights is None or not self._meets_int8(node.outputs[0]):
             return
-        axis, count = data_channels(node, weights)
+        read = RowView(node, weights.shape)
         with self.rw.standing_for([node]):
-            self.rw.set_input(node, 0, self.values.spread(source, axis, count, node))
+            self.rw.set_input(
+                node, 0, self.values.spread(source, read.in_axis, read.groups * read.inputs, node)
+            )
 
     def _keep_apart(self, node: Node) -> None:
         """Keep an excluded follower float: a Sum of one operand between it and the Q stops the fusion."""

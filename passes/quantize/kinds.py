@@ -6,8 +6,6 @@ A refusal is a line of text: the reason the node stays float. Nothing here looks
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
 from ...graph_ir import DataType, Node, Value, constant
@@ -21,9 +19,6 @@ from ...graph_ir.ops import (
     only_user,
     string_attr,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 LINEAR = frozenset({"Conv", "Gemm", "MatMul"})
 # Linear in spirit, but the runtime has no int8 kernel for them: reported, never quantised.
@@ -210,15 +205,3 @@ def channel_axis(node: Node) -> int:
     if node.op_type == "Conv":
         return 0
     return 0 if node.op_type == "Gemm" and int_attr(node, "transB", 0) else 1
-
-
-def data_channels(node: Node, weights: NDArray[Any]) -> tuple[int, int]:
-    """The axis of a linear node's data input that its weights contract, and that axis's length.
-
-    For a convolution (also a transposed one) the channel axis.
-    """
-    if node.op_type == "ConvTranspose":
-        return 1, weights.shape[0]
-    if node.op_type == "Conv":
-        return 1, weights.shape[1] * int_attr(node, "group", 1)
-    return -1, weights.shape[1] if int_attr(node, "transB", 0) else weights.shape[0]

@@ -259,3 +259,16 @@ def test_an_excluded_node_between_int8_nodes_stays_float(middle: str, tmp_path: 
     assert found.ops["Conv"] + found.ops["ConvTranspose"] == 1
     assert found.constant_dqs == 0
     assert [d.int8 for d in ctx.facts["quant-plan"]] == [True, False, True]
+
+
+def test_a_float_gemm_that_transposes_its_data_between_int8_nodes_stays_valid() -> None:
+    """One scale for each index of the axis it sums over, which is the first."""
+    weights = "float[24,20] a = {seed}, float[16,8] m = {seed}, float[8,20] b = {seed}"
+    body = (
+        "t = MatMul(x, a) f = Gemm<transA=1>(t, m) u = Gemm(f, b) v = MatMul(t, c) y = Concat<axis=0>(u, v)"
+    )
+    model = graph(body, f"{weights}, float[20,20] c = {{seed}}", x="16,24")
+    before, after, ctx = quantised(model, InsertQdq(float_stem=False))
+    assert [d.int8 for d in ctx.facts["quant-plan"]] == [True, False, True, True]
+    feed = feeds_of(model)[0]
+    assert sqnr(run(before, feed)[0], run(after, feed)[0]) > 28
