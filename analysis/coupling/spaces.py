@@ -1,9 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spaces: axes that are position for position the same, and which of them are pinned as a whole."""
+"""Spaces: axes that are position for position the same, and which of them are pinned as a whole.
+
+A factor of an axis is known by how many positions stand outside of it and by its own size: two Reshapes, of
+which one merges batch and heads and the other parts them again, speak of the same batch and the same heads.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .ties import AxisKey, Facts
+
+if TYPE_CHECKING:
+    from networkx.utils import UnionFind
 
 
 class Spaces:
@@ -37,6 +46,8 @@ class Spaces:
         union: UnionFind[int] = UnionFind()
         for one, other in facts.same:
             union.union(number[one], number[other])
+        while self._unite_factors(facts, number, union):
+            pass  # factors have factors
         spaces: dict[int, int] = {}
         for axis, i in number.items():
             root = union[i]
@@ -45,6 +56,22 @@ class Spaces:
                 self.members.append([])
             self.members[space].append(axis)
             self._of[axis] = space
+
+    @staticmethod
+    def _unite_factors(facts: Facts, number: dict[AxisKey, int], union: UnionFind[int]) -> bool:
+        """Make equal factors of one axis the same; False when they were already."""
+        seen: dict[tuple[int, int, int], int] = {}
+        changed = False
+        for choice in facts.choices:
+            outer, axis = 1, union[number[choice.axis]]
+            for factor, size in zip(choice.factors, choice.sizes, strict=True):
+                mine = number[factor]
+                first = seen.setdefault((axis, outer, size), mine)
+                if union[first] != union[mine]:
+                    union.union(first, mine)
+                    changed = True
+                outer *= size
+        return changed
 
     def _pin_by_itself(self, facts: Facts) -> None:
         for axis, reason in facts.pins.items():

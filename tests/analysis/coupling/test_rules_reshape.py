@@ -113,6 +113,17 @@ def test_computed_targets_follow_the_inferred_shape() -> None:
     assert sizes(couple(model)) == {"a:1": 8}
 
 
+def test_heads_merged_with_the_batch_and_parted_again_are_the_same_heads() -> None:
+    """nn.MultiheadAttention: products are batched over one axis of batch and heads."""
+    model = dense(
+        """q = Reshape(a, merged)  t = Transpose<perm = [1, 0, 2]>(q)  p = Reshape(t, parted)
+        k = Transpose<perm = [0, 1, 3, 2]>(p)  s = MatMul(p, k)  m = Softmax(s)  v = MatMul(m, p)
+        c = Transpose<perm = [2, 0, 1, 3]>(v)  r = Reshape(c, back)""",
+        constants="int64[3] merged = {2, 20, 3}, int64[4] parted = {5, 4, 2, 3}, int64[3] back = {2, 5, 12}",
+    )
+    assert cut(model) == {"a:2": 4}
+
+
 def test_heads_are_chosen_before_their_width() -> None:
     """Both factors of 12 are free; the one that batches a product is cut, though it is shorter."""
     split = "int64[4] split = {2, 5, 3, 4}, int64[3] join = {2, 5, 12}"
