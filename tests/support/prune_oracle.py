@@ -22,8 +22,9 @@ from tersor.graph_ir.ops import constant, static_shape, walk_nodes
 Mask = NDArray[np.bool_]
 Masks = Mapping[tuple[Value, int], Mask]
 
-_STATISTICS = ("ReduceMax", "ReduceMean", "ReduceMin")
-_SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+_EXTREMES = {"ReduceMax": -1e9, "ReduceMin": 1e9, "GlobalMaxPool": -1e9}
+_MEANS = ("ReduceMean", "GlobalAveragePool")
+_SUMS = ("GlobalLpPool", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 
 
 def oracle(model: Model, masks: Masks) -> Model:
@@ -124,21 +125,24 @@ class _Silencer:
         """Sums and means over channels."""
         name = node.input[0]
         axes = _attributes(node).get("axes")
-        if axes is None and len(node.input) > 1:
+        if node.op_type.startswith("Global"):
+            axes = list(range(2, self.ranks[name]))
+        elif axes is None and len(node.input) > 1:
             data = constant(self.values.get(node.input[1]))
             axes = None if data is None else data.tolist()
         mask = self.mask(name, list(range(self.ranks[name])) if axes is None else axes)
         if mask is None:
             self.nodes.append(node)
             return
-        assert node.op_type in (*_STATISTICS, *_SUMS), f"the oracle knows no {node.op_type} over cut channels"
-        if node.op_type in ("ReduceMax", "ReduceMin"):  # a removed channel is never the extreme
-            far = np.where(mask, 0.0, -1e9 if node.op_type == "ReduceMax" else 1e9).astype(np.float32)
+        known = node.op_type in (*_EXTREMES, *_MEANS, *_SUMS)
+        assert known, f"the oracle knows no {node.op_type} over cut channels"
+        if node.op_type in _EXTREMES:  # a removed channel is never the extreme
+            far = np.where(mask, 0.0, _EXTREMES[node.op_type]).astype(np.float32)
             node.input[0] = self.node("Add", [name, self.weight(far)])
             self.nodes.append(node)
             return
         node.input[0] = self.node("Mul", [name, self.weight(mask)])
-        if node.op_type != "ReduceMean":
+        if node.op_type not in _MEANS:
             self.nodes.append(node)
             return
         output = node.output[0]
@@ -238,7 +242,8 @@ HANDLERS: dict[str, Handler] = {
     "Einsum": _Silencer.einsum,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _Silencer.recurrent),
     **dict.fromkeys(("Attention", "MultiHeadAttention"), _Silencer.attention),
-    **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", *_SUMS), _Silencer.reduced),
+    **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"), _Silencer.reduced),
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", *_SUMS), _Silencer.reduced),
     "LayerNormalization": _Silencer.layer_norm,
     "LpNormalization": _Silencer.along,
     "RMSNormalization": _Silencer.rms_norm,

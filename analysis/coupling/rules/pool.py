@@ -23,7 +23,7 @@ _WINDOW = "a window slides over it"
 
 
 def pool(ties: Ties) -> None:
-    """AveragePool, MaxPool, LpPool and the global ones: batch and channels tied, spatial axes pinned.
+    """AveragePool, MaxPool, LpPool: batch and channels tied, spatial axes pinned.
 
     Pinned: everything when MaxPool's indices are read, for they count through all channels.
     """
@@ -43,6 +43,27 @@ def _spatial(ties: Ties, x: Value | None, y: Value | None) -> None:
         return
     pin_axes(ties, range(2, rank), _WINDOW, x, y)
     tie_except(ties, range(2, rank), x, y)
+
+
+def global_pool(ties: Ties) -> None:
+    """GlobalAveragePool and kin: ReduceMean, ReduceMax or ReduceL2 over the spatial axes, with their rules.
+
+    So what is a mean over channels where they stand last (a LayerNorm in pieces, say) can be cut, whichever
+    of the two operators takes it.
+    """
+    x, y = operand(ties, 0), result(ties, 0)
+    if x is None or y is None:
+        return
+    rank = ties.rank(x) or 0
+    if rank < 2 or not equal_rank(ties, x, y):
+        ties.pin_node("its ranks are not those of a pooling")
+        return
+    tie_except(ties, range(2, rank), x, y)
+    for axis in range(2, rank):
+        if ties.node.op_type == "GlobalLpPool":
+            ties.contracts((x, axis))
+        else:
+            ties.normalises((x, axis))
 
 
 def regions(ties: Ties) -> None:
@@ -116,10 +137,9 @@ def _scales(ties: Ties) -> list[float] | None:
     return None if found is None or not found.size else [float(s) for s in found.reshape(-1)]
 
 
-_POOLINGS = ("AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
-
 RULES: dict[tuple[str, str], Rule] = {
-    **table(pool, *_POOLINGS),
+    **table(pool, "AveragePool", "MaxPool", "LpPool"),
+    **table(global_pool, "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"),
     **table(regions, "RoiAlign", "MaxRoiPool"),
     **table(grid_sample, "GridSample"),
     **table(resize, "Resize", "Upsample"),

@@ -121,6 +121,15 @@ def test_means_and_norms_are_of_what_is_left() -> None:
     assert not couple(between("b = ReduceMean<axes = [2]>(a)  r = Sub(a, b)")).group("a:1").normalised
 
 
+@pytest.mark.parametrize("op", ["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"])
+def test_pooling_over_channels_that_stand_last_is_a_reduction(op: str) -> None:
+    model = dense(f"b = {op}(a)  r = Sub(a, b)")
+    assert cut(model) == {"a:2": 12}
+    group = couple(model).group("a:2")
+    takers = group.consumers if op == "GlobalLpPool" else group.normalised
+    assert op in [n.op_type for n in takers]
+
+
 def test_reductions_with_computed_axes_pin() -> None:
     model = build(
         "a = Conv(x, w1)  b = ReduceSum(a, axes)  r = Mul(a, b)  y = Conv(r, w2)",
