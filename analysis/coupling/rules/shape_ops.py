@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ....graph_ir import Value
 from ....graph_ir.ops import input_at, int_attr, ints_attr, string_attr
 from ..ties import AxisKey, Rule, Ties
@@ -69,9 +71,9 @@ def _pieces(ties: Ties, whole: AxisKey, parts: list[AxisKey], reason: str) -> No
 
 
 def slice_(ties: Ties) -> None:
-    """Slice with step 1 and known bounds: the result's axis is a part of x's; axes not sliced are tied.
+    """Slice: of a sliced axis the result takes some positions of x's; the others are tied.
 
-    Pinned: axes sliced with other steps or by bounds that are computed; bounds, axes and steps.
+    Pinned: axes sliced by bounds that are computed; bounds, axes and steps.
     """
     x, y = operand(ties, 0), result(ties, 0)
     if x is None or y is None:
@@ -86,10 +88,11 @@ def slice_(ties: Ties) -> None:
     tie_except(ties, at, x, y)
     for axis, (_, start, end, step) in zip(at, given, strict=True):
         size = ties.size((x, axis))
-        if size is None or start is None or end is None or step != 1:
-            pin_axes(ties, [axis], "it is sliced with a step, or by bounds that are computed", x, y)
+        if size is None or start is None or end is None or not step:
+            pin_axes(ties, [axis], "it is sliced by bounds that are computed", x, y)
         else:
-            ties.part((x, axis), (y, axis), slice(start, end).indices(size)[0])
+            taken = np.arange(size, dtype=np.int64)[slice(start, end, step)]
+            ties.pick((x, axis), (y, axis), taken)
 
 
 def _bounds(ties: Ties) -> list[tuple[int, int | None, int | None, int | None]] | None:

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ....graph_ir import Node, Value, constant
 from ....graph_ir.ops import input_at, ints_attr, string_attr
 from .cuts import Cuts, Mask
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def split(cuts: Cuts, node: Node) -> None:
@@ -43,7 +48,10 @@ def _split_sizes(cuts: Cuts, node: Node, total: int) -> list[int]:
 
 
 def slice_(cuts: Cuts, node: Node) -> None:
-    """Slice along a cut axis: start and end among what stays."""
+    """Slice along a cut axis: start, end and step among what stays.
+
+    Where that lies at no regular distances any more, a Gather in front takes it out.
+    """
     data, out = node.inputs[0], node.outputs[0]
     rank = len(cuts.old(data))
     places = {(a + rank) % rank: i for i, a in enumerate(_slice_axes(cuts, node))}
@@ -60,10 +68,30 @@ def slice_(cuts: Cuts, node: Node) -> None:
         taken = np.arange(len(mask))[slice(start, end, step)]
         if not _same(cuts.mask(out, axis), mask[taken]):
             cuts.refuse(node, f"its result is not cut as its source is along axis {axis}")
-        if step != 1:
-            cuts.refuse(node, "it takes a cut axis in strides")
+        _slice_write(cuts, node, at, *_taken_now(cuts, node, axis, mask, taken))
+
+
+def _taken_now(
+    cuts: Cuts, node: Node, axis: int, mask: Mask, taken: NDArray[np.intp]
+) -> tuple[int, int, int]:
+    """Start, end and step that take what stays of the positions taken before."""
+    size = _count(mask)
+    places = (np.cumsum(mask) - 1)[taken[mask[taken]]]
+    if not len(places):
         first = _count(mask[: taken[0]]) if len(taken) else 0
-        _slice_write(cuts, node, at, first, first + _count(mask[taken]))
+        return first, first, 1
+    first, last = int(places[0]), int(places[-1])
+    steps = np.unique(np.diff(places))
+    step = int(steps[0]) if len(steps) else 1
+    if len(steps) < 2:
+        end = last + step
+        return first, end if end >= 0 else -size - 1, step  # before the first, counted from the end
+    with cuts.rw.standing_for([node]):
+        name = f"{node.outputs[0].name}_taken"
+        at = cuts.rw.constant(places.astype(np.int64), f"{name}_at", near=node)
+        picked = cuts.rw.node("Gather", [node.inputs[0], at], {"axis": axis}, before=node, name=name)
+        cuts.rw.set_input(node, 0, picked.outputs[0])
+    return 0, len(places), 1
 
 
 def _slice_axes(cuts: Cuts, node: Node) -> list[int]:
@@ -97,7 +125,7 @@ def _slice_item(cuts: Cuts, node: Node, which: int, at: int) -> int:
     return found
 
 
-def _slice_write(cuts: Cuts, node: Node, at: int, start: int, end: int) -> None:
+def _slice_write(cuts: Cuts, node: Node, at: int, start: int, end: int, step: int) -> None:
     if len(node.inputs) == 1:
         for name, item in (("starts", start), ("ends", end)):
             items = ints_attr(node, name) or []
@@ -106,6 +134,8 @@ def _slice_write(cuts: Cuts, node: Node, at: int, start: int, end: int) -> None:
         return
     cuts.write(node, 1, {at: start})
     cuts.write(node, 2, {at: end})
+    if input_at(node, 4) is not None:
+        cuts.write(node, 4, {at: step})
 
 
 def gather(cuts: Cuts, node: Node) -> None:

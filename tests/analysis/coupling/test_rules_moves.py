@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tersor.analysis.coupling import couple
-from tersor.graph_ir import Model
+from tersor.graph_ir import Model, Shape, tensor
 from tests.support.coupled import between, cut, dense, places, reason, sizes
 from tests.support.prune_build import build
 
@@ -74,10 +75,36 @@ def test_slices_are_parts(body: str, width: int) -> None:
     assert sorted(cut(model).values()) == [3, 5]
 
 
-def test_slices_with_steps_or_by_inputs_pin_their_axis_only() -> None:
-    assert "sliced with a step" in reason(
-        between("r = Slice(a, i0, last, i1, two)", constants=NUMBERS, w2="4,4,1,1"), "a"
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        "{0}, int64[1] till = {9223372036854775807}, int64[1] by = {2}",
+        "{6}, int64[1] till = {-9}, int64[1] by = {-2}",
+    ],
+)
+def test_slices_with_steps_take_positions_apart(bounds: str) -> None:
+    model = between(
+        "b = Slice(a, of, till, i1, by)  r = Relu(b)",
+        constants=f"int64[1] i1 = {{1}}, int64[1] of = {bounds}",
+        w2="4,4,1,1",
     )
+    assert cut(model) == {"a:1": 4, "a:1#2": 4}
+
+
+def test_waves_in_alternation_are_cut_in_pairs() -> None:
+    """Sines and cosines of places, as in a DETR: pairs of channels go, from what is added to them, too."""
+    model = dense(
+        """f = Mul(x, speed)  e = Slice(f, i0, last, two, two)  o = Slice(f, i1, last, two, two)
+        s = Sin(e)  c = Cos(o)  u = Unsqueeze(s, i3)  v = Unsqueeze(c, i3)  p = Concat<axis = 3>(u, v)
+        q = Reshape(p, flat)  r = Add(a, q)""",
+        constants=f"{NUMBERS}, int64[3] flat = {{2, 5, 12}}, float[12] speed = {{seed}}",
+    )
+    model.graph.inputs[0].shape = Shape([2, 5, 1])
+    model.graph.initializers["w1"].const_value = tensor(np.ones((1, 12), np.float32))
+    assert cut(model) == {"a:2": 6}
+
+
+def test_slices_by_inputs_pin_their_axis_only() -> None:
     strided = between("r = Slice(a, i0, last, two, two)", constants=NUMBERS, y="float[2,4,4,8] y")
     assert cut(strided) == {"a:1": 8}
     computed = build(

@@ -103,12 +103,42 @@ def test_bounds_that_are_computed() -> None:
     assert "Sub" not in text
 
 
-def test_slice_refuses_strides_and_results_that_do_not_fit() -> None:
-    strided = sliced(
-        "(a, b, e, i, t)", BOUNDS.replace("{2}", "{0}").replace("{6}", "{8}") + ", int64[1] t = {2}"
+STRIDES = "int64[1] b = {}, int64[1] e = {}, int64[1] i = {{1}}, int64[1] t = {}"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "before", "after", "expected"),
+    [
+        (
+            ("{0}", "{8}", "{2}"),
+            "11001111",
+            "1011",
+            ("{0}", "{6}", "{2}"),
+        ),  # pairs go: every second one still
+        (("{0}", "{8}", "{2}"), "10101010", "1111", ("{0}", "{4}", "{1}")),  # only they stay
+        (("{7}", "{-9}", "{-2}"), "11110011", "1011", ("{5}", "{-7}", "{-2}")),
+    ],
+)
+def test_slices_in_strides(
+    bounds: tuple[str, ...], before: str, after: str, expected: tuple[str, ...]
+) -> None:
+    model = sliced("(a, b, e, i, t)", STRIDES.format(*bounds))
+    text = cut(model, {"w1:0 a:1": before, "s:1 w2:1": after})
+    for name, value in zip("bet", expected, strict=True):
+        assert f"{name}_cut = {value}" in text or f" {name} = {value}" in text
+    assert "Gather" not in text
+
+
+def test_a_slice_at_irregular_distances_becomes_a_list() -> None:
+    text = cut(
+        sliced("(a, b, e, i, t)", STRIDES.format("{0}", "{8}", "{2}")),
+        {"w1:0 a:1": "11111011", "s:1 w2:1": "1111"},
     )
-    with pytest.raises(VerifyError, match="in strides"):
-        cut(strided, {"w1:0 a:1": "10101111", "s:1 w2:1": "1111"}, compare=False)
+    assert "{0, 2, 4, 5}" in text
+    assert "Gather<axis=1>(a," in text
+
+
+def test_slice_refuses_results_that_do_not_fit() -> None:
     with pytest.raises(VerifyError, match="not cut as its source is"):
         cut(sliced("(a, b, e, i)", BOUNDS), SLICED | {"s:1 w2:1": "1011"}, compare=False)
     with pytest.raises(VerifyError, match="only its result is cut"):
