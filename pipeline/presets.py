@@ -35,11 +35,14 @@ INT8_READY = (
 # What suits onnxruntime on CPU in a model that nothing else will be done to.
 FINISH = (
     "infer-shapes,slice-filters,fold-shortcut,infer-shapes,align-channels{every=true},"
-    "resize-to-matmul,softmax-by-rows,sum-before-layer-norm,eliminate-dead-code,declare-shapes"
+    "split-prelu,resize-to-matmul,softmax-by-rows,sum-before-layer-norm,eliminate-dead-code,declare-shapes"
 )
 
 # What channels are removed from: constants told apart from what is computed, and no vectors shared by chance.
-PRUNE_READY = f"{FREEZE},inline,infer-shapes,fold-constants,eliminate-dead-code,unshare-vectors"
+PRUNE_READY = (
+    f"{FREEZE},inline,infer-shapes,(fold-constants,fold-shapes,inline-constant-if)!,"
+    "eliminate-dead-code,unshare-vectors"
+)
 
 PRESETS: dict[str, str] = {
     "lossless": LOSSLESS,

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model goes through before channels are removed, so that as much is found as after `tersor opt`."""
+
+from __future__ import annotations
+
+from tersor.analysis.coupling import couple
+from tersor.graph_ir import Model
+from tersor.passes.base import Context
+from tersor.pipeline import manager, spec
+from tersor.pipeline.presets import LOSSLESS, PRUNE_READY
+from tests.support.coupled import between, sizes
+from tests.support.prune_build import build
+from tests.support.prune_cuts import halve
+
+ONES = "int64[1] i0 = {0}, int64[1] i1 = {1}, int64[1] i2 = {2}, int64[1] eight = {8}"
+
+
+def ready(model: Model, passes: str = PRUNE_READY) -> Model:
+    manager.run(spec.parse(passes), model, Context())
+    return model
+
+
+def test_weights_sliced_by_sizes_of_tensors_are_weights_of_their_own() -> None:
+    """Queries of one sequence, keys of another, from one packed weight."""
+
+    def model() -> Model:
+        return build(
+            """h = MatMul(x, w1)  g = MatMul(z, w2)  s = Shape(h)  n = Gather(s, i2)
+            wq = Slice(w, i0, n, i0)  t = Add(n, n)  wk = Slice(w, n, t, i0)
+            q = MatMul(h, wq)  k = MatMul(g, wk)  y = MatMul(q, wo)  u = MatMul(k, wo2)""",
+            "w1 5,8; w2 5,8; w 16,8; wo 8,3; wo2 8,3",
+            x="float[B,4,5] x, float[B,6,5] z",
+            y="float[B,4,3] y, float[B,6,3] u",
+            constants=ONES,
+        )
+
+    found = halve(ready(model()))
+    assert sizes(found) == {"h:2": 8, "g:2": 8, "q:2": 8, "k:2": 8}
+    assert sizes(couple(ready(model(), f"{LOSSLESS},{PRUNE_READY}"))) == sizes(found)
+
+
+def test_an_image_resized_to_the_size_of_another_keeps_its_channels_free() -> None:
+    model = between(
+        """p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(a)  s = Shape(p)  f = Slice(s, i0, i2, i0)
+        t = Shape(x)  l = Slice(t, i2, four, i0)  k = Concat<axis = 0>(f, l)  r = Resize(p, , , k)""",
+        constants=f"{ONES}, int64[1] four = {{4}}",
+    )
+    assert sizes(halve(ready(model))) == {"a:1": 8}
