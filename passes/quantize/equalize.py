@@ -9,18 +9,18 @@ nothing moves. High bias absorption (section 4.1.3) holds only for values that w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from ...graph_ir import Graph, Model, Node, Rewriter, UsageError
+from ...graph_ir import Graph, Model, Rewriter, UsageError
 from ...graph_ir.ops import walk_graphs
 from ..base import Context, Exactness, Pass
 from ..fuse.weights import Wide
-from ..pattern import Miss
 from .facts import forget
-from .places import Place, largest_by_input, layers, peaks, places, replace_layer, scalings
+from .places import Move, Place, fold_together, largest_by_input, layers, peaks, places, replace_layer
 from .values import drop_orphans, used_initializers
 
 MOST = 4096.0  # factors beyond it belong to channels that are as good as dead
@@ -78,34 +78,23 @@ class Equalize(Pass):
             for place in places(layers(graph, rw.opset(first)))
             if rw.allowed(self.name, place.source.linear.node)
         ]
-        while found:
-            factors = _factors(found, self.rounds)
+
+        def moves(left: Sequence[Place]) -> list[Move | None]:
             # Already even: another run must find nothing to do.
-            pairs = [(p, s) for p, s in zip(found, factors, strict=True) if _matters(s)]
-            plan = scalings((p.source, p.sinks, s) for p, s in pairs)
-            folded = {node: scaling.folded() for node, scaling in plan.items()}
-            bad = {node: f.reason for node, f in folded.items() if isinstance(f, Miss)}
-            for reason in bad.values():
-                ctx.misses[self.name, reason] += 1
-            if bad:
-                found = [p for p in found if not bad.keys() & _nodes(p)]
-                continue
-            for node, ready in folded.items():
-                assert not isinstance(ready, Miss)
-                replace_layer(plan[node].layer, ready, rw)
-            ctx.counters[self.name] += len(pairs)
-            return
+            factors = zip(left, _factors(left, self.rounds), strict=True)
+            return [(place.source, place.sinks, s) if _matters(s) else None for place, s in factors]
 
-
-def _nodes(place: Place) -> set[Node]:
-    return {place.source.linear.node, *(sink.linear.node for sink in place.sinks)}
+        done, folded = fold_together(found, moves, lambda why: ctx.misses.update([(self.name, why)]))
+        for layer, ready in folded:
+            replace_layer(layer, ready, rw)
+        ctx.counters[self.name] += len(done)
 
 
 def _matters(s: Wide) -> bool:
     return bool((np.abs(np.log(s)) > 2 * _SETTLED).any())
 
 
-def _factors(found: list[Place], rounds: int) -> list[Wide]:
+def _factors(found: Sequence[Place], rounds: int) -> list[Wide]:
     """The factor of each place's channels, after rounds over all of them."""
     tables = {layer.linear.node: peaks(layer.linear) for p in found for layer in (p.source, *p.sinks)}
     total = [np.ones(p.source.linear.outputs) for p in found]

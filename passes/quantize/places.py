@@ -12,8 +12,9 @@ cannot say for each channel. It ends the search, and so do Sigmoid, Gelu and all
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -163,6 +164,15 @@ def largest_by_input(table: Wide, group: int) -> Wide:
     return table.reshape(group, -1, table.shape[1]).max(axis=1).reshape(-1)
 
 
+Move: TypeAlias = tuple[Layer | None, Sequence[Layer], Wide]
+"""Float64 s for each channel, by which a source's outputs are divided and its readers' inputs multiplied.
+
+The source is None where it is no layer.
+"""
+
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Scaling:
     """What one layer is multiplied by: float64 factors of its inputs and of its outputs."""
@@ -176,12 +186,44 @@ class Scaling:
         return self.layer.linear.scaled(self.before, self.after)
 
 
-def scalings(moves: Iterable[tuple[Layer | None, Sequence[Layer], Wide]]) -> dict[Node, Scaling]:
-    """Each layer's factors when every source's outputs are divided by s and its readers' inputs multiplied.
+def fold_together(
+    items: Sequence[T], moves: Callable[[Sequence[T]], Sequence[Move | None]], declined: Callable[[str], None]
+) -> tuple[list[T], list[tuple[Layer, Folded]]]:
+    """Fold the moves of as many items as layers can take in together.
+
+    Those that a layer cannot take in are left out, and the rest is tried again.
 
     Args:
-        moves: source (None when it is no layer), readers, and float64 s for each channel.
+        items: what to fold.
+        moves: the moves of the items that are left, in their order; None for one that asks for none.
+        declined: told why a layer's new weights cannot be had.
+
+    Returns:
+        The items whose moves are folded, and the layers with their new weights.
     """
+    left = list(items)
+    while True:
+        wanted = list(zip(left, moves(left), strict=True))
+        plan = _scalings(move for _, move in wanted if move is not None)
+        folded = [(scaling.layer, scaling.folded()) for scaling in plan.values()]
+        bad: set[Node] = set()
+        for layer, found in folded:
+            if isinstance(found, Miss):
+                declined(found.reason)
+                bad.add(layer.linear.node)
+        if not bad:
+            ready = [(layer, found) for layer, found in folded if not isinstance(found, Miss)]
+            return [item for item, move in wanted if move is not None], ready
+        left = [item for item, move in wanted if move is None or not bad & _nodes(move)]
+
+
+def _nodes(move: Move) -> set[Node]:
+    source, sinks, _ = move
+    return {layer.linear.node for layer in (*sinks, *(() if source is None else (source,)))}
+
+
+def _scalings(moves: Iterable[Move]) -> dict[Node, Scaling]:
+    """Each layer's factors when all moves are made."""
     found: dict[Node, Scaling] = {}
 
     def of(layer: Layer) -> Scaling:

@@ -20,7 +20,7 @@ from ..base import Context, Exactness, Pass
 from ..fuse.weights import FLOATS, Wide
 from ..pattern import Miss
 from .facts import MAXIMA, forget
-from .places import Layer, largest_by_input, layers, peaks, places, replace_layer, scalings
+from .places import Layer, fold_together, largest_by_input, layers, peaks, places, replace_layer
 from .values import drop_orphans, used_initializers
 
 if TYPE_CHECKING:
@@ -125,27 +125,20 @@ class SmoothQuant(Pass):
         return s if (np.abs(np.log(s)) > 1e-3).any() else Miss("its channels are even")
 
     def _apply(self, model: Model, chosen: list[tuple[_Spot, Wide]], rw: Rewriter, ctx: Context) -> None:
-        while chosen:
-            plan = scalings((spot.layer, spot.sinks, s) for spot, s in chosen)
-            folded = {node: scaling.folded() for node, scaling in plan.items()}
-            bad = {node: f.reason for node, f in folded.items() if isinstance(f, Miss)}
-            for reason in bad.values():
-                ctx.misses[self.name, reason] += 1
-            if not bad:
-                break
-            chosen = [c for c in chosen if not bad.keys() & {k.linear.node for k in _layers_of(c[0])}]
-        else:
-            return
+        done, folded = fold_together(
+            chosen,
+            lambda left: [(spot.layer, spot.sinks, s) for spot, s in left],
+            lambda why: ctx.misses.update([(self.name, why)]),
+        )
         order = {node: index for index, node in enumerate(model.graph)}
-        for spot, s in chosen:
+        for spot, s in done:
             if others := sorted(_others(spot), key=lambda node: order[node]):
                 _restore(spot, others, s, rw)
             for node, index in spot.affine:
                 _divide(node, index, s, rw)
             ctx.counters[self.name] += 1
-        for node, ready in folded.items():
-            assert not isinstance(ready, Miss)
-            replace_layer(plan[node].layer, ready, rw)
+        for layer, ready in folded:
+            replace_layer(layer, ready, rw)
 
 
 def values_for_maxima(model: Model, *, between_layers: bool = True) -> dict[str, int]:
@@ -205,10 +198,6 @@ def _row(node: Node, index: int, count: int) -> bool:
 def _others(spot: _Spot) -> list[Node]:
     sinks = {sink.linear.node for sink in spot.sinks}
     return [user for user in dict.fromkeys(user for user, _ in spot.value.uses()) if user not in sinks]
-
-
-def _layers_of(spot: _Spot) -> tuple[Layer, ...]:
-    return spot.sinks if spot.layer is None else (spot.layer, *spot.sinks)
 
 
 def _restore(spot: _Spot, others: list[Node], s: Wide, rw: Rewriter) -> None:
