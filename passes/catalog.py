@@ -35,6 +35,7 @@ TABLE: dict[str, str] = {
     "matmul-add-to-gemm": "fuse.matmul_add:MatMulAddToGemm",
     "reduce-mean-to-global-average-pool": "fuse.global_pool:ReduceMeanToGlobalAveragePool",
     "resize-to-matmul": "fuse.resize_matmul:ResizeToMatMul",
+    "split-prelu": "fuse.prelu:SplitPRelu",
     "canonicalize": "fuse.canonicalize:Canonicalize",
     "adaptive-rounding": "quantize.adaptive_rounding:AdaptiveRounding",
     "align-channels": "quantize.align_channels:AlignChannels",

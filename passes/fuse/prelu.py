@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PRelu of many slopes as products and a sum, which runtimes have fast kernels for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ...graph_ir import DataType, Model, Rewriter, Value
+from ...graph_ir.ops import dims, is_op
+from ..base import Context, Exactness, Pass
+from ..driver import apply_rules
+from ..pattern import Match, Miss, Rule, const, op, var
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+_BLOCK = 16  # channels of onnxruntime's blocked layout on x86 with AVX-512, and twice those without
+
+
+class SlopesAsProducts(Rule):
+    """PRelu(x, s) = (1 - s) Relu(x) + s x: for x >= 0 it is x, below it is s x.
+
+    Behind a convolution, where whole blocks of channels have a slope each, a product is a depthwise
+    convolution of one pixel, which takes them as they lie.
+
+    Not valid below opset 7, where PRelu aligns its slopes otherwise. For infinite x a product with 0 is no
+    number. Not done: other element types than float32, slopes that are not constant.
+    """
+
+    root: ClassVar = op("PRelu", var("x"), const("slope"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """The sum."""
+        x, node, slopes = m["x"], m.root, m.array("slope")
+        if rw.opset(node) < 7:
+            return Miss("opset below 7")
+        if x.dtype != DataType.FLOAT or slopes.dtype != np.float32:
+            return Miss("not float32")
+        if not np.isfinite(slopes).all():
+            return Miss("slopes are not finite")
+        channels = _channels(x, slopes)
+        name = node.name or "PRelu"
+
+        def scaled(value: Value, factors: NDArray[np.float32], hint: str) -> Value:
+            if channels is None:
+                given = rw.constant(factors, f"{name}_{hint}", node)
+                return rw.node("Mul", [value, given], before=node, name=f"{name}_{hint}").outputs[0]
+            filters = rw.constant(factors.reshape(channels, 1, 1, 1), f"{name}_{hint}", node)
+            return rw.node(
+                "Conv", [value, filters], {"group": channels}, before=node, name=f"{name}_{hint}"
+            ).outputs[0]
+
+        positive = rw.node("Relu", [x], before=node, name=f"{name}_relu").outputs[0]
+        rest = scaled(positive, np.asarray(1 - slopes, np.float32), "rest")
+        return rw.node("Add", [rest, scaled(x, slopes, "slope")], before=node, name=name).outputs[0]
+
+
+def _channels(x: Value, slopes: NDArray[np.float32]) -> int | None:
+    """How many channels there are, if x comes in blocks from a convolution and each channel has one slope."""
+    sizes = dims(x)
+    if sizes is None or len(sizes) != 4 or not is_op(x.producer(), "Conv", "Add"):
+        return None
+    channels = sizes[1]
+    aligned = slopes.shape in ((channels, 1, 1), (1, channels, 1, 1))
+    return channels if aligned and isinstance(channels, int) and channels % _BLOCK == 0 else None
+
+
+class SplitPRelu(Pass):
+    """Compute PRelu of several slopes by Relu, products and a sum.
+
+    The algebra and limits stand with the rule `SlopesAsProducts`. It needs shapes (`infer-shapes`).
+
+    onnxruntime's PRelu decides for each element by a branch and takes up to eight times as long on CPU; it is
+    also an operator that its blocked layout of pictures has to be left for. For the end of a pipeline.
+    """
+
+    name: ClassVar[str] = "split-prelu"
+    exact: ClassVar[Exactness] = Exactness.ROUNDING
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Rewrite wherever valid; True if anything changed."""
+        return apply_rules(model, ctx, [SlopesAsProducts()])
