@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..analysis.evaluate import Feed
 from ..graph_ir import DataError, Model
-from .collect import BUDGET, Progress, visit
+from .visit import BUDGET, Progress, visit
 
 
 def channel_maxima(

@@ -1,37 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a model over data and measure values inside it.
+"""Histograms and means of values inside a model, over data.
 
-Values are marked as outputs in groups whose size for one feed stays within a budget; each group takes one
-pass over the data. Only counters are kept, so memory does not grow with the number of feeds.
+Only counters are kept, so memory does not grow with the number of feeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.evaluate import Evaluator, Feed
-from ..graph_ir import DataError, Model, Value, fingerprint
+from ..analysis.evaluate import Feed
+from ..graph_ir import DataError, Model, fingerprint
 from .data import Feeds
 from .histogram import Histogram
 from .observers import Observer, observer
 from .ranges import Ranges, TensorRange
 from .scheme import U8, Scheme
+from .visit import BUDGET, Progress, visit
 
-BUDGET = 256 << 20  # bytes of values kept at once
-_PROBE = 64  # values of unknown size that are measured in one run
 _SENTINEL = 1e9  # magnitude that masks use instead of infinity; a step of 8 bits would swallow all else
-
-Progress = Callable[[int, "int | None"], None]
-
-
-class UnobservableError(DataError):
-    """A value inside the model cannot be measured (NaN, say), though the feed itself is fine."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +80,37 @@ def collect(
         DataError: a feed does not fit the model, a value is NaN or no tensor, or there are no feeds. Names
             the sample and the value.
     """
+    found, _ = survey(model, feeds, names, (), bins=bins, budget=budget, threads=threads, progress=progress)
+    return found
+
+
+def survey(
+    model: Model,
+    feeds: Iterable[Feed],
+    names: Sequence[str],
+    means: Sequence[str],
+    *,
+    bins: int = 2048,
+    budget: int = BUDGET,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> tuple[Histograms, dict[str, NDArray[np.float64]]]:
+    """What `collect` finds of `names` and `channel_means` finds of `means`, in one and the same pass.
+
+    Raises:
+        DataError: as these two.
+    """
     histograms = {name: Histogram(bins) for name in dict.fromkeys(names)}
+    sums = _Means(means)
 
     def update(name: str, array: NDArray[Any]) -> None:
-        histograms[name].update(array)
+        if name in histograms:
+            histograms[name].update(array)
+        sums.update(name, array)
 
-    samples = visit(model, feeds, names, update, budget=budget, threads=threads, progress=progress)
+    samples = visit(model, feeds, [*names, *means], update, budget=budget, threads=threads, progress=progress)
     source = feeds.source if isinstance(feeds, Feeds) else ""
-    return Histograms(fingerprint(model), histograms, samples, source)
+    return Histograms(fingerprint(model), histograms, samples, source), sums.result()
 
 
 def choose(
@@ -137,74 +151,32 @@ def channel_means(
     Raises:
         DataError: as `collect`, and when a value lacks the axis or its length differs between feeds.
     """
-    sums: dict[str, NDArray[np.float64]] = {}
-    counts = dict.fromkeys(names, 0)
+    sums = _Means(names, axis)
+    visit(model, feeds, names, sums.update, budget=budget, threads=threads, progress=progress)
+    return sums.result()
 
-    def update(name: str, array: NDArray[Any]) -> None:
+
+class _Means:
+    def __init__(self, names: Iterable[str], axis: int = 1) -> None:
+        self._axis = axis
+        self._counts = dict.fromkeys(names, 0)
+        self._sums: dict[str, NDArray[np.float64]] = {}
+
+    def update(self, name: str, array: NDArray[Any]) -> None:
+        axis = self._axis
+        if name not in self._counts:
+            return
         if not -array.ndim <= axis < array.ndim:
             raise DataError(f"rank {array.ndim} has no axis {axis}")
         rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
         total: NDArray[np.float64] = rows.sum(axis=1, dtype=np.float64)
-        if name in sums and sums[name].shape != total.shape:
-            raise DataError(f"{total.size} channels, {sums[name].size} in the feeds before")
-        sums[name] = sums.get(name, 0.0) + total
-        counts[name] += rows.shape[1]
+        if name in self._sums and self._sums[name].shape != total.shape:
+            raise DataError(f"{total.size} channels, {self._sums[name].size} in the feeds before")
+        self._sums[name] = self._sums.get(name, 0.0) + total
+        self._counts[name] += rows.shape[1]
 
-    visit(model, feeds, names, update, budget=budget, threads=threads, progress=progress)
-    return {name: sums[name] / max(counts[name], 1) for name in sums}
-
-
-def visit(
-    model: Model,
-    feeds: Iterable[Feed],
-    names: Sequence[str],
-    action: Callable[[str, NDArray[Any]], None],
-    *,
-    budget: int = BUDGET,
-    threads: int = 1,
-    progress: Progress | None = None,
-) -> int:
-    """Call ``action(name, array)`` for each value and feed, group by group; the number of feeds.
-
-    Raises DataError as `collect` does; what `action` raises as DataError is told with sample and value.
-    """
-    if isinstance(feeds, Iterator):
-        raise DataError("the feeds are an iterator, spent after one pass; give a list or open_feeds")
-    first = next(iter(feeds), None)
-    if first is None:
-        raise DataError("there are no feeds to run the model on")
-    parts = groups(model, list(dict.fromkeys(names)), first, budget, threads)
-    number = _number(feeds)
-    samples: int | None = None
-    for done, group in enumerate(parts):
-        evaluator = Evaluator(model, outputs=group, threads=threads)
-        index = -1
-        for index, feed in enumerate(feeds):
-            found = evaluator.run(feed, index=index, check=not isinstance(feeds, Feeds))
-            for name in group:
-                try:
-                    action(name, _tensor(found.pop(name)))
-                except DataError as error:
-                    raise UnobservableError(f"sample {index}, value {name!r}: {error}") from error
-            if progress is not None:
-                seen = (number or samples or 0) * done + index + 1
-                progress(seen, None if number is None else number * len(parts))
-        if samples is not None and samples != index + 1:
-            raise DataError(f"the data gave {samples} feeds in one pass and {index + 1} in the next")
-        samples = index + 1
-    return samples or 0
-
-
-def _number(feeds: Iterable[Feed]) -> int | None:
-    if isinstance(feeds, Feeds):
-        return feeds.count
-    return len(feeds) if isinstance(feeds, (list, tuple)) else None  # pyright: ignore[reportUnknownArgumentType]
-
-
-def _tensor(found: object) -> NDArray[Any]:
-    if not isinstance(found, np.ndarray):
-        raise DataError("is no tensor; only tensors can be measured")
-    return found  # pyright: ignore[reportUnknownVariableType]
+    def result(self) -> dict[str, NDArray[np.float64]]:
+        return {name: total / max(self._counts[name], 1) for name, total in self._sums.items()}
 
 
 def _range(histogram: Histogram, rule: Observer, scheme: Scheme) -> TensorRange:
@@ -220,53 +192,3 @@ def _range(histogram: Histogram, rule: Observer, scheme: Scheme) -> TensorRange:
     elif max(-smallest, largest) >= _SENTINEL:
         unsafe = f"values from {smallest:.3g} to {largest:.3g}, which stand for infinity"
     return TensorRange(low, high, smallest, largest, histogram.count, rule.name, mean, deviation, unsafe)
-
-
-def groups(model: Model, names: list[str], feed: Feed, budget: int, threads: int) -> list[list[str]]:
-    """Names in order, cut where the bytes of one feed would pass the budget."""
-    sizes = _sizes(model, names, feed, threads)
-    parts: list[list[str]] = []
-    room = 0
-    for name in names:
-        if not parts or sizes[name] > room:
-            parts.append([])
-            room = budget
-        parts[-1].append(name)
-        room -= sizes[name]
-    return parts
-
-
-def _sizes(model: Model, names: list[str], feed: Feed, threads: int) -> dict[str, int]:
-    """Bytes of each value for one feed: from its shape where that is known, else measured."""
-    symbols: dict[str, int] = {}
-    for value in model.graph.inputs:
-        name = value.name or ""
-        if value.shape is not None and name in feed:
-            for dim, size in zip(value.shape, np.shape(feed[name]), strict=False):
-                if not isinstance(dim, int) and dim.value is not None:
-                    symbols[dim.value] = size
-    values = {output.name: output for node in model.graph for output in node.outputs}
-    sizes: dict[str, int] = {}
-    unknown: list[str] = []
-    for name in names:
-        size = np.asarray(feed[name]).nbytes if name in feed else _static_size(values.get(name), symbols)
-        if size is None:
-            unknown.append(name)
-        else:
-            sizes[name] = size
-    for start in range(0, len(unknown), _PROBE):
-        found = Evaluator(model, outputs=unknown[start : start + _PROBE], threads=threads).run(feed, index=0)
-        sizes.update((name, np.asarray(array).nbytes) for name, array in found.items())
-    return sizes
-
-
-def _static_size(value: Value | None, symbols: Mapping[str, int]) -> int | None:
-    if value is None or value.shape is None or value.dtype is None:
-        return None
-    extent: list[int] = []
-    for dim in value.shape:
-        size = dim if isinstance(dim, int) else symbols.get(dim.value or "")
-        if size is None:
-            return None
-        extent.append(size)
-    return int(prod(extent) * value.dtype.itemsize)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHUNK = 1 << 16  # elements handled at once: the temporaries stay in the cache
+_LANES = 4  # neighbours are counted apart: equal ones (zeros behind a Relu) would wait for each other
 _SMALLEST = -1074  # exponent of the smallest float64
 _PRECISION = 23  # cells no finer than this many bits below the largest magnitude: exact in float32
 
@@ -95,13 +96,17 @@ class Histogram:
                 return
             low, high = float(np.min(flat)), float(np.max(flat))
         self._cover(low, high)
-        self.zeros += flat.size - int(np.count_nonzero(flat))
+        self.zeros += int(np.count_nonzero(flat == 0))
         if low == high:
             self.counts[_cell(low, self.exponent) - self.base] += flat.size
             return
+        size, lanes = self.counts.size, _LANES if flat.size >= _CHUNK else 1
+        lane = np.tile(np.arange(lanes, dtype=np.int32) * np.int32(size), min(flat.size, _CHUNK) // lanes)
         for start in range(0, flat.size, _CHUNK):
             index = self._index(flat[start : start + _CHUNK])
-            self.counts += np.bincount(index, minlength=self.counts.size)
+            index += lane[: index.size]
+            found = np.bincount(index, minlength=lanes * size)
+            self.counts += found.reshape(lanes, size).sum(axis=0)
 
     def merge(self, other: Histogram) -> Histogram:
         """Histogram of the values of both; neither is changed. Raises DataError when `bins` differ."""
@@ -159,7 +164,7 @@ class Histogram:
             cells = np.arange(other.base, other.base + other.counts.size, dtype=np.int64) >> shift
             np.add.at(self.counts, cells - self.base, other.counts)
 
-    def _index(self, part: NDArray[Any]) -> NDArray[np.intp]:
+    def _index(self, part: NDArray[Any]) -> NDArray[np.int32]:
         """Position in `counts` of each value of `part`; exact, so that coarsening equals counting anew."""
         if part.dtype == np.float32 and -126 <= self.exponent <= 0:
             scaled = part * np.float32(
@@ -167,11 +172,11 @@ class Histogram:
             )  # a power of two of at least one: no rounding, no underflow
             np.floor(scaled, out=scaled)
             scaled -= np.float32(self.base)  # integers below 2**24: exact
-            return scaled.astype(np.intp)
+            return scaled.astype(np.int32)
         wide = part.astype(np.float64)
         cells = np.floor(np.ldexp(wide, -self.exponent)).astype(np.intp)
         cells[(wide < 0) & (cells == 0)] = -1
-        return cells - self.base
+        return (cells - self.base).astype(np.int32)
 
 
 def without_zeros(histogram: Histogram) -> NDArray[np.float64]:

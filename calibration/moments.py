@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..analysis.evaluate import Feed
 from ..graph_ir import DataError, Model
 from ..passes.linear.patches import Moments, Patches
-from .collect import BUDGET, Progress, visit
+from .visit import BUDGET, Progress, visit
 
 ROWS = 256  # drawn from each feed; neighbouring places of a picture tell nearly the same
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..analysis.evaluate import Evaluator, Feed
 from ..analysis.fidelity import Closeness, Fidelity
 from ..analysis.provenance import by_origin
-from ..calibration.collect import BUDGET, groups
+from ..calibration.visit import BUDGET, groups
 from ..graph_ir import DataType, Model, Node, Value
 from ..graph_ir.ops import label, origins
 

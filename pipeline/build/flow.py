@@ -17,8 +17,8 @@ from ...backends.onnxruntime.audit import Audit, LeftoverDequantize, audit
 from ...backends.onnxruntime.cpu import host, usable_cores
 from ...backends.onnxruntime.latency import Latency, compare, measure, session_runners
 from ...backends.onnxruntime.runtime_check import MismatchError, check_concurrency
-from ...calibration.collect import UnobservableError
 from ...calibration.data import Feeds, open_feeds
+from ...calibration.visit import UnobservableError
 from ...graph_ir import Model, fingerprint, load, notes, signature_of
 from ...graph_ir.ops import label, walk_nodes
 from ..recipe import Recipe, load_recipe

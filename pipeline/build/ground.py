@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...calibration.channels import channel_maxima
-from ...calibration.collect import Histograms, channel_means, choose, collect
+from ...calibration.collect import Histograms, choose, survey
 from ...calibration.data import Feeds
 from ...calibration.moments import second_moments
 from ...graph_ir import Model, UsageError, load, save
@@ -63,24 +63,26 @@ class Ground:
 
     def _by_rule(self, observer: str) -> Mapping[str, Any]:
         if observer not in self._ranges:
-            self._ranges[observer] = choose(self._histograms, observer).values
+            self._ranges[observer] = choose(self._surveyed[0], observer).values
         return self._ranges[observer]
 
+    @property
+    def means(self) -> Mapping[str, Any]:
+        """The mean of each channel of what linear nodes read."""
+        return self._surveyed[1]
+
     @cached_property
-    def _histograms(self) -> Histograms:
-        tell = self._settings.progress
-        return collect(
+    def _surveyed(self) -> tuple[Histograms, Mapping[str, Any]]:
+        """Histograms of all values that may be int8, and the means; the data is gone through once."""
+        tell, model = self._settings.progress, self.model()
+        return survey(
             load(self.path),
             self._data(),
-            tensors_to_observe(self.model()),
+            tensors_to_observe(model),
+            values_for_means(model),
             threads=0,
             progress=lambda done, total: tell("calibrating", done, total),
         )
-
-    @cached_property
-    def means(self) -> Mapping[str, Any]:
-        """The mean of each channel of what linear nodes read."""
-        return channel_means(load(self.path), self._data(), values_for_means(self.model()), threads=0)
 
     def after(self, methods: Pipeline, path: Path) -> Ground | None:
         """What accuracy methods make of it, with what they read measured on it and written to a path.
@@ -108,7 +110,7 @@ class Ground:
         save(model, path, provenance=True)
         made = Ground(path, self._feeds, self._settings)
         if facts.keys() <= context.facts.keys():  # not dropped: the values are the same but for rounding
-            made.__dict__["_histograms"], made.__dict__["means"] = self._histograms, self.means
+            made.__dict__["_surveyed"] = self._surveyed
             made._ranges = self._ranges
         return made
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...analysis.evaluate import Feed
 from ...calibration.channels import channel_maxima
-from ...calibration.collect import channel_means, choose, collect
+from ...calibration.collect import choose, survey
 from ...calibration.moments import second_moments
 from ...graph_ir import Model
 from ...passes.precision.half import ToHalf, values_to_guard
@@ -41,10 +41,8 @@ def measure(
     names = tensors_to_observe(model)
     if guard:
         names = list(dict.fromkeys([*names, *values_to_guard(model)]))
-    facts: dict[str, Any] = {
-        RANGES: choose(collect(model, feeds, names, threads=0), observer).values,
-        MEANS: channel_means(model, feeds, values_for_means(model), threads=0),
-    }
+    histograms, means = survey(model, feeds, names, values_for_means(model), threads=0)
+    facts: dict[str, Any] = {RANGES: choose(histograms, observer).values, MEANS: means}
     if MAXIMA in wanted:
         facts[MAXIMA] = channel_maxima(model, feeds, values_for_maxima(model), threads=0)
     if MOMENTS in wanted:

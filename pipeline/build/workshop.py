@@ -11,10 +11,10 @@ from typing import Any
 
 from ...analysis.evaluate import Feed
 from ...backends.onnxruntime.cpu import host, saturates
-from ...calibration.collect import UnobservableError
 from ...calibration.data import Feeds
 from ...calibration.sensitivity import Sensitivity, sensitivity
 from ...calibration.switches import Per
+from ...calibration.visit import UnobservableError
 from ...graph_ir import Model, UsageError, load, save, signature_of
 from ...graph_ir.ops import is_op
 from ...passes.base import Context

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tersor.analysis import evaluate
 from tersor.calibration import S8, Histograms, Percentile, Ranges, channel_means, choose, collect, open_feeds
+from tersor.calibration.collect import survey
 from tersor.graph_ir import DataError, Model, fingerprint, parse
 
 TEXT = """
@@ -81,7 +82,7 @@ def test_groups_and_parts_give_the_same_counts(monkeypatch: pytest.MonkeyPatch) 
         opened.append(list(options["outputs"]))
         return plain(*args, **options)
 
-    monkeypatch.setattr(sys.modules["tersor.calibration.collect"], "Evaluator", watch)
+    monkeypatch.setattr(sys.modules["tersor.calibration.visit"], "Evaluator", watch)
     assert states(collect(model(), data(), NAMES)) == whole
     assert opened[-1] == NAMES  # one pass when all fits
     opened.clear()
@@ -117,6 +118,22 @@ def test_progress_and_channel_means() -> None:
     )
     with pytest.raises(DataError, match="no axis 4"):
         channel_means(model(), data(), ["x"], axis=4)
+
+
+def test_histograms_and_means_of_one_pass() -> None:
+    passes = list[int]()
+
+    class Counted(list[Any]):
+        def __iter__(self) -> Any:
+            passes.append(1)
+            return super().__iter__()
+
+    found, means = survey(model(), Counted(data()), ["r", "c"], ["c", "x"])
+    assert len(passes) == 2, "one look at the first feed, one pass"
+    assert states(found) == states(collect(model(), data(), ["r", "c"]))
+    assert {name: list(mean) for name, mean in means.items()} == {
+        name: list(mean) for name, mean in channel_means(model(), data(), ["c", "x"]).items()
+    }
 
 
 def test_feeds_from_files(tmp_path: Path) -> None:

@@ -144,3 +144,15 @@ def test_nan_and_unlike_bins_are_refused() -> None:
         of([np.array([1.0, np.nan], np.float32)])
     with pytest.raises(DataError, match="bins"):
         Histogram(32).merge(Histogram(64))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_arrays_are_counted_like_their_parts(dtype: str) -> None:
+    array: NDArray[Any] = np.maximum(np.random.default_rng(0).standard_normal(200_003), 0).astype(dtype)
+    whole, parts = Histogram(64), Histogram(64)
+    whole.update(array)
+    for part in np.array_split(array, 50):
+        parts.update(part)
+    assert whole.counts.tolist() == parts.counts.tolist()
+    assert whole.count == array.size
+    assert whole.zeros == parts.zeros == int((array == 0).sum())

@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tersor.calibration.collect import UnobservableError
 from tersor.calibration.moments import second_moments
+from tersor.calibration.visit import UnobservableError
 from tersor.graph_ir import constant
 from tersor.passes.quantize.patches import patches_of, patches_to_observe
 from tests.support.int8 import feeds_of, graph, run
