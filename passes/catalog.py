@@ -18,6 +18,7 @@ TABLE: dict[str, str] = {
     "eliminate-dead-code": "clean.dead_code:EliminateDeadCode",
     "eliminate-identity": "clean.identity:EliminateIdentity",
     "eliminate-no-ops": "clean.no_ops:EliminateNoOps",
+    "eliminate-zero-states": "clean.zero_states:EliminateZeroStates",
     "cse": "clean.cse:EliminateCommonSubexpressions",
     "fold-constants": "clean.fold_constants:FoldConstants",
     "fold-shapes": "clean.fold_shapes:FoldShapes",
