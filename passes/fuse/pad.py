@@ -40,20 +40,10 @@ def padding_of(pad: Node, ndim: int | None, opset: int) -> Padding | Miss:
         return Miss("pads with something else than a constant")
     if opset < 2:
         return Miss("opset below 2")
-    if opset < 11:
-        pads, value, axes = ints_attr(pad, "pads"), float_attr(pad, "value", 0.0), None
-    else:
-        pads, fill = _whole(input_at(pad, 1)), input_at(pad, 2)
-        filled = constant(fill)
-        if fill is not None and (filled is None or filled.size != 1):
-            return Miss("the value padded with is not constant")
-        value = 0.0 if filled is None else float(filled.reshape(()))
-        given = input_at(pad, 3)
-        axes = _whole(given)
-        if given is not None and axes is None:
-            return Miss("axes are not constant")
-    if pads is None:
-        return Miss("pads are not constant")
+    said = _said(pad, opset)
+    if isinstance(said, Miss):
+        return said
+    pads, value, axes = said
     if axes is None:
         ndim = len(pads) // 2
         axes = list(range(ndim))
@@ -69,6 +59,21 @@ def padding_of(pad: Node, ndim: int | None, opset: int) -> Padding | Miss:
     if min(*begins, *ends) < 0:
         return Miss("negative pads crop")
     return Padding(tuple(begins[2:]), tuple(ends[2:]), value)
+
+
+def _said(pad: Node, opset: int) -> tuple[list[int], float, list[int] | None] | Miss:
+    """The pads, the value and the axes, None for all of them, as the opset has them."""
+    if opset < 11:
+        pads, value, axes = ints_attr(pad, "pads"), float_attr(pad, "value", 0.0), None
+    else:
+        _, given, fill, among = (input_at(pad, place) for place in range(4))
+        pads, filled, axes = _whole(given), constant(fill), _whole(among)
+        if fill is not None and (filled is None or filled.size != 1):
+            return Miss("the value padded with is not constant")
+        if among is not None and axes is None:
+            return Miss("axes are not constant")
+        value = 0.0 if filled is None else float(filled.reshape(()))
+    return Miss("pads are not constant") if pads is None else (pads, value, axes)
 
 
 def _whole(value: Value | None) -> list[int] | None:
