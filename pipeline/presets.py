@@ -11,7 +11,7 @@ FREEZE = "freeze-default-inputs"
 
 LOSSLESS = (
     "inline,eliminate-dead-code,infer-shapes,"
-    "(fold-constants,fold-shapes,inline-constant-if,eliminate-no-ops,eliminate-zero-states,eliminate-identity,"
+    "(fold-constants,fold-shapes,inline-constant-if,eliminate-no-ops,eliminate-identity,"
     "merge-cast,sink-transpose,permute-flattened-weights,merge-transpose,merge-reshape,"
     "merge-clip,merge-min-max,"
     "canonicalize,fuse-hard-swish,fuse-gelu,fuse-layer-norm,reduce-mean-to-global-average-pool,"
@@ -28,7 +28,7 @@ RAISED = (
 
 # What Q/DQ per channel and the int8 kernels start from.
 INT8_READY = (
-    "infer-shapes,slice-filters,fold-shortcut,eliminate-dead-code,raise-opset{to=13},infer-shapes,"
+    "infer-shapes,slice-filters{int8=true},fold-shortcut,eliminate-dead-code,raise-opset{to=13},infer-shapes,"
     "unshare-vectors,align-channels"
 )
 
@@ -41,7 +41,7 @@ FINISH = (
 # What channels are removed from: constants told apart from what is computed, and no vectors shared by chance.
 PRUNE_READY = (
     f"{FREEZE},inline,infer-shapes,(fold-constants,fold-shapes,inline-constant-if)!,"
-    "eliminate-zero-states,eliminate-dead-code,unshare-vectors"
+    "eliminate-dead-code,unshare-vectors"
 )
 
 PRESETS: dict[str, str] = {

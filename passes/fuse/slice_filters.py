@@ -15,10 +15,9 @@ from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..pattern import Match, Miss, Op, Rule, maybe, op, var
 from .slices import taken
+from .split_filters import ALONE, BLOCK, SplitLayer
 
 _MOST_PRODUCTS = 64  # for each element that a Slice of steps copies, at which a second convolution is as fast
-_BLOCK = 16  # channels that kernels work on at once
-_ALONE = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish")
 
 
 class SlicedConv(Rule):
@@ -52,7 +51,7 @@ class SlicedConv(Rule):
         if not chosen:
             return Miss("it takes nothing")
         if not (_alone(act) and _alone(conv)) and (
-            abs(parts[0].step) < 2 or len(chosen) % _BLOCK or prod(weight.shape[1:]) > _MOST_PRODUCTS
+            abs(parts[0].step) < 2 or len(chosen) % BLOCK or prod(weight.shape[1:]) > _MOST_PRODUCTS
         ):
             return Miss("others read the channels, and copying some is cheaper")
         rows = np.array(chosen, np.int64)
@@ -70,7 +69,7 @@ class SlicedConv(Rule):
 def _before(act: Node) -> Node | None:
     """The convolution whose channels an activation works on."""
     first = input_at(act, 0)
-    found = None if first is None or not is_op(act, *_ALONE) else first.producer()
+    found = None if first is None or not is_op(act, *ALONE) else first.producer()
     return found if is_op(found, "Conv") else None
 
 
@@ -85,16 +84,23 @@ def _name(conv: Node, place: int) -> str:
 
 @dataclass(frozen=True)
 class SliceFilters(Pass):
-    """Compute the channels that a Slice takes of a convolution by a convolution of their own.
+    """Compute channels that a Slice or Split takes of a layer by a layer of their own.
 
-    The algebra and limits stand with the rule `SlicedConv`. A MaxPool of three dimensions that strides over
-    channels is exported as such a Slice (LPRNet). It is for onnxruntime on CPU, where a Slice of steps copies
-    each element by itself, most slowly in int8, and float has to leave the blocked layout for it.
+    The algebra and limits stand with the rules `SlicedConv` and `SplitLayer`. They are for onnxruntime on
+    CPU. A Slice of steps copies each element by itself there, most slowly in int8; a MaxPool of three
+    dimensions that strides over channels is exported as such a Slice (LPRNet). A Split copies what a layer
+    could have made in its place (queries, keys and values, gated units), and float convolutions have to leave
+    the blocked layout for both.
+
+    Options:
+        int8: what the layers are to become.
     """
 
     name: ClassVar[str] = "slice-filters"
     exact: ClassVar[Exactness] = Exactness.ROUNDING
 
+    int8: bool = False
+
     def run(self, model: Model, ctx: Context) -> bool:
-        """Apply the rule wherever valid; True if anything changed."""
-        return apply_rules(model, ctx, [SlicedConv()])
+        """Apply the rules wherever valid; True if anything changed."""
+        return apply_rules(model, ctx, [SlicedConv(), SplitLayer(self.int8)])
