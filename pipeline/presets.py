@@ -11,7 +11,7 @@ FREEZE = "freeze-default-inputs"
 
 LOSSLESS = (
     "inline,eliminate-dead-code,infer-shapes,"
-    "(fold-constants,fold-shapes,inline-constant-if,eliminate-no-ops,eliminate-identity,"
+    "(fold-constants,fold-shapes,inline-constant-if,eliminate-no-ops,eliminate-zero-states,eliminate-identity,"
     "merge-cast,sink-transpose,permute-flattened-weights,merge-transpose,merge-reshape,"
     "merge-clip,merge-min-max,"
     "canonicalize,fuse-hard-swish,fuse-gelu,fuse-layer-norm,reduce-mean-to-global-average-pool,"
@@ -41,7 +41,7 @@ FINISH = (
 # What channels are removed from: constants told apart from what is computed, and no vectors shared by chance.
 PRUNE_READY = (
     f"{FREEZE},inline,infer-shapes,(fold-constants,fold-shapes,inline-constant-if)!,"
-    "eliminate-dead-code,unshare-vectors"
+    "eliminate-zero-states,eliminate-dead-code,unshare-vectors"
 )
 
 PRESETS: dict[str, str] = {
