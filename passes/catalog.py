@@ -58,6 +58,7 @@ TABLE: dict[str, str] = {
     "fuse-attention": "fuse.attention:FuseAttention",
     "sink-transpose": "layout.sink_transpose:SinkTransposes",
     "resize-channels-last": "layout.resize:ResizeChannelsLast",
+    "spread-gates": "layout.gates:SpreadGates",
     "softmax-by-rows": "layout.softmax:SoftmaxByRows",
     "permute-flattened-weights": "layout.flattened_weights:PermuteFlattenedWeights",
     "merge-transpose": "fuse.merge_transpose:MergeTransposes",

@@ -11,13 +11,11 @@ from ...graph_ir import DataType, Model, Rewriter, Value
 from ...graph_ir.ops import dims, is_op
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
+from ..layout.blocks import BLOCK
 from ..pattern import Match, Miss, Rule, const, op, var
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-_BLOCK = 16  # channels of onnxruntime's blocked layout on x86 with AVX-512, and twice those without
 
 
 class SlopesAsProducts(Rule):
@@ -65,7 +63,7 @@ def _channels(x: Value, slopes: NDArray[np.float32]) -> int | None:
         return None
     channels = sizes[1]
     aligned = slopes.shape in ((channels, 1, 1), (1, channels, 1, 1))
-    return channels if aligned and isinstance(channels, int) and channels % _BLOCK == 0 else None
+    return channels if aligned and isinstance(channels, int) and channels % BLOCK == 0 else None
 
 
 class SplitPRelu(Pass):
