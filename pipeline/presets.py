@@ -35,7 +35,8 @@ INT8_READY = (
 # What suits onnxruntime on CPU in a model that nothing else will be done to.
 FINISH = (
     "infer-shapes,slice-filters,fold-shortcut,infer-shapes,align-channels{every=true},"
-    "split-prelu,spread-gates,resize-to-matmul,softmax-by-rows,sum-before-layer-norm,eliminate-dead-code,declare-shapes"
+    "split-prelu,spread-gates,resize-to-matmul,softmax-by-rows,sum-before-layer-norm,eliminate-dead-code,"
+    "declare-shapes"
 )
 
 # What channels are removed from: constants told apart from what is computed, and no vectors shared by chance.
