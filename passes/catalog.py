@@ -63,6 +63,7 @@ TABLE: dict[str, str] = {
     "permute-flattened-weights": "layout.flattened_weights:PermuteFlattenedWeights",
     "merge-transpose": "fuse.merge_transpose:MergeTransposes",
     "merge-reshape": "fuse.merge_reshape:MergeReshapes",
+    "merge-concat": "fuse.merge_concat:MergeConcats",
     "merge-cast": "fuse.merge_cast:MergeCasts",
     "merge-clip": "fuse.merge_clip:MergeClips",
     "merge-min-max": "fuse.merge_min_max:MergeMinMaxes",

@@ -9,13 +9,15 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, Value
-from ...graph_ir.ops import is_op
+from ...graph_ir.ops import is_op, rank
 from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, Rule, commute, const, maybe, op, var
 from .linear import LINEAR, channels_of_input, linear_of, view
-from .weights import Wide, channels, fold_weights, typed
+from .weights import FLOATS, Wide, channels, fold_weights, rounded, typed, wide
 
 _OPERATORS = ("Mul", "Div", "Add", "Sub")
+_KINDS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_MOVES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
 
 
 def scale_and_shift(node: Node, c: Wide, constant_first: bool) -> tuple[Wide, Wide] | Miss:
@@ -58,11 +60,39 @@ class AffineAfter(Rule):
         return folded if isinstance(folded, Miss) else folded.apply(linear.x, rw, m.root)
 
 
+class NegAfter(Rule):
+    """The negative of a linear operator: -(W x + b) = (-W) x + (-b), which rounds nothing."""
+
+    root: ClassVar = op("Neg", LINEAR)
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
+        """The linear operator with new weights."""
+        linear = linear_of(m, rw)
+        if isinstance(linear, Miss):
+            return linear
+        folded = linear.after(-np.ones(linear.outputs), np.zeros(linear.outputs))
+        return folded if isinstance(folded, Miss) else folded.apply(linear.x, rw, m.root)
+
+
+class NegBefore(Rule):
+    """A linear operator of a negative: W (-x) + b = (-W) x + b, which rounds nothing."""
+
+    root: ClassVar = op(_KINDS, op("Neg", var("x")), const("w"), maybe(const("b")))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
+        """The linear operator with new weights, reading x."""
+        linear = view(m.root, m["x"], m["w"], m.get("b"), rw.opset(m.root))
+        if isinstance(linear, Miss):
+            return linear
+        folded = linear.before(-np.ones(linear.inputs), np.zeros(linear.inputs))
+        return folded if isinstance(folded, Miss) else folded.apply(m["x"], rw, m.root)
+
+
 class AffineBefore(Rule):
     """A linear operator of a constant one: W (s x + t) + b = (W s) x + (W t + b)."""
 
     inner: ClassVar = commute(_OPERATORS, var("from"), const("c")).named("x")
-    root: ClassVar = op(("Conv", "ConvTranspose", "Gemm", "MatMul"), inner, const("w"), maybe(const("b")))
+    root: ClassVar = op(_KINDS, inner, const("w"), maybe(const("b")))
 
     def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
         """The linear operator with new weights, reading the constant operator's input."""
@@ -102,6 +132,76 @@ def _made_by(value: Value | None, *op_types: str) -> list[Value | None]:
     return list(node.inputs) if node is not None and is_op(node, *op_types) else []
 
 
+class AffineBeforeMove(Rule):
+    """The same with one number for all, and a reshape or transpose between: W M(s x + t) = W (s M(x) + t)."""
+
+    inner: ClassVar = commute(_OPERATORS, var("from"), const("c"))
+    moved: ClassVar = op(_MOVES, inner, maybe(var("how"))).named("x")
+    root: ClassVar = op(_KINDS, moved, const("w"), maybe(const("b")))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
+        """The linear operator with new weights, and the move reading the constant operator's input."""
+        if rw.opset(m.root) < 7:
+            return Miss("opset below 7")
+        linear = view(m.root, m["x"], m["w"], m.get("b"), rw.opset(m.root))
+        if isinstance(linear, Miss):
+            return linear
+        c, known = typed(m["c"]), rank(m["from"])
+        if c.size != 1 or known is None or c.ndim > known:
+            return Miss("operand is not one number, or may enlarge the input")
+        if (whole := _ends(m["from"])) is not None:
+            return Miss(f"ends a {whole}, which runtimes run as one kernel")
+        inner = m.node(self.inner)
+        found = scale_and_shift(inner, wide(c).reshape(1), inner.inputs[0] is m["c"])
+        if isinstance(found, Miss):
+            return found
+        folded = linear.before(*(np.full(linear.inputs, part[0]) for part in found))
+        if isinstance(folded, Miss):
+            return folded
+        moved = m.node(self.moved)
+        rw.set_input(moved, 0, m["from"])
+        rw.remade(moved, result=True)
+        return folded.apply(m["x"], rw, m.root)
+
+
+class ChainOfConstants(Rule):
+    """Two factors, or two addends, one behind the other: (x c) d = x (c d), and (x + c) + d = x + (c + d).
+
+    Addends of opposite signs stay: (x + c) - c rounds x where c is large.
+    """
+
+    inner: ClassVar = commute(_OPERATORS, var("x"), const("c"))
+    root: ClassVar = commute(_OPERATORS, inner, const("d"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """One operator of both constants."""
+        inner, root = m.node(self.inner), m.root
+        factor = root.op_type in ("Mul", "Div")
+        if factor != (inner.op_type in ("Mul", "Div")):
+            return Miss("a factor and an addend")
+        dtype = m["c"].dtype
+        if rw.opset(root) < 7 or dtype is None or dtype not in FLOATS or dtype != m["d"].dtype:
+            return Miss("opset below 7, or not floats")
+        if (whole := _ends(m["x"])) is not None:
+            return Miss(f"ends a {whole}, which runtimes run as one kernel")
+        first = scale_and_shift(inner, wide(typed(m["c"])), inner.inputs[0] is m["c"])
+        second = scale_and_shift(root, wide(typed(m["d"])), root.inputs[0] is m["d"])
+        if isinstance(first, Miss) or isinstance(second, Miss):
+            return Miss("a constant divided, or a division by zero")
+        if not factor and ((first[0] < 0).any() or (second[0] < 0).any()):
+            return Miss("x is subtracted")
+        both = np.asarray(first[0] * second[0] if factor else first[1] + second[1])
+        if not factor and (np.abs(both) < np.maximum(np.abs(first[1]), np.abs(second[1]))).any():
+            return Miss("addends of opposite signs, which may be there to round")
+        if both.size > max(first[0].size, second[0].size):
+            return Miss("both constants together are larger")
+        array = rounded(both.reshape(-1, 1), typed(m["c"]), dtype, np.zeros(both.size))
+        if array is None:
+            return Miss("the constants overflow or underflow")
+        constant = rw.constant(array.reshape(both.shape), m["d"].name or "constant", root)
+        return rw.node("Mul" if factor else "Add", [m["x"], constant], before=root).outputs[0]
+
+
 class AffineBeforeOnRight(AffineBefore):
     """The same where the weight is MatMul's left operand."""
 
@@ -110,12 +210,15 @@ class AffineBeforeOnRight(AffineBefore):
 
 @dataclass(frozen=True)
 class FoldAffine(Pass):
-    """Fold Mul, Div, Add and Sub by constants into the Conv, ConvTranspose, Gemm or MatMul beside them.
+    """Fold Mul, Div, Add and Sub by constants, and Neg, into the Conv, ConvTranspose, Gemm or MatMul beside.
 
-    With one s and t a channel (Mul: s = c; Div: s = 1 / c; Add: t = c; Sub: t = -c, or s = -1 and t = c):
+    With one s and t a channel (Mul: s = c; Div: s = 1 / c; Add: t = c; Sub: t = -c, or s = -1 and t = c;
+    Neg: s = -1):
         after a linear operator   s (W x + b) + t = (s W) x + (s b + t)
         before a linear operator  W (s x + t) + b = (W s) x + (W t + b)
-    Weights are folded in float64 and rounded once; a MatMul's bias is the Add behind it.
+    Weights are folded in float64 and rounded once; a MatMul's bias is the Add behind it. One number for all
+    folds through a reshape or transpose in front of the operator, too. Of two factors or addends that find no
+    operator, one behind the other, one is left.
 
     Not valid, so left alone: integers; a constant that differs along another axis than the channels, or that
     would (or, shapes being unknown, could) broadcast the other operand to a larger shape; division by zero,
@@ -137,7 +240,7 @@ class FoldAffine(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Fold wherever valid; True if anything changed."""
-        rules: list[Rule] = [AffineAfter()]
+        rules: list[Rule] = [AffineAfter(), NegAfter(), ChainOfConstants()]
         if self.before:
-            rules += [AffineBefore(), AffineBeforeOnRight()]
+            rules += [AffineBefore(), AffineBeforeOnRight(), AffineBeforeMove(), NegBefore()]
         return fold_weights(model, ctx, rules)
