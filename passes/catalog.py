@@ -33,6 +33,7 @@ TABLE: dict[str, str] = {
     "fold-shortcut": "fuse.shortcut:FoldShortcut",
     "sum-before-layer-norm": "fuse.sum_before_norm:SumBeforeLayerNorm",
     "slice-filters": "fuse.slice_filters:SliceFilters",
+    "merge-groups": "fuse.groups:MergeGroups",
     "matmul-add-to-gemm": "fuse.matmul_add:MatMulAddToGemm",
     "reduce-mean-to-global-average-pool": "fuse.global_pool:ReduceMeanToGlobalAveragePool",
     "resize-to-matmul": "fuse.resize_matmul:ResizeToMatMul",

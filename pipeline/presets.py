@@ -28,15 +28,15 @@ RAISED = (
 
 # What Q/DQ per channel and the int8 kernels start from.
 INT8_READY = (
-    "infer-shapes,slice-filters{int8=true},fold-shortcut,eliminate-dead-code,raise-opset{to=13},infer-shapes,"
-    "unshare-vectors,align-channels"
+    "infer-shapes,slice-filters{int8=true},fold-shortcut,merge-groups{int8=true},eliminate-dead-code,"
+    "raise-opset{to=13},infer-shapes,unshare-vectors,align-channels"
 )
 
 # What suits onnxruntime on CPU in a model that nothing else will be done to.
 FINISH = (
     "infer-shapes,slice-filters,fold-shortcut,infer-shapes,align-channels{every=true},"
-    "split-prelu,spread-gates,resize-to-matmul,softmax-by-rows,sum-before-layer-norm,eliminate-dead-code,"
-    "declare-shapes"
+    "merge-groups,split-prelu,spread-gates,resize-to-matmul,softmax-by-rows,sum-before-layer-norm,"
+    "eliminate-dead-code,declare-shapes"
 )
 
 # What channels are removed from: constants told apart from what is computed, and no vectors shared by chance.
