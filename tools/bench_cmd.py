@@ -19,11 +19,15 @@ _INPUTS = 4  # whose shapes are shown
 
 
 def command(
-    models: list[Path] = typer.Argument(..., metavar="A [B ...]", help="Models; the first is the yardstick."),
+    models: list[Path] = typer.Argument(..., metavar="MODEL", help="The first is the yardstick."),
     *,
-    data: str | None = typer.Option(None, metavar="DATA", help="Inputs: .npz, folder or module:function."),
+    data: str | None = typer.Option(
+        None, metavar="DATA", help=".npz, a folder of .npz or .npy, module:function, or random by name."
+    ),
     samples: int = typer.Option(8, min=1, help="Samples used, at most; each turn has the next one."),
-    threads: list[int] = typer.Option([], help="Threads of a run, 0 for all; 1 and all without it."),
+    threads: list[int] = typer.Option(
+        [], metavar="N", help="Threads of a run, 0 for all; repeatable; 1 and all without it."
+    ),
     rounds: int = typer.Option(25, min=1, help="Turns of each model."),
     budget: float = typer.Option(60.0, min=0.0, help="Seconds after which no further turn begins."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
@@ -47,7 +51,7 @@ def command(
     from ..calibration import open_feeds
     from ..graph_ir import load
     from .progress import Progress
-    from .render import print_json, print_table
+    from .render import plural, print_json, print_table
 
     names = distinct([str(path) for path in models])
     feeds = list(open_feeds("random" if data is None else data, load(models[0]), limit=min(samples, rounds)))
@@ -57,7 +61,7 @@ def command(
     found: list[dict[str, Any]] = []
     with in_words(*models), Progress("timing", total=len(wanted)) as progress:
         for count in wanted:
-            progress.say(f"timing on {count} thread{'s' if count > 1 else ''}")
+            progress.say(f"timing on {plural(count, 'thread')}")
             with session_runners(sources, feeds, threads=count) as runners:
                 times = measure(runners, rounds=rounds, budget_s=budget)
             for name in names:
@@ -94,7 +98,7 @@ def command(
     print_table(["model", "threads", "median ms", "10 to 90 %", "speed", "95 % interval"], rows)
     used = max(r["samples"] for r in found)
     where = "seeded noise" if data is None else data
-    print(f"\n{used} sample{'s' if used > 1 else ''} of {where}: {_shapes(feeds[:used])}")
+    print(f"\n{plural(used, 'sample')} of {where}: {_shapes(feeds[:used])}")
 
 
 def _shapes(feeds: Sequence[Feed]) -> str:

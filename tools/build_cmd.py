@@ -21,12 +21,15 @@ def command(
         metavar="DATA",
         help="Calibration inputs: .npz, a folder of .npz or .npy, module:function, or random by name.",
     ),
-    target: str = typer.Option("onnxruntime-cpu", help="Where the model will run."),
+    target: str = typer.Option("onnxruntime-cpu", metavar="TARGET", help="Where the model will run."),
     metric: str | None = typer.Option(
         None, metavar="MODULE:FUNCTION", help="metric(run) -> float, higher is better."
     ),
     max_drop: str | None = typer.Option(
-        None, help="With a metric: how much of it may be lost, relative: 1%, 0.01.", show_default="1%"
+        None,
+        metavar="SHARE",
+        help="With a metric: how much of it may be lost, relative: 1%, 0.01.",
+        show_default="1%",
     ),
     min_sqnr: float | None = typer.Option(
         None, help="Without a metric: least SQNR of any output, in dB.", show_default="20"
@@ -120,13 +123,15 @@ def _print_others(result: BuildResult) -> None:
 
 
 def _print_concurrency(result: BuildResult) -> None:
+    from .render import plural
+
     runs = result.proof.concurrency
     if runs:
         best = max(runs, key=lambda run: run.runs_per_s)
         print(
             f"concurrent callers: answers agree in {len(runs)} settings; best {best.runs_per_s:.0f} runs/s "
-            f"with {best.callers} callers of {best.threads} threads, p50 {best.p50_ms:.2f} ms, "
-            f"p99 {best.p99_ms:.2f} ms"
+            f"with {plural(best.callers, 'caller')} of {plural(best.threads, 'thread')}, "
+            f"p50 {best.p50_ms:.2f} ms, p99 {best.p99_ms:.2f} ms"
         )
 
 
@@ -146,7 +151,7 @@ def refuse_idle(*, metric: object, max_drop: object, min_sqnr: object) -> None:
 
 def _print(result: BuildResult, out: Path, samples: int) -> None:
     from ..backends.onnxruntime.rules import LINEAR
-    from .render import macs, print_table, quantity, size
+    from .render import macs, plural, print_table, quantity, size
 
     before, after = result.facts[result.before.name], result.facts[result.winner.name]
     rows: list[tuple[object, ...]] = [
@@ -160,7 +165,7 @@ def _print(result: BuildResult, out: Path, samples: int) -> None:
             f"{t.median_ms:.3f} ms ({t.p10_ms:.3f} - {t.p90_ms:.3f})"
             for t in (times[result.before.name], times[result.winner.name])
         ]
-        name = f"latency, {threads} thread{'s' if threads > 1 else ''}"
+        name = f"latency, {plural(threads, 'thread')}"
         rows.append((name, *cells, f"{result.speedup(threads):.2f}x faster"))
     judgement = result.judged[result.winner.name][1]
     reference = result.judged[result.before.name][1]

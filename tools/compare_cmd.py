@@ -38,7 +38,7 @@ def command(
     an error of 10 %, 40 dB of 1 %, inf means equal. Both run as they would be deployed: onnxruntime with its
     optimizer on, and the session.json beside the model if there is one.
     """
-    from .render import print_json, print_table
+    from .render import plural, print_json, print_table
 
     found, count, batched = measure(first, second, data, samples)
     failing = {
@@ -55,7 +55,7 @@ def command(
             for name, c in found.items()
         ]
         print_table(["output", "SQNR dB", "cosine", "max abs diff", "elements"], rows)
-        print(f"{count} {'feeds' if batched else 'samples'}")
+        print(plural(count, "feed" if batched else "sample"))
     for name, sqnr in failing.items():
         print(
             f"error: output {name!r} has an SQNR of {sqnr:.1f} dB, {min_sqnr:g} are asked for",

@@ -144,7 +144,7 @@ def _weight_types(model: Model) -> dict[str, dict[str, int]]:
 
 
 def _print(found: dict[str, Any], *, nodes: bool) -> None:
-    from .render import macs, print_table, quantity, size
+    from .render import macs, plural, print_table, quantity, size
 
     opsets = ", ".join(f"{domain} {version}" for domain, version in found["opsets"].items())
     external = f" with {', '.join(found['external_files'])}" if found["external_files"] else ""
@@ -158,7 +158,8 @@ def _print(found: dict[str, Any], *, nodes: bool) -> None:
     ]
     print_table(["", "name", "type", "shape"], ports)
     total = sum(found["ops"].values())
-    print(f"\n{total} nodes" + (f", {found['functions']} functions" if found["functions"] else ""))
+    functions = f", {plural(found['functions'], 'function')}" if found["functions"] else ""
+    print(f"\n{plural(total, 'node')}{functions}")
     print_table(["operator", "count"], list(found["ops"].items()))
     weights = [(kind, w["tensors"], size(w["bytes"])) for kind, w in found["weight_types"].items()]
     if weights:

@@ -160,7 +160,7 @@ def as_data(report: Report, source: Path, target: Path) -> dict[str, Any]:
 
 
 def _print(report: Report, target: Path, *, timing: bool, stats: bool, explain: bool) -> None:
-    from .render import print_table, size
+    from .render import plural, print_table, size
 
     names = sorted(report.before | report.after)
     changed = [(n, report.before[n], report.after[n]) for n in names if report.before[n] != report.after[n]]
@@ -189,7 +189,7 @@ def _print(report: Report, target: Path, *, timing: bool, stats: bool, explain: 
     for check in report.validation:
         print(
             f"checked: {check['passes']}: {check['claim']}, by {check['judged_by']}, "
-            f"on {check['feeds']} feeds, SQNR {check['sqnr_db']:.0f} dB"
+            f"on {plural(check['feeds'], 'feed')}, SQNR {check['sqnr_db']:.0f} dB"
         )
     for note in report.notes:
         print(f"note: {note}")

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    name: str | None = typer.Argument(None, help="The pass to explain; all are listed without it."),
+    name: str | None = typer.Argument(
+        None, metavar="NAME", help="The pass to explain; all are listed without it."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     r"""List the passes, or explain one.

@@ -99,7 +99,10 @@ def command(
         rich_help_panel=_WHICH,
     ),
     target: str = typer.Option(
-        "onnxruntime-cpu", help="Where it will run: onnxruntime-cpu, tensorrt.", rich_help_panel=_WHICH
+        "onnxruntime-cpu",
+        metavar="TARGET",
+        help="Where it will run: onnxruntime-cpu, tensorrt.",
+        rich_help_panel=_WHICH,
     ),
     data: str | None = typer.Option(
         None,
@@ -120,6 +123,7 @@ def command(
     ),
     max_drop: str | None = typer.Option(
         None,
+        metavar="SHARE",
         help="How much of the metric may be lost, relative: 1%, 0.01.",
         show_default="1%",
         rich_help_panel=_ROUNDS,

@@ -74,6 +74,11 @@ def _is_figure(cell: object) -> bool:
     return text in ("", "-", "inf", "nan") or text[:1].isdigit() or (text[:1] in "+-" and text[1:2].isdigit())
 
 
+def plural(count: int, what: str) -> str:
+    """So many of something: 1 thread, 2 threads."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def size(count: float) -> str:
     """Bytes for people: 512 B, 1.50 KiB, 3.20 MiB."""
     return f"{count:.0f} B" if count < 1024 else _scaled(count, 1024, ("KiB", "MiB", "GiB", "TiB"))

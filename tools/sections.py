@@ -21,7 +21,9 @@ class SectionedCommand(TyperCommand):
             if record is None:
                 continue
             if param.param_type_name == "argument":
-                sections["Arguments"].append(record)
+                sections["Arguments"].append(
+                    (record[0].partition(" <")[0], record[1])
+                )  # its type says no more
             elif heading:
                 sections.setdefault(heading, []).append(record)
             else:

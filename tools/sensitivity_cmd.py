@@ -24,7 +24,9 @@ def command(
     per: str = typer.Option("region", metavar="WHAT", help="region or tensor."),
     top: int = typer.Option(_TOP, min=1, help="Show so many rows."),
     show_all: bool = typer.Option(False, "--all", help="Show every row."),
-    observer: str = typer.Option("minmax", help="How ranges are chosen: minmax, percentile, mse, entropy."),
+    observer: str = typer.Option(
+        "minmax", metavar="NAME", help="How ranges are chosen: minmax, percentile, mse, entropy."
+    ),
     samples: int = typer.Option(64, min=1, help="Measure ranges on at most so many samples."),
     runs: int = typer.Option(8, min=1, help="Run the parts on so many of them."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
@@ -65,7 +67,7 @@ def command(
 
 
 def _print(found: Sensitivity, top: int) -> None:
-    from .render import print_table
+    from .render import plural, print_table
 
     rows: list[tuple[Any, ...]] = [
         (
@@ -84,7 +86,7 @@ def _print(found: Sensitivity, top: int) -> None:
         print(f"{len(found.losses) - top} more with --all")
     print(
         f"\n{found.summary()}; all together: {decibels(found.together_db)} dB "
-        f"(the noise of each alone adds up to {decibels(found.sum_db)} dB), {found.samples} samples"
+        f"(the noise of each alone adds up to {decibels(found.sum_db)} dB), {plural(found.samples, 'sample')}"
     )
 
 
