@@ -21,6 +21,7 @@ from ..graph_ir import UsageError
 from ..passes import catalog
 from ..passes.base import Pass
 from . import options as opt
+from .presets import PRESETS
 
 MAX_DEPTH = 32
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
@@ -176,7 +177,8 @@ class _Parser:
         try:
             pass_class = self.find(name)
         except UsageError as error:
-            raise self.error(str(error), start) from error
+            preset = f'{name!r} is a preset, not a pass; a recipe\'s step names it: preset = "{name}"'
+            raise self.error(preset if name in PRESETS else str(error), start) from error
         given = self.options(pass_class) if self.accept("{") else ()
         try:
             made = opt.build(pass_class, {option.name: option.value for option in given})

@@ -77,6 +77,7 @@ def test_spaces_and_lines_round_elements_are_allowed() -> None:
         ("(cse)!03", "column 7: a loop's limit is a count of rounds from 1 on, not 03"),
         ("inline,csee", "column 8: no pass is called 'csee'; did you mean cse?"),
         ("zzz", "column 1: no pass is called 'zzz'; see `tersor passes`"),
+        ("cse,finish", "column 5: 'finish' is a preset, not a pass; a recipe's step names it: preset = "),
         ("cse{x}", "column 5: pass 'cse' has no option 'x'; it takes none"),
         (
             "options{per-chanel}",
