@@ -34,7 +34,7 @@ _GRAPH_TYPES = (AttributeType.GRAPH, AttributeType.GRAPHS)
 _REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
 _BODY_OPS = frozenset({"If", "Loop", "Scan"})
 
-Contents: TypeAlias = tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...]
+Contents: TypeAlias = tuple[tuple[int, tuple[int, ...], tuple[float, ...]], ...]
 Answer: TypeAlias = tuple[tuple[ValueType, ...], "str | None"]
 
 
@@ -195,6 +195,8 @@ class Walker:
         attr_keys = tuple([(name, _attr_key(a)) for name, a in attrs.items()]) if attrs else ()
         absent = tuple([v is None for v in inputs]) if None in inputs else ()
         unnamed = (not outputs[0].name) if len(outputs) == 1 else tuple([not o.name for o in outputs])
+        if node.op_type in _FLOAT_CONTENTS:
+            contents += self._floats(node)
         key = (node.op_type, node.domain, version, types, absent, unnamed, attr_keys, contents)
         answer = self._answers.get(key)
         if answer is None:
@@ -217,7 +219,7 @@ class Walker:
         op = node.op_type
         if not scope.data or op in _CONTENT_FREE or op.startswith("QLinear"):
             return ()
-        found: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
+        found: list[tuple[int, tuple[int, ...], tuple[float, ...]]] = []
         for index, value in enumerate(node.inputs):
             data = None if value is None else scope.data.get(value)
             if data is not None:
@@ -244,10 +246,6 @@ class Walker:
         proto.attribute.extend(attribute_proto(a) for a in attrs.values() if a.type not in _GRAPH_TYPES)
         known = {n: self.table.proto(t) for n, t in zip(names, types, strict=True) if n}
         data = {f"i{k}": _tensor(types[k].elem, shape, items) for k, shape, items in contents}
-        for index in _FLOAT_CONTENTS.get(node.op_type, ()):
-            tensor = self._float_tensor(node, index)
-            if tensor is not None:
-                data[f"i{index}"] = tensor
         imports = [onnx.OperatorSetIdProto(domain=d, version=v) for d, v in scope.opsets.items()]
         try:
             result = shape_inference.infer_node_outputs(schema, proto, known, data, opset_imports=imports)
@@ -275,12 +273,18 @@ class Walker:
             found.append(self.table.tensor(elems.get(formal.type_str, 0) if formal is not None else 0, None))
         return tuple(found)
 
-    def _float_tensor(self, node: Node, index: int) -> onnx.TensorProto | None:
-        items = NodeView(node.op_type, 0, (), (), {}, node.inputs, 0).floats(index)
-        tensor = constant_tensor(node.inputs[index]) if items is not None else None
-        if items is None or tensor is None or tensor.dtype in DATA_TYPES:
-            return None
-        return _tensor(int(tensor.dtype), tuple(tensor.shape.numpy()), tuple(items))
+    def _floats(self, node: Node) -> Contents:
+        """The same of inputs whose contents are floating-point numbers."""
+        found: list[tuple[int, tuple[int, ...], tuple[float, ...]]] = []
+        view = NodeView(node.op_type, 0, (), (), {}, node.inputs, 0)
+        for index in _FLOAT_CONTENTS[node.op_type]:
+            items, tensor = (
+                view.floats(index),
+                constant_tensor(node.inputs[index]) if view.has(index) else None,
+            )
+            if items is not None and tensor is not None and tensor.dtype not in DATA_TYPES:
+                found.append((index, tuple(tensor.shape.numpy()), tuple(items)))
+        return tuple(found)
 
 
 def _tensor(elem: int, shape: tuple[int, ...], items: tuple[Any, ...]) -> onnx.TensorProto:

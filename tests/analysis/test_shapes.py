@@ -48,6 +48,17 @@ def test_exporter_chain_is_followed_through_symbols() -> None:
     check(to_proto(parse(HEAD + text)), feed, {"N": 2, "T": 5})
 
 
+def test_factors_of_nodes_that_are_else_alike_are_told_apart() -> None:
+    text = """g (float[1,4,20,20] x) => (float[A,B,C,D] y)
+        <float[0] none = {}, float[4] up = {1, 1, 2, 2}, float[4] down = {1, 1, 0.5, 0.5},
+         float zero = {0}, float one = {1}, float half = {0.5}, float four = {4}> {
+        a = Resize(x, none, up)  b = Resize(x, none, down)
+        r = Range(zero, four, one)  s = Range(zero, four, half)  y = Neg(b)
+    }"""
+    found = inferred(text)
+    assert [dims(found[name]) for name in "abrs"] == [(1, 4, 40, 40), (1, 4, 10, 10), (4,), (8,)]
+
+
 def test_convolution_and_pooling_over_symbolic_space() -> None:
     text = """g (float[N,3,H,W] x) => (float[A,B,C,D] y)
         <float[8,3,3,3] w = {seed}, float[8,4,2,2] v = {seed}> {
