@@ -278,10 +278,8 @@ class Walker:
         found: list[tuple[int, tuple[int, ...], tuple[float, ...]]] = []
         view = NodeView(node.op_type, 0, (), (), {}, node.inputs, 0)
         for index in _FLOAT_CONTENTS[node.op_type]:
-            items, tensor = (
-                view.floats(index),
-                constant_tensor(node.inputs[index]) if view.has(index) else None,
-            )
+            items = view.floats(index)
+            tensor = None if items is None else constant_tensor(node.inputs[index])
             if items is not None and tensor is not None and tensor.dtype not in DATA_TYPES:
                 found.append((index, tuple(tensor.shape.numpy()), tuple(items)))
         return tuple(found)
