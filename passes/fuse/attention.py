@@ -13,9 +13,11 @@ import numpy as np
 from ...graph_ir import DataType, Model, Node, Rewriter, Value
 from ...graph_ir.ops import dims, int_attr, ints_attr
 from ..base import Context, Exactness, Pass
+from ..driver import apply_rules
 from ..pattern import Match, Miss, Op, commute, const, either, op, var
 from .activations import Fusion, float_type, fuse_all
 from .heads import BY_HEAD, Heads, heads_of, scale_of
+from .masks import MasksAsOne
 from .reshape_dims import Dims, known_dims
 
 _PRODUCT = op("MatMul", var("q"), var("k"))
@@ -160,7 +162,8 @@ def _whole(mask: Value, found: _Parts, near: Node, rw: Rewriter) -> Value:
 class FuseAttention(Pass):
     """Fuse attention over rows cut into heads into the operator Attention, from opset 23 on.
 
-    The algebra and limits stand with the rule `AttentionOf`. It needs shapes (`infer-shapes`).
+    The algebra and limits stand with the rules `AttentionOf` and, for masks, `MasksAsOne`. It needs shapes
+    (`infer-shapes`).
 
     On onnxruntime's CPU the part between the linear layers takes 0.7 to 0.9 of the time, most where tokens
     are few: the transposes are gone. With operands that are cut into heads already it gains nothing, so those
@@ -176,5 +179,6 @@ class FuseAttention(Pass):
     raise_opset: bool = False
 
     def run(self, model: Model, ctx: Context) -> bool:
-        """Apply the rule until it fires no more."""
-        return fuse_all(model, ctx, [AttentionOf()], raising=self.raise_opset)
+        """Apply the rules until they fire no more."""
+        merged = apply_rules(model, ctx, [MasksAsOne()])
+        return fuse_all(model, ctx, [AttentionOf()], raising=self.raise_opset) or merged
