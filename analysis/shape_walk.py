@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..graph_ir import Attr, AttributeType, Function, Model, Node, Value, one_line
-from ..graph_ir.ops import constant_tensor
+from ..graph_ir.ops import constant, constant_tensor
 from ..graph_ir.wire import attribute_proto, tensor_form
 from . import contrib_rules, shape_bodies, shape_data, shape_rules
 from .node_view import DATA_TYPES, Data, NodeView, constant_data
@@ -195,8 +195,7 @@ class Walker:
         attr_keys = tuple([(name, _attr_key(a)) for name, a in attrs.items()]) if attrs else ()
         absent = tuple([v is None for v in inputs]) if None in inputs else ()
         unnamed = (not outputs[0].name) if len(outputs) == 1 else tuple([not o.name for o in outputs])
-        if node.op_type in _FLOAT_CONTENTS:
-            contents += self._floats(node)
+        contents += self._floats(node) if node.op_type in _FLOAT_CONTENTS else ()
         key = (node.op_type, node.domain, version, types, absent, unnamed, attr_keys, contents)
         answer = self._answers.get(key)
         if answer is None:
@@ -275,13 +274,12 @@ class Walker:
 
     def _floats(self, node: Node) -> Contents:
         """The same of inputs whose contents are floating-point numbers."""
-        found: list[tuple[int, tuple[int, ...], tuple[float, ...]]] = []
         view = NodeView(node.op_type, 0, (), (), {}, node.inputs, 0)
+        found: list[tuple[int, tuple[int, ...], tuple[float, ...]]] = []
         for index in _FLOAT_CONTENTS[node.op_type]:
-            items = view.floats(index)
-            tensor = None if items is None else constant_tensor(node.inputs[index])
-            if items is not None and tensor is not None and tensor.dtype not in DATA_TYPES:
-                found.append((index, tuple(tensor.shape.numpy()), tuple(items)))
+            items, array = view.floats(index), constant(node.inputs[index]) if view.has(index) else None
+            if items is not None and array is not None and array.dtype.kind not in "biu":
+                found.append((index, array.shape, tuple(items)))
         return tuple(found)
 
 
