@@ -24,6 +24,7 @@ from ..analysis.provenance import original_name
 from ..graph_ir import DataError, Model
 from ..graph_ir.ops import label, walk_nodes
 from ..passes.quantize.bias_correction import Means
+from ..passes.quantize.linear_form import Grids
 from ..passes.quantize.quant_plan import QuantPlan
 from .data import Feeds
 from .switches import Part, Per, split
@@ -137,6 +138,7 @@ def sensitivity(
     bits: int = 8,
     mse: bool = False,
     means: Means | None = None,
+    grids: Grids | None = None,
     original: Model | None = None,
     threads: int = 1,
     progress: Progress | None = None,
@@ -151,6 +153,7 @@ def sensitivity(
         bits: of the weights.
         mse: how the int8 form chooses weight scales, see `passes.quantize.linear_form`.
         means: what it corrects biases by, see there.
+        grids: what it would choose for weights, see there.
         original: the source model, for its names.
         threads: threads used inside operators.
         progress: called after each part with (runs done, runs in all or None when not known).
@@ -158,7 +161,7 @@ def sensitivity(
     Raises:
         DataError: there are no feeds, or one does not fit the model.
     """
-    parts = split(model, plan, per, bits=bits, mse=mse, means=means)
+    parts = split(model, plan, per, bits=bits, mse=mse, means=means, grids=grids)
     evaluator = Evaluator(model, threads=threads)
     count = feeds.count if isinstance(feeds, Feeds) else None
     off = {part.switch: np.array(False) for part in parts}

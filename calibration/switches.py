@@ -8,8 +8,9 @@ one branch of each If is computed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..graph_ir.numerics import QuantParams, activation_params, dequantize, quan
 from ..graph_ir.ops import label, origins
 from ..passes.quantize.bias_correction import Means
 from ..passes.quantize.kinds import data_inputs
-from ..passes.quantize.linear_form import linear_form
+from ..passes.quantize.linear_form import Grids, LinearForm, linear_form
 from ..passes.quantize.quant_plan import NodePlan, QuantPlan, Role
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def split(
     bits: int = 8,
     mse: bool = False,
     means: Means | None = None,
+    grids: Grids | None = None,
 ) -> list[Part]:
     """Put switches into a model.
 
@@ -69,19 +71,22 @@ def split(
         bits: of the weights.
         mse: see `linear_form`.
         means: see `linear_form`.
+        grids: see `linear_form`.
 
     Returns:
         The parts in graph order.
     """
-    splitter = _Splitter(model, plan, bits, mse, means)
+    form = partial(linear_form, bits=bits, mse=mse, means=means, grids=grids)
+    splitter = _Splitter(model, plan, form)
     splitter.regions() if per == "region" else splitter.tensors()
     return splitter.parts
 
 
 class _Splitter:
-    def __init__(self, model: Model, plan: QuantPlan, bits: int, mse: bool, means: Means | None) -> None:
-        self._model, self._plan = model, plan
-        self._bits, self._mse, self._means = bits, mse, means
+    def __init__(
+        self, model: Model, plan: QuantPlan, form: Callable[[Node, NodePlan, QuantParams], LinearForm]
+    ) -> None:
+        self._model, self._plan, self._form = model, plan, form
         self._rw = Rewriter(model)
         self._grids: dict[tuple[Any, ...], tuple[Value, Value]] = {}
         self.parts: list[Part] = []
@@ -228,7 +233,7 @@ class _Splitter:
         x = node.inputs[0]
         assert x is not None
         grid = self._plan.params[x]
-        form = linear_form(node, planned, grid, bits=self._bits, mse=self._mse, means=self._means)
+        form = self._form(node, planned, grid)
         found[node, 1] = dequantize(quantize(form.weights, form.params), form.params)
         if form.bias is not None:
             codes, scale = quantize_bias(form.bias, grid.scale, form.params.scale)

@@ -29,7 +29,7 @@ from ..linear.rows import RowView
 from .bias_correction import Means
 from .gates import MICROSOFT, gated, hard_sigmoid, hard_swish, swish
 from .kinds import BOUNDS, average_kernel, data_inputs
-from .linear_form import LinearForm, linear_form
+from .linear_form import Grids, LinearForm, linear_form
 from .quant_plan import NodePlan, QuantPlan, Role
 from .values import ValueWriter
 
@@ -50,6 +50,7 @@ class Emitter:
         bits: 8, or 7 for CPUs whose int8 kernels saturate at 16 bits.
         mse: choose weight scales by least squared error.
         means: the mean of each channel of a value, by value name; biases are corrected where it is known.
+        grids: see `linear_form`.
     """
 
     def __init__(
@@ -60,9 +61,11 @@ class Emitter:
         bits: int = 8,
         mse: bool = False,
         means: Means | None = None,
+        grids: Grids | None = None,
     ) -> None:
         self.rw, self.plan, self.bits, self.mse = rewriter, plan, bits, mse
         self.means: Means = means or {}
+        self.grids: Grids = grids or {}
         self.values = ValueWriter(rewriter, plan.params)
         self._filters: dict[Value, int] = {}  # the result of more filters than there were -> how many count
 
@@ -153,7 +156,9 @@ class Emitter:
         assert x is not None
         assert source is not None
         grid = self.values.grid_of(x)
-        form = linear_form(node, planned, grid, bits=self.bits, mse=self.mse, means=self.means)
+        form = linear_form(
+            node, planned, grid, bits=self.bits, mse=self.mse, means=self.means, grids=self.grids
+        )
         weights, params, bias = form.weights, form.params, form.bias
         attributes = [a for a in node.attributes.values() if a.name not in ("alpha", "beta")]
         data, title = self.values.operand(x, node), _title(node)

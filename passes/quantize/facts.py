@@ -9,7 +9,8 @@ RANGES = "ranges"
 MEANS = "channel-means"
 MAXIMA = "channel-maxima"
 MOMENTS = "second-moments"
-CALIBRATED = (RANGES, MEANS, MAXIMA, MOMENTS)
+GRIDS = "weight-grids"  # see `linear_form.least_squares_grids`
+CALIBRATED = (RANGES, MEANS, MAXIMA, MOMENTS, GRIDS)
 
 
 def forget(ctx: Context) -> None:

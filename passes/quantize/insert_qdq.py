@@ -12,8 +12,9 @@ from ...graph_ir.provenance import note_left_float
 from ..base import Context, Exactness, Pass
 from .bias_correction import Means
 from .emit import Emitter
-from .facts import MEANS, RANGES
+from .facts import GRIDS, MEANS, RANGES
 from .kinds import LINEAR, QUANTIZABLE
+from .linear_form import Grids
 from .plan import PlanOptions, RangeMap, plan
 from .values import drop_orphans, used_initializers
 
@@ -102,7 +103,8 @@ class InsertQdq(Pass):
         rewriter = ctx.rewriter(model)
         means = cast("Means | None", ctx.facts.get(MEANS))
         used = used_initializers(model)
-        emitter = Emitter(rewriter, decided, bits=self.bits, mse=self.mse_weights, means=means)
+        grids = cast("Grids | None", ctx.facts.get(GRIDS))  # spares the search for them
+        emitter = Emitter(rewriter, decided, bits=self.bits, mse=self.mse_weights, means=means, grids=grids)
         ctx.counters[self.name] += emitter.run(list(model.graph))
         for decision in decided.decisions:
             if not decision.int8:

@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...graph_ir import Node, constant
+from ...graph_ir import Model, Node, constant
 from ...graph_ir.numerics import QuantParams, raise_scales_for_bias, weight_params
-from ...graph_ir.ops import float_attr, input_at
+from ...graph_ir.ops import float_attr, input_at, is_op, static_shape
 from ..linear.rows import RowView
 from .bias_correction import Means, corrected_bias
-from .kinds import channel_axis
+from .kinds import LINEAR, channel_axis, refuse_linear
 from .quant_plan import NodePlan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Grids = Mapping[str, QuantParams]
+"""By the name of a linear node's result, the grid of its weights by least squared error."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ def linear_form(
     bits: int = 8,
     mse: bool = False,
     means: Means | None = None,
+    grids: Grids | None = None,
 ) -> LinearForm:
     """The int8 numbers of a planned Conv, Gemm or MatMul.
 
@@ -53,9 +58,12 @@ def linear_form(
         bits: 8, or 7 for CPUs whose int8 kernels saturate at 16 bits.
         mse: choose weight scales by least squared error.
         means: the mean of each channel of a value, by value name; the bias is corrected where it is known.
+        grids: from `least_squares_grids`, with as many bits, where they are known.
     """
-    weights, bias = _weights_and_bias(node, planned)
-    params = weight_params(weights, channel_axis(node), bits=bits, mse=mse)
+    weights, bias = _weights(node), _bias(node, planned)
+    params = (grids or {}).get(node.outputs[0].name or "") if mse else None
+    if params is None:
+        params = weight_params(weights, channel_axis(node), bits=bits, mse=mse)
     x = node.inputs[0]
     mean = (means or {}).get("" if x is None else x.name or "")
     if mean is not None:
@@ -75,19 +83,36 @@ def _within(weights: NDArray[Any], params: QuantParams, bits: int) -> NDArray[An
     return np.clip(weights, -most, most)
 
 
-def _weights_and_bias(node: Node, planned: NodePlan) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """A linear node's weights and its bias (one value per channel), Gemm's alpha and beta multiplied in."""
+def least_squares_grids(model: Model, bits: int = 8) -> dict[str, QuantParams]:
+    """The grids that `linear_form` chooses with `mse`, of all linear nodes of the main graph.
+
+    Args:
+        model: with shapes inferred; another one may have the same values and other weights.
+        bits: of the weights.
+    """
+    nodes = [node for node in model.graph if is_op(node, *LINEAR) and refuse_linear(node) is None]
+    return {
+        node.outputs[0].name or "": weight_params(_weights(node), channel_axis(node), bits=bits, mse=True)
+        for node in nodes
+    }
+
+
+def _weights(node: Node) -> NDArray[Any]:
+    """A linear node's weights, Gemm's alpha multiplied in."""
     weights = constant(node.inputs[1])
     assert weights is not None
-    added = planned.bias_add
-    if added is not None:
-        return weights, next(a for a in map(constant, added.inputs) if a is not None)
+    alpha = float_attr(node, "alpha", 1.0) if node.op_type == "Gemm" else 1.0
+    return weights if alpha == 1.0 else np.asarray(weights * np.float32(alpha))
+
+
+def _bias(node: Node, planned: NodePlan) -> NDArray[Any] | None:
+    """What a linear node adds, one value per channel, Gemm's beta multiplied in."""
+    if planned.bias_add is not None:
+        return next(a for a in map(constant, planned.bias_add.inputs) if a is not None)
     bias = constant(input_at(node, 2))
-    if node.op_type == "Gemm":
-        alpha, beta = float_attr(node, "alpha", 1.0), float_attr(node, "beta", 1.0)
-        weights = weights if alpha == 1.0 else np.asarray(weights * np.float32(alpha))
-        bias = bias if bias is None or beta == 1.0 else np.asarray(bias * np.float32(beta))
     if bias is None:
-        return weights, None
-    channels = int(weights.shape[channel_axis(node)])
-    return weights, np.ascontiguousarray(np.broadcast_to(bias.reshape(-1), (channels,)))
+        return None
+    beta = float_attr(node, "beta", 1.0) if node.op_type == "Gemm" else 1.0
+    bias = bias if beta == 1.0 else np.asarray(bias * np.float32(beta))
+    channels = int((static_shape(node.inputs[1]) or ())[channel_axis(node)])
+    return np.ascontiguousarray(np.broadcast_to(bias.reshape(-1), (channels,)))

@@ -17,6 +17,8 @@ from ...graph_ir import Model, UsageError, load, save
 from ...passes.base import Context
 from ...passes.quantize.bias_correction import values_for_means
 from ...passes.quantize.facts import MAXIMA, MOMENTS
+from ...passes.quantize.insert_qdq import InsertQdq
+from ...passes.quantize.linear_form import Grids, least_squares_grids
 from ...passes.quantize.patches import patches_to_observe, rounding_work
 from ...passes.quantize.plan import tensors_to_observe
 from ...passes.quantize.smooth_quant import SmoothQuant, values_for_maxima
@@ -46,6 +48,7 @@ class Ground:
         self._feeds = feeds
         self._settings = settings
         self._ranges: dict[str, Mapping[str, Any]] = {}
+        self._grids: dict[int, Grids] = {}
 
     def model(self) -> Model:
         """A fresh copy, shapes inferred."""
@@ -83,6 +86,14 @@ class Ground:
             threads=0,
             progress=lambda done, total: tell("calibrating", done, total),
         )
+
+    def grids(self, options: InsertQdq) -> Grids:
+        """The grids of weights that `mse_weights` chooses; empty where it is not asked for."""
+        if not options.mse_weights:
+            return {}
+        if options.bits not in self._grids:
+            self._grids[options.bits] = least_squares_grids(self.model(), options.bits)
+        return self._grids[options.bits]
 
     def after(self, methods: Pipeline, path: Path) -> Ground | None:
         """What accuracy methods make of it, with what they read measured on it and written to a path.

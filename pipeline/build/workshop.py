@@ -19,7 +19,7 @@ from ...graph_ir import Model, UsageError, load, save, signature_of
 from ...graph_ir.ops import is_op
 from ...passes.base import Context
 from ...passes.quantize.dynamic import QuantizeDynamic
-from ...passes.quantize.insert_qdq import MEANS, RANGES
+from ...passes.quantize.facts import GRIDS, MEANS, RANGES
 from ...passes.quantize.plan import plan
 from .. import manager
 from ..instruments import Verify
@@ -147,7 +147,7 @@ class Workshop:
             return None
         facts: dict[str, Any] = {RANGES: ground.ranges(form)}
         if form.corrected:
-            facts[MEANS] = ground.means
+            facts |= {MEANS: ground.means, GRIDS: ground.grids(form.options)}
         context = Context(seed=self.settings.seed, facts=facts)
         pipeline = Pipeline((spec_of(form.options),))
         model = ground.model()
@@ -203,6 +203,7 @@ class Workshop:
             bits=options.bits,
             mse=options.mse_weights,
             means=ground.means,
+            grids=ground.grids(options),
             original=load(self.settings.model),
             threads=0,
             progress=lambda done, total: tell("measuring sensitivity", done, total),

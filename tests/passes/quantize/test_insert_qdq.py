@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from tersor.graph_ir import Model, Node, UsageError, parse, signature_of, to_proto, to_text
+from tersor.graph_ir.numerics import QuantParams
 from tersor.graph_ir.ops import origins
 from tersor.passes.base import Context
 from tersor.passes.quantize.insert_qdq import InsertQdq
+from tersor.passes.quantize.linear_form import least_squares_grids
 from tests.support.int8 import Span, feeds_of, graph, quantised, ranges_of, run, sqnr
 
 W = "float[16,16,3,3] w = {seed}, float[16] b = {seed}"
@@ -181,3 +183,23 @@ def test_random_nets_stay_close(ops: list[str], skips: list[int], stem: bool, ta
     assert sqnr(want, run(after, feeds[0])[0]) > 12
     assert signature_of(model) == signature_of(random_net(ops, skips))
     assert len(to_proto(model).graph.initializer) == len(set(model.graph.initializers))
+
+
+def test_grids_of_weights_that_are_known_change_nothing() -> None:
+    body = """c = Conv(x, w, b) p = GlobalAveragePool(c) f = Flatten(p) e = MatMul(f, w4) h = Add(e, b4)
+        y = Gemm<alpha = 0.5, beta = 2.0>(h, w3, b3)"""
+    weights = f"""{W}, float[16,32] w4 = {{seed}}, float[32] b4 = {{seed}}, float[32,7] w3 = {{seed}},
+        float[7] b3 = {{seed}}"""
+
+    def made(known: dict[str, QuantParams] | None) -> str:
+        model = graph(body, weights, y="2,7")
+        facts = {"ranges": ranges_of(model, feeds_of(model)), "weight-grids": known}
+        assert InsertQdq(mse_weights=True, float_stem=False).run(model, Context(facts=facts))
+        return to_text(model)
+
+    model = graph(body, weights, y="2,7")
+    grids = least_squares_grids(model)
+    assert sorted(grids) == ["c", "e", "y"]
+    assert made(grids) == made(None)
+    other = {name: QuantParams(grid.scale * 2, grid.zero_point, grid.axis) for name, grid in grids.items()}
+    assert made(other) != made(None)
