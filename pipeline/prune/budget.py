@@ -10,6 +10,9 @@ from ...graph_ir import UsageError
 
 KINDS = ("ratio", "params", "macs", "size", "latency")
 
+FAR = 0.02
+"""So much of the original below a budget is far: steps go back where they fit, and else it is told why."""
+
 UNITS = {
     "ratio": "channels",
     "params": "parameters",

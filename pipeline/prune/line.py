@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph_ir import UsageError
+from .budget import FAR
 from .choice import Chosen, Kept, Left, Limits, OutOfReachError
 from .criteria import normalise
 from .shared import SharedAxes, evened
@@ -23,8 +24,7 @@ _OFF = 0.05  # so many channels more than wanted are left where groups of one st
 LEAN = 1.5  # how far the shares of groups differ where one saves more of the time than another
 _SLACK = 1e-9
 _CLOSE = 0.002  # of the original: so near a target nothing is given back
-_FAR = 0.02  # so far below it also groups that were not rounded down are given back steps ...
-_WORTH = 0.01  # ... that are at least so much of the original
+_WORTH = 0.01  # `FAR` below it also groups not rounded down are given back steps of so much of the original
 _REFILLS = 512  # groups that are tried
 
 
@@ -120,7 +120,7 @@ class Line:
         short.sort(key=lambda i: (float(kept[i] - ideal[i]) / int(self._atoms[i]), i))
         kept, now = self._widened(kept, left, target, short[:_REFILLS])
         tried = 0
-        while target - now > _FAR and tried < _REFILLS:
+        while target - now > FAR and tried < _REFILLS:
             cut = [i for i in self._steps if kept[i] < self._atoms[i]]
             cut.sort(key=lambda i: (-float(self._keys[i][self._atoms[i] - kept[i] - 1]), i))
             tried += len(cut)

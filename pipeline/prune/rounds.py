@@ -156,6 +156,8 @@ class _Work:
                 alone = excluded(self._original, self._first, self._job.exclude)
                 share = steps.channels_left(self._first, alone, [*self._groups.values(), *chosen])
             made = self._make(chosen, share)
+            if made is not None and number == self._job.rounds and self._kind != "ratio":
+                made.notes = steps.overshoot(self._job, self._coupling.groups, chosen, left)
         if made is not None:
             plan = compose(self.plan, made.plan) if self.plan.cuts else made.plan
             made.model = self._refit(made.model, plan)
@@ -166,7 +168,7 @@ class _Work:
         self.plan = compose(self.plan, made.plan)
         added = set(made.model.graph.initializers) - set(self.model.graph.initializers)
         self._unseen = made, added
-        self.model, self._left = made.model, made.left
+        self.model, self._left, self.notes = made.model, made.left, [*self.notes, *made.notes]
         self._groups = steps.along(self._groups, made.chosen)
 
     def give_up(self, made: Made, why: str) -> None:

@@ -5,25 +5,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ...analysis.coupling import Coupling, couple
 from ...graph_ir import Model, UsageError, Value, gc_paused
 from ...passes.base import Context
 from ...passes.prune.apply import apply_masks
 from ...passes.prune.plan import Cut, PrunePlan, Widths
-from .budget import UNITS, Budget
+from .budget import FAR, UNITS, Budget
 from .criteria import DEFAULT_WITH_DATA, DEFAULT_WITHOUT_DATA, get
 from .job import Job, Pruned, Round
 from .refitting import refitted
 from .select import Chosen
-from .widths import channels_per_atom
+from .widths import LEAST, channels_per_atom, steps
 
 if TYPE_CHECKING:
     from ...analysis.coupling import Attention, Group, Pinned
     from ..build.result import Judgement
     from .criteria import Criterion, Samples
+    from .select import Left
 
 _NAMED = 4  # reasons in one line
 
@@ -36,6 +39,7 @@ class Made:
     plan: PrunePlan
     chosen: list[Chosen]
     left: float
+    notes: list[str] = field(default_factory=list[str])
 
 
 def replay(
@@ -176,6 +180,34 @@ def shortfall(budget: Budget, left: float, near: float) -> list[str]:
     if left <= budget.left * (1 + near):
         return []
     return [f"{left:.1%} of the {UNITS[budget.kind]} are left; {budget.left:.1%} were wanted"]
+
+
+def overshoot(job: Job, groups: Sequence[Group], chosen: Sequence[Chosen], left: Left) -> list[str]:
+    """A note when much less is left than was wanted, since the next width of a group leaves too much.
+
+    Args:
+        job: what was wanted.
+        groups: of the model that was cut.
+        chosen: what became of each.
+        left: the share of the original that is left when the groups keep so many atoms.
+    """
+    wanted, align = job.budget.left, job.limits.align
+    kept = np.array([len(c.kept) for c in chosen], np.int64)
+    now = left(kept)
+    wider: list[tuple[float, Chosen, int]] = []
+    for i, (group, c) in enumerate(zip(groups, chosen, strict=True)):
+        if c.is_cut and wanted - now > FAR:
+            more = np.array(kept, np.int64)
+            more[i] = min(group.atoms, kept[i] + steps(group, align).step)
+            wider.append((left(more), c, int(more[i]) * channels_per_atom(group)))
+    then, tight, width = min((w for w in wider if w[0] > wanted), key=lambda w: w[0], default=(0.0, None, 0))
+    if tight is None:
+        return []
+    return [
+        f"{now:.1%} of the {UNITS[job.budget.kind]} are left where {wanted:.1%} were wanted: {tight.group!r} "
+        f"keeps {tight.after} channels, and with {width}, its next width, {then:.1%} would be left"
+        + (f"; an --align below {align} comes closer, at widths that are slower" if align > LEAST else "")
+    ]
 
 
 def told(coupling: Coupling, groups: Mapping[str, Chosen], why: str = "") -> list[Chosen]:

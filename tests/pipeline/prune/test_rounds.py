@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -191,9 +192,23 @@ def test_a_width_that_misses_the_budget_is_noted() -> None:
     assert result.notes == ["77.8% of the channels are left; 50.0% were wanted"]
 
 
+def test_steps_that_save_far_more_than_was_wanted_are_noted() -> None:
+    result = prune(chain(), Job(Budget("macs", 0.9), "l2", Limits(align=32)))
+    assert left(chain(), result, "macs") < 0.88
+    (note,) = result.notes
+    assert re.fullmatch(
+        r"\d\d\.\d% of the MACs are left where 90\.0% were wanted: '\w+:1' keeps 32 channels, and with 64, "
+        r"its next width, (100\.0|9\d\.\d)% would be left; an --align below 32 comes closer, at widths that "
+        r"are slower",
+        note,
+    )
+    assert prune(chain(), Job(Budget("macs", 0.9), "l2", FREE)).notes == []
+
+
 def test_narrow_groups_are_halved_only_where_the_budget_needs_it() -> None:
     limits = Limits(align=32)
-    assert prune(chain(), Job(Budget("params", 0.6), "l2", limits)).notes == []
+    (note,) = prune(chain(), Job(Budget("params", 0.6), "l2", limits)).notes
+    assert "half" not in note
     result = prune(chain(), Job(Budget("params", 0.25), "l2", limits))
     assert [g.after for g in result.groups] == [16, 32, 16]
     assert result.notes[0].startswith("groups of one aligned step were cut to half of it")
