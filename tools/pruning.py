@@ -94,6 +94,8 @@ class Settings:
             raise UsageError("--max-drop is a share of the metric; give --metric too")
         if self.max_drop is not None and not 0 <= self.max_drop < 1:
             raise UsageError(f"--max-drop is a share of the metric from 0 to below 1, not {self.max_drop}")
+        if self.cache is not None and (self.job is None or self.job.budget.kind != "latency"):
+            raise UsageError("--cache holds what --latency measures; leave it out or give --latency")
         if self.job is None and self.plan is None and self.sparsity is None:
             raise UsageError("say how much is to go: --ratio 0.3, --macs 0.5, --latency 0.6, or a --plan")
 

@@ -152,6 +152,14 @@ def test_what_is_no_data_no_plan_or_no_cache_is_one_line(
         assert line in said
 
 
+def test_a_cache_is_for_a_budget_that_is_measured(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    said = refused(
+        capsys, folder, folder / "chain.onnx", "--dry-run", "--macs", "0.5", "--cache", folder / "tables"
+    )
+    assert said == "--cache holds what --latency measures; leave it out or give --latency"
+    assert not (folder / "tables").exists()
+
+
 def test_the_input_is_never_overwritten(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     model = folder / "chain.onnx"
     said = refused(capsys, folder, model, "-o", model, "--ratio", "0.5")
