@@ -34,6 +34,7 @@ TABLE: dict[str, str] = {
     "sum-before-layer-norm": "fuse.sum_before_norm:SumBeforeLayerNorm",
     "slice-filters": "fuse.slice_filters:SliceFilters",
     "merge-groups": "fuse.groups:MergeGroups",
+    "einsum-to-matmul": "fuse.einsum:EinsumToMatMul",
     "matmul-add-to-gemm": "fuse.matmul_add:MatMulAddToGemm",
     "reduce-mean-to-global-average-pool": "fuse.global_pool:ReduceMeanToGlobalAveragePool",
     "resize-to-matmul": "fuse.resize_matmul:ResizeToMatMul",
