@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from ...graph_ir.errors import DataError
+from ...graph_ir.errors import DataError, UsageError
 from ..base import BackendError, Feed, Port
 from .config import SessionConfig
 from .runtime import PROVIDER, SILENT, one_line_errors, optimization_level, runtime
@@ -27,6 +27,7 @@ Level: TypeAlias = Literal["off", "basic", "extended", "all"]
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
 _DEFAULT = SessionConfig()
+_MOST_THREADS = 1024  # onnxruntime starts as many as it is told; tens of thousands take the machine down
 _DTYPES = {
     "float": "float32", "double": "float64", "float16": "float16", "bool": "bool", "string": "object",
     "int8": "int8", "int16": "int16", "int32": "int32", "int64": "int64",
@@ -134,7 +135,13 @@ class OrtSession:
 def session_options(
     config: SessionConfig, *, threads: int = 0, level: Level = "all", spinning: bool | None = None
 ) -> onnxruntime.SessionOptions:
-    """Options of a silent session; an explicit `spinning` wins over the config's own entry."""
+    """Options of a silent session; an explicit `spinning` wins over the config's own entry.
+
+    Raises:
+        UsageError: for a number of threads below 0 or over 1024.
+    """
+    if not 0 <= threads <= _MOST_THREADS:
+        raise UsageError(f"threads must be between 0, for all cores, and {_MOST_THREADS}, not {threads}")
     options = runtime().SessionOptions()
     options.log_severity_level = SILENT
     options.graph_optimization_level = optimization_level(level)

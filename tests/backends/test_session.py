@@ -14,7 +14,7 @@ from tersor.backends.base import BackendError
 from tersor.backends.onnxruntime.config import SessionConfig
 from tersor.backends.onnxruntime.runtime import explain
 from tersor.backends.onnxruntime.session import OrtSession
-from tersor.graph_ir import DataError, ModelError
+from tersor.graph_ir import DataError, ModelError, UsageError
 
 HEADER = '<ir_version: 9, opset_import: ["": 20]>'
 ADD = f"{HEADER} g (float[n, 4] x, int64[2] s) => (float[a, b] y) {{ [shaper] y = Reshape(x, s) }}"
@@ -86,6 +86,12 @@ def test_a_refused_model_is_one_silent_line(
     assert "\n" not in str(error.value)
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
+
+
+@pytest.mark.parametrize("threads", [-1, 1025, 100_000])
+def test_threads_beyond_reason_are_refused(threads: int) -> None:
+    with pytest.raises(UsageError, match="threads must be between 0"):
+        OrtSession(onnx.parser.parse_model(ADD), threads=threads)
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
