@@ -30,10 +30,11 @@ from .files import as_protobuf
 from .follow import follow, limits_of, recipe_feeds
 from .lock import code_hash
 from .result import BuildResult, Candidate, Judgement, Proof
-from .search import Search, Timer
+from .search import Search
 from .settings import BuildSettings
 from .ship import check_out, ship
 from .trial_log import TrialLog
+from .trials import Timer
 from .workshop import Workshop
 
 JUDGING_FEEDS = 32

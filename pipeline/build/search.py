@@ -11,83 +11,41 @@ here only guides the search; the choice is made by one measurement of all conten
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from ...calibration.sensitivity import Sensitivity
 from ...calibration.switches import Per
-from ...graph_ir import DataError, ModelError, TersorError
+from ...graph_ir import ModelError
 from ...passes.quantize.insert_qdq import InsertQdq
-from .accuracy import COMFORT_DB, Judge
-from .choose import distrust, priced
+from .accuracy import COMFORT_DB
+from .budget import OutOfBudgetError
 from .form import Form, plain
-from .lock import hash_files
+from .picking import pick
 from .placement import ladder
-from .result import Candidate, Composition, Judgement
-from .settings import BuildSettings
-from .trial_log import TrialLog
-from .workshop import Workshop
+from .trials import Trials
 
 OBSERVERS = ("mse", "percentile", "minmax", "entropy")
 MOST_REGIONS = 512  # above this, sensitivities cost more than they bring in a build
 SENSITIVITY_FEEDS = 3
 SMOOTH = "smooth-quant"
 CLEARLY_DB = 0.5  # what an accuracy method has to bring
-MOST_PICKED = 4  # values whose range is chosen by itself
-PICKED_DB = 0.1  # what that has to bring
 WEIGHTS_DB = 10.0  # outputs further off than this suffer from activations, not from the rounding of weights
 CHEAPER = 0.99  # a variant that is not cheaper by this is within the noise
 WORSE = 1.03  # a rung dearer than the best by this does not pay; two in a row end the climb
 
 _T = TypeVar("_T")
-Judged = tuple[Candidate, Judgement]
-Timer = Callable[[Candidate], float]
-"""Time of a candidate over that of the original."""
 
 
-class OutOfBudgetError(Exception):
-    """The time for trials is over."""
-
-
-class Search:
-    """Makes, judges and times candidates.
-
-    Args:
-        workshop: makes them.
-        judge: judges them.
-        settings: limits, and who is told how far it is.
-        timer: see `Timer`.
-        log: of the trials; None keeps none.
+class Search(Trials):
+    """What is tried one after the other; see `Trials`.
 
     Attributes:
-        judged: candidates by name.
-        times: over the original's, by name; those of equal `composition` take equal time.
         sensitivity: what each region of the static form with the best ranges costs; None before that.
     """
 
-    def __init__(
-        self,
-        workshop: Workshop,
-        judge: Judge,
-        settings: BuildSettings,
-        timer: Timer,
-        log: TrialLog | None = None,
-    ) -> None:
-        self._workshop = workshop
-        self._judge = judge
-        self._tell = settings.progress
-        self._max_drop = settings.max_drop
-        self._timer = timer
-        self._log = log or TrialLog(None, {})
-        self._end = None if settings.budget_s is None else time.monotonic() + settings.budget_s
-        self._digests: dict[str, str] = {}
-        self._names: dict[Form, str] = {}  # what a form was judged under: its name, or an earlier one's
-        self._timed: dict[Composition, float] = {}
-        self.judged: dict[str, Judged] = {}
-        self.times: dict[str, float] = {}
-        self.sensitivity: Sensitivity | None = None
+    sensitivity: Sensitivity | None = None
 
     def run(self) -> None:
         """Static forms, then dynamic ones, until all is tried or the budget is spent.
@@ -138,45 +96,23 @@ class Search:
         name = self._names[form]
         return self._accepted(name) and self._closeness(name) >= COMFORT_DB
 
-    def _accepted(self, name: str) -> bool:
-        """Whether a candidate is accepted, alone and among its like, and for data that was not seen."""
-        if not distrust(self.judged, self._max_drop)[name][1].accepted:
-            return False
-        made, judgement = self.judged[name]
-        if judgement.vouched:
-            return True
-        judgement = self._judge.vouch(made, judgement)
-        self.judged[name] = (made, judgement)
-        digest = next(digest for digest, known in self._digests.items() if known == name)
-        self._log.put(digest, name, judgement)
-        return distrust(self.judged, self._max_drop)[name][1].accepted
-
-    def _closeness(self, name: str) -> float:
-        return self.judged[name][1].closeness_db
-
     def _picked(self, best: Form) -> Form:
-        """The form with other rules for the noisiest values, where that brings the outputs closer.
-
-        One value after the other, by what becomes of the outputs when all are quantized: what each loses by
-        itself misleads, since values that are clamped alike partly make up for each other.
-        """
+        """The form with other rules for the noisiest values, where that brings the outputs closer."""
         closeness = self._closeness(self._names[best])
         found = self._measured(best, "tensor") if closeness < COMFORT_DB else None
         if found is None:
             return best
-        values = [
-            loss.part.name for loss in found.losses if loss.part.kind == "activation" and loss.noise > 0
-        ]
-        base = best
-        for value in self._each("choosing ranges of single values", values[:MOST_PICKED]):
-            others = [rule for rule in OBSERVERS if rule != best.observer]
-            for form in [replace(best, picked=(*best.picked, (value, rule))) for rule in others]:
-                self._in_time()
-                made = self._make(form)
-                brought = -math.inf if made is None else self._judge.closeness(made)
-                if brought > closeness + PICKED_DB:
-                    best, closeness = form, brought
-        return base if self._try(best) is None else best
+        form = pick(
+            best,
+            [loss.part.name for loss in found.losses if loss.part.kind == "activation" and loss.noise > 0],
+            OBSERVERS,
+            range_of=self._workshop.range_of,
+            closeness=self._trial,
+            known=closeness,
+            tell=self._tell,
+        )
+        tried = None if form is best else self._try(form, late=True)
+        return form if tried is not None and tried[1].closeness_db > closeness else best
 
     def _methods(self, best: Form) -> Form:
         """The form with those accuracy methods before it that bring its outputs clearly closer."""
@@ -244,56 +180,7 @@ class Search:
         dynamic = f"quantize-dynamic{{bits={bits}}}"
         return (dynamic, "weight-only{bits=8}") if bits == 8 else (dynamic,)
 
-    def _price(self, form: Form) -> float:
-        """What a form that was tried costs for its time and its distance, accepted or not."""
-        name = self._names[form]
-        return priced(self.times.get(name, math.inf), self.judged[name][1])
-
     def _each(self, stage: str, items: Sequence[_T]) -> Iterator[_T]:
         for index, item in enumerate(items):
             self._tell(stage, index, len(items))
             yield item
-
-    def _make(self, form: Form) -> Candidate | None:
-        try:
-            return self._workshop.static(form)
-        except DataError:
-            raise
-        except TersorError as error:
-            self._note(f"{form.name} was not made: {error}")
-            return None
-
-    def _note(self, text: str) -> None:
-        if text not in self._workshop.notes:
-            self._workshop.notes.append(text)
-
-    def _try(self, form: Form) -> Judged | None:
-        if form in self._names:
-            return self.judged[self._names[form]]
-        self._in_time()
-        made = self._make(form)
-        if made is None:
-            return None
-        self._names[form] = self._judged(form.name, made)
-        return self.judged[self._names[form]]
-
-    def _judged(self, name: str, made: Candidate) -> str:
-        """Judge and time a candidate; gives the name of an earlier one with the same bytes, or its own."""
-        digest = hash_files([made.path])
-        name = self._digests.setdefault(digest, name)
-        if name in self.judged:
-            return name
-        judgement = self._log.get(digest)
-        if judgement is None:
-            judgement = self._judge.judge(made)
-            self._log.put(digest, name, judgement)
-        self.judged[name] = (made, judgement)
-        if not judgement.failed:
-            if made.composition not in self._timed:
-                self._timed[made.composition] = self._timer(made)
-            self.times[name] = self._timed[made.composition]
-        return name
-
-    def _in_time(self) -> None:
-        if self._end is not None and time.monotonic() > self._end and self.judged:
-            raise OutOfBudgetError

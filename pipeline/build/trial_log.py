@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log of a search's trials, by which one that was stopped goes on where it was.
 
-One line of JSON for each candidate that was judged, written when it is known; a build that is given the log
-again makes the candidate (equal bytes, or it is another one) and takes the judgement from there.
+One line of JSON for each candidate that was judged, and for each trial on the way to one, written when it is
+known; a build that is given the log again makes the candidate (equal bytes, or it is another one) and takes
+the judgement from there.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -35,6 +37,7 @@ class TrialLog:
         self.path = path
         self._key = blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
         self._known: dict[str, Judgement] = {}
+        self._closeness: dict[str, float] = {}
         self.reused = 0
         if path is not None and path.exists():
             self._read(path)
@@ -52,9 +55,24 @@ class TrialLog:
             UsageError: the log cannot be written.
         """
         self._known[digest] = judgement
+        self._write({"candidate": name, "digest": digest, "judgement": asdict(judgement)})
+
+    def closeness(self, digest: str) -> float | None:
+        """How close an earlier search found what was no candidate yet, in dB; None when it was not tried."""
+        return self._closeness.get(digest)
+
+    def put_closeness(self, digest: str, name: str, closeness_db: float) -> None:
+        """Keep what is known of a trial that was no candidate yet.
+
+        Raises:
+            UsageError: the log cannot be written.
+        """
+        self._closeness[digest] = closeness_db
+        self._write({"trial": name, "digest": digest, "closeness_db": closeness_db})
+
+    def _write(self, line: Mapping[str, Any]) -> None:
         if self.path is None:
             return
-        line = {"candidate": name, "digest": digest, "judgement": asdict(judgement)}
         try:
             new = not self.path.exists()
             with self.path.open("a", encoding="utf-8") as file:
@@ -80,7 +98,10 @@ class TrialLog:
         for number, line in enumerate(lines[1:], 2):
             try:
                 entry = json.loads(line)
-                self._known[entry["digest"]] = _judgement(entry["judgement"])
+                if "trial" in entry:
+                    self._closeness[entry["digest"]] = float(entry["closeness_db"])
+                else:
+                    self._known[entry["digest"]] = _judgement(entry["judgement"])
             except (ValueError, KeyError, TypeError) as error:
                 if number < len(lines):
                     raise DataError(

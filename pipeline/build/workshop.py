@@ -162,6 +162,11 @@ class Workshop:
         self.notes += [note for note in context.notes if note not in self.notes]
         return self._written(form.name, model, self._whole(pipeline, form.methods), form.rules)
 
+    def range_of(self, form: Form, value: str) -> tuple[float, float]:
+        """The range that a form has for a value, by name."""
+        found = self._sure(form.methods).ranges(form)[value]
+        return found.lo, found.hi
+
     def regions(self, form: Form) -> int:
         """How many nodes of a static int8 form are int8."""
         ground = self._sure(form.methods)

@@ -19,6 +19,7 @@ from tersor.pipeline.build.follow import follow
 from tersor.pipeline.build.measured import wanted_by
 from tersor.pipeline.build.result import Candidate
 from tersor.pipeline.build.search import Search
+from tersor.pipeline.build.trial_log import TrialLog
 from tersor.pipeline.build.workshop import Workshop
 from tersor.pipeline.recipe import parse_recipe
 from tersor.pipeline.spec import parse
@@ -125,14 +126,14 @@ def outliers(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def searched(work: Path) -> dict[str, tuple[Candidate, float]]:
+def searched(work: Path, log: TrialLog | None = None) -> dict[str, tuple[Candidate, float]]:
     """Each candidate of a search with its closeness in dB, by name."""
     settings = BuildSettings(model=work / "m.onnx", out=work / "out", data=str(work / "calib.npz"))
     feeds = open_feeds(str(work / "calib.npz"), load(work / "m.onnx"))
     judge = Judge(Candidate("original", work / "m.onnx", ""), list(feeds), settings)
     workshop = Workshop(settings, work)
     workshop.calibrate_with(feeds)
-    search = Search(workshop, judge, settings, timer=lambda _: 0.5)
+    search = Search(workshop, judge, settings, timer=lambda _: 0.5, log=log)
     search.run()
     return {name: (made, judgement.closeness_db) for name, (made, judgement) in search.judged.items()}
 
@@ -184,11 +185,19 @@ def test_single_values_have_their_range_by_another_rule(
     two_minds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tersor.pipeline.build.search.OBSERVERS", ("percentile", "minmax"))
-    found = searched(two_minds)
+    found = searched(two_minds, TrialLog(two_minds / "trials.jsonl", {}))
     alone = max(found[f"int8 {rule}"][1] for rule in ("percentile", "minmax"))
     picked = [(made, db) for name, (made, db) in found.items() if "picked" in name]
     assert max(db for _, db in picked) > alone + 10
     assert all(" of 'r" in made.observer for made, _ in picked)
+
+    def again(*_: object) -> object:
+        raise AssertionError("what the log knows was tried again")  # regression: single ranges were
+
+    monkeypatch.setattr(Judge, "judge", again)
+    monkeypatch.setattr(Judge, "closeness", again)
+    known = searched(two_minds, TrialLog(two_minds / "trials.jsonl", {}))
+    assert {name: db for name, (_, db) in known.items()} == {name: db for name, (_, db) in found.items()}
 
 
 def test_seven_bits_where_products_saturate(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
