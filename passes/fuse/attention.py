@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..pattern import Match, Miss, Op, commute, const, either, op, var
 from .activations import Fusion, float_type, fuse_all
-from .heads import BY_HEAD, Heads, heads_of, scale_of
+from .heads import BACK_OF_ONE, BY_HEAD, Heads, heads_of, scale_of
 from .masks import MasksAsOne
 from .reshape_dims import Dims, known_dims
 
@@ -29,21 +29,32 @@ _TURNED = op("Transpose", _MIXED)
 
 @dataclass(frozen=True)
 class _Parts:
-    """Queries, keys and values, the factor of their products, and what is missing from the mask's shape."""
+    """What the operator takes, and what has to be done to its mask and its result.
+
+    Attributes:
+        q: queries.
+        k: keys.
+        v: values.
+        factor: of their products.
+        widen: whether the mask lacks rows.
+        shape: what the result is reshaped to; () if it need not be.
+    """
 
     q: Heads
     k: Heads
     v: Heads
     factor: float
     widen: bool
+    shape: tuple[int, ...]
 
 
 class AttentionOf(Fusion):
     """softmax(f Q K^T + mask) V for each head, the heads side by side = Attention(q, k, v, mask), scale = f.
 
     q, k and v are rows `[batch, tokens, heads * size]`, also thirds of one tensor; Reshape and Transpose that
-    cut them into heads, and those that put the results side by side, are gone. f may be split among Q, K and
-    the product. A mask with one row for all queries is expanded, since runtimes ask for a whole one.
+    cut them into heads, and those that put the results side by side, are gone. Rows of one sample may come
+    and go as `[tokens, 1, heads * size]`, which are the same elements in the same order. f may be split among
+    Q, K and the product. A mask with one row for all queries is expanded, since runtimes ask for a whole one.
 
     Valid where batch, heads and sizes are provably the same in all three, and the mask broadcasts to the
     products without enlarging them. Not valid: a factor that is no positive constant; types other than float;
@@ -64,9 +75,10 @@ class AttentionOf(Fusion):
         dtype = float_type(m["v"], m.root.outputs[0], DataType.FLOAT)
         if isinstance(dtype, Miss):
             return dtype
-        if int_attr(m.node(_SOFTMAX), "axis", -1) not in (-1, 3):
+        perm = tuple(ints_attr(m.node(_TURNED), "perm") or ())
+        if int_attr(m.node(_SOFTMAX), "axis", -1) not in (-1, len(perm) - 1):
             return Miss("not a softmax over keys")
-        if tuple(ints_attr(m.node(_TURNED), "perm") or ()) != BY_HEAD:
+        if perm not in (BY_HEAD, *BACK_OF_ONE):
             return Miss("heads are not put side by side")
         q, k, v = heads_of(m["q"]), heads_of(m["k"], turned=True), heads_of(m["v"])
         if q is None or k is None or v is None:
@@ -75,14 +87,15 @@ class AttentionOf(Fusion):
             return Miss("heads differ")
         if None in (*q.outer, *k.outer) or not q.outer[0] == k.outer[0] == v.outer[0]:
             return Miss("batches are not known to be equal")
-        if v.factor != 1 or known_dims(m.root.outputs[0]) != (*q.outer, v.heads * v.size):
+        shape = _rows_again(known_dims(m.root.outputs[0]), (*q.outer, v.heads * v.size), perm)
+        if v.factor != 1 or shape is None:
             return Miss("the result is not rows again")
         product = m.node(_PRODUCT).outputs[0]
         factor = q.factor * k.factor * self._factor(m, product)
         if not isfinite(factor) or not float(np.float32(factor)) > 0:
             return Miss("the factor is not a positive number")
         fits = _fits(m.get("mask"), (q.outer[0], q.heads, q.outer[1], k.outer[1]))
-        return fits if isinstance(fits, Miss) else _Parts(q, k, v, factor, fits)
+        return fits if isinstance(fits, Miss) else _Parts(q, k, v, factor, fits, shape)
 
     @staticmethod
     def _factor(m: Match, product: Value) -> float:
@@ -109,7 +122,23 @@ class AttentionOf(Fusion):
             "scale": found.factor,
         }
         name = m.node(_MIXED).name or ""
-        return rw.node("Attention", inputs, attributes, before=near, name=name).outputs[0]
+        made = rw.node("Attention", inputs, attributes, before=near, name=name).outputs[0]
+        return _reshaped(made, found.shape, near, rw) if found.shape else made
+
+
+def _rows_again(made: Dims | None, rows: Dims, perm: tuple[int, ...]) -> tuple[int, ...] | None:
+    """What rows `[batch, tokens, width]` are reshaped to in the end: () if they stay, None for another result."""
+    batch, tokens, width = rows
+    if made == rows and (perm == BY_HEAD or batch == 1):
+        return ()
+    if batch != 1 or made not in ((tokens, 1, width), (tokens, width)):
+        return None
+    return tuple(d if isinstance(d, int) else -1 for d in made)
+
+
+def _reshaped(value: Value, shape: tuple[int, ...], near: Node, rw: Rewriter) -> Value:
+    given = rw.constant(np.array(shape, np.int64), f"{value.name}_shape", near)
+    return rw.node("Reshape", [value, given], before=near, name=f"{value.name}_reshaped").outputs[0]
 
 
 def _fits(mask: Value | None, scores: Dims) -> bool | Miss:
@@ -132,7 +161,10 @@ def _fits(mask: Value | None, scores: Dims) -> bool | Miss:
 
 
 def _rows(heads: Heads, near: Node, rw: Rewriter, chunks: dict[Value, list[Value]]) -> Value:
-    """The rows themselves, or the part of them that holds these heads."""
+    """The rows themselves, or the part of them that holds these heads, batch first."""
+    if heads.of_one:
+        part = _rows(replace(heads, of_one=False), near, rw, chunks)
+        return _reshaped(part, (1, -1, heads.heads * heads.size), near, rw)
     if heads.parts == 1:
         return heads.rows
     if heads.rows not in chunks:

@@ -12,6 +12,9 @@ from ...graph_ir.ops import input_at, int_attr, ints_attr, is_op
 from .reshape_dims import Dims, known_dims
 
 BY_HEAD = (0, 2, 1, 3)  # [batch, tokens, heads, size] -> [batch, heads, tokens, size], and back
+_OF_ONE, _OF_ONE_TURNED = (1, 0, 2), (1, 2, 0)  # [tokens, heads, size] -> [heads, tokens, size], or turned
+_LAST_TURNED = (0, 2, 1)
+BACK_OF_ONE = (_OF_ONE, (2, 0, 1, 3))  # what puts the heads of one sample side by side for each token
 _BY_HEAD_TURNED = (0, 2, 3, 1)
 _TURNED = (0, 1, 3, 2)
 _PACKED_BY_HEAD = (
@@ -28,12 +31,13 @@ class Heads:
     """Rows cut into heads and multiplied by a number.
 
     Attributes:
-        rows: `[batch, tokens, parts * heads * size]`.
+        rows: `[batch, tokens, parts * heads * size]`, or `[tokens, 1, parts * heads * size]`.
         heads: their number.
         size: of one head.
         part: which of the parts, for rows that hold queries, keys and values side by side.
         parts: how many there are.
         factor: what they are multiplied by.
+        of_one: whether the rows are those of one sample, tokens first.
     """
 
     rows: Value
@@ -42,15 +46,20 @@ class Heads:
     part: int = 0
     parts: int = 1
     factor: float = 1.0
+    of_one: bool = False
 
     @property
     def outer(self) -> Dims:
         """Batch and tokens."""
-        return (known_dims(self.rows) or ())[:2]
+        outer = (known_dims(self.rows) or ())[:2]
+        return outer[::-1] if self.of_one else outer
 
 
 def heads_of(value: Value | None, *, turned: bool = False) -> Heads | None:
-    """The heads `[batch, heads, tokens, size]` (turned: the last two the other way round) a value holds."""
+    """The heads `[batch, heads, tokens, size]` (turned: the last two the other way round) a value holds.
+
+    Those of one sample may also be `[heads, tokens, size]`.
+    """
     scaled = _scaled(value)
     if scaled is not None:
         found = heads_of(scaled[0], turned=turned)
@@ -60,11 +69,16 @@ def heads_of(value: Value | None, *, turned: bool = False) -> Heads | None:
         return None
     perm = ints_attr(node, "perm") if is_op(node, "Transpose") else None
     if perm is not None:
-        if turned and tuple(perm) == _TURNED:
+        if turned and tuple(perm) in (_TURNED, _LAST_TURNED):
             return heads_of(node.inputs[0])
+        if tuple(perm) == (_OF_ONE_TURNED if turned else _OF_ONE):
+            return _of_one(node.inputs[0])
         wanted = _BY_HEAD_TURNED if turned else BY_HEAD
         cut = _cut(node.inputs[0], 4) if tuple(perm) == wanted else None
         return None if cut is None else Heads(cut[0], cut[1][2], cut[1][3])
+    if is_op(node, "Reshape"):
+        given, made = known_dims(node.inputs[0]), known_dims(value)
+        return heads_of(node.inputs[0], turned=turned) if given and made == (1, *given) else None
     return None if turned else _part(node)
 
 
@@ -103,6 +117,45 @@ def _cut(value: Value | None, rank: int) -> tuple[Value, tuple[int, ...]] | None
     if None in before[:2] or before[:2] != after[:2] or 0 in sizes[2:]:
         return None
     return (rows, sizes) if before[2] == int(np.prod(sizes[2:])) else None
+
+
+def _of_one(value: Value | None) -> Heads | None:
+    """The rows `[tokens, 1, heads * size]` that are cut into `[tokens, heads, size]`."""
+    node = None if value is None else value.producer()
+    rows = node.inputs[0] if node is not None and is_op(node, "Reshape") else None
+    before, after = known_dims(rows), known_dims(value)
+    if rows is None or before is None or after is None or len(before) != 3 or len(after) != 3:
+        return None
+    heads, size = after[1:]
+    if before[1] != 1 or before[0] is None or before[0] != after[0]:
+        return None
+    if not isinstance(heads, int) or not isinstance(size, int) or before[2] != heads * size:
+        return None
+    packed = _packed(rows)
+    if packed is None:
+        return Heads(rows, heads, size, of_one=True)
+    return Heads(packed[0], heads, size, packed[1], packed[2], of_one=True)
+
+
+def _packed(value: Value) -> tuple[Value, int, int] | None:
+    """Of a part `[tokens, 1, width]` of rows: the rows `[tokens, 1, parts * width]`, which part, how many."""
+    node = value.producer()
+    if node is None or not is_op(node, "Gather") or int_attr(node, "axis", 0) not in (2, -2):
+        return None
+    cut, index = node.inputs[0], constant(node.inputs[1])
+    reshape = None if cut is None else cut.producer()
+    if index is None or index.ndim != 0 or reshape is None or not is_op(reshape, "Reshape"):
+        return None
+    rows, before, after = reshape.inputs[0], known_dims(reshape.inputs[0]), known_dims(cut)
+    if rows is None or before is None or after is None or len(before) != 3 or len(after) != 4:
+        return None
+    parts, width = after[2:]
+    if None in before[:2] or before[:2] != after[:2]:
+        return None
+    if not isinstance(parts, int) or not isinstance(width, int) or before[2] != parts * width:
+        return None
+    part = int(index) + (parts if index < 0 else 0)
+    return (rows, part, parts) if 0 <= part < parts else None
 
 
 def _part(node: Node) -> Heads | None:
