@@ -169,6 +169,8 @@ def test_a_loaded_model_is_no_path(tmp_path: Path) -> None:
         UsageError, match=r"model is a Model, not a path; `tersor.save` writes a model to one"
     ):
         tersor.build(model, tmp_path / "out")
+    with pytest.raises(UsageError, match="out is empty; give a path"):
+        tersor.build(tmp_path / "in.onnx", "")
 
 
 def test_build_hands_its_arguments_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

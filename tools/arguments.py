@@ -42,8 +42,10 @@ def path(option: str, given: object) -> Path:
     """A path.
 
     Raises:
-        UsageError: it is something else, say a loaded model.
+        UsageError: it is empty, which would mean the current folder, or something else, say a loaded model.
     """
+    if given == "":
+        raise UsageError(f"{option} is empty; give a path")
     if isinstance(given, (str, os.PathLike)):
         return Path(given)  # pyright: ignore[reportUnknownArgumentType]
     raise UsageError(f"{option} is a {type(given).__name__}, not a path; `tersor.save` writes a model to one")

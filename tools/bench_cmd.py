@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..backends.base import Feed
 
 _INPUTS = 4  # whose shapes are shown
+MOST_THREADS = 1024  # beyond it the system refuses, or ends the process
 
 
 def command(
@@ -26,7 +27,11 @@ def command(
     ),
     samples: int = typer.Option(8, min=1, help="Samples used, at most; each turn has the next one."),
     threads: list[int] = typer.Option(
-        [], metavar="N", help="Threads of a run, 0 for all; repeatable; 1 and all without it."
+        [],
+        metavar="N",
+        min=0,
+        max=MOST_THREADS,
+        help="Threads of a run, 0 for all; repeatable; 1 and all without it.",
     ),
     rounds: int = typer.Option(25, min=1, help="Turns of each model."),
     budget: float = typer.Option(60.0, min=0.0, help="Seconds after which no further turn begins."),

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -60,6 +61,9 @@ class LazyGroup(PlainGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Load a command, None for an unknown one."""
         if cmd_name not in COMMANDS:
+            near = get_close_matches(cmd_name, [name for name, (_, line) in COMMANDS.items() if line], 1)
+            if near:
+                ctx.fail(f"no such command {cmd_name!r} (did you mean {near[0]}?)")
             return None
         module = import_module(f".{COMMANDS[cmd_name][0]}", __package__)
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

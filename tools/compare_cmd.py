@@ -38,8 +38,11 @@ def command(
     an error of 10 %, 40 dB of 1 %, inf means equal. Both run as they would be deployed: onnxruntime with its
     optimizer on, and the session.json beside the model if there is one.
     """
+    from ..graph_ir import UsageError
     from .render import plural, print_json, print_table
 
+    if min_sqnr is not None and math.isnan(min_sqnr):
+        raise UsageError(f"--min-sqnr is a number of dB, not {min_sqnr}")
     found, count, batched = measure(first, second, data, samples)
     failing = {
         name: close.sqnr_db

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from .bench_cmd import MOST_THREADS
 from .sensitivity_cmd import decibels
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def command(
     show_all: bool = typer.Option(False, "--all", help="Show every node, those without a kernel, too."),
     samples: int = typer.Option(8, min=1, help="Use at most so many samples."),
     runs: int = typer.Option(20, min=1, help="Timed runs."),
-    threads: int = typer.Option(1, min=0, help="Threads; 0 for all cores."),
+    threads: int = typer.Option(1, min=0, max=MOST_THREADS, help="Threads; 0 for all cores."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     r"""Show what became of each node in onnxruntime: kernel, precision, time, error, why not int8.

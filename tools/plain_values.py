@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
+import typer
 from typer.core import TyperGroup
 
 from .sections import SectionedCommand
@@ -44,10 +45,21 @@ def _taken_plainly(params: Sequence[Any], hints: Mapping[str, Any]) -> list[Any]
     return list(params)
 
 
+def _each(value: object) -> Sequence[object]:
+    """The values that were given."""
+    return cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else (value,)
+
+
 def _process(
     param: Any, convert: Callable[[Any, Any], Any], kinds: tuple[object, ...], ctx: Any, value: Any
 ) -> Any:
-    """The value of a parameter; `convert` is what typer does with it."""
+    """The value of a parameter; `convert` is what typer does with it.
+
+    Raises:
+        BadParameter: a path is empty, which would mean the current folder.
+    """
+    if Path in kinds and any(isinstance(each, str) and not each.strip() for each in _each(value)):
+        raise typer.BadParameter("it is empty; give a path", ctx, param)
     if param.nargs != 1 or getattr(param, "multiple", False):
         return convert(ctx, value)
     if value is None:

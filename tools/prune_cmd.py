@@ -8,6 +8,8 @@ from pathlib import Path
 
 import typer
 
+from .bench_cmd import MOST_THREADS
+
 _KEEP = (
     "Least share of its channels each group keeps: 0.25, or 'GLOB=0.5' for groups of that name; repeatable."
 )
@@ -151,7 +153,11 @@ def command(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON.", rich_help_panel=_SHOWN),
     threads: int = typer.Option(
-        1, help="Threads of the measured runs; 0 for all cores.", rich_help_panel=_MEASURED
+        1,
+        min=0,
+        max=MOST_THREADS,
+        help="Threads of the measured runs; 0 for all cores.",
+        rich_help_panel=_MEASURED,
     ),
     cache: Path | None = typer.Option(
         None,

@@ -103,6 +103,15 @@ def test_compare_refuses_what_does_not_match(
     assert message in done.err
 
 
+def test_compare_refuses_a_limit_that_is_no_number(
+    capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path, Path]
+) -> None:
+    a, b, data = pair
+    done = tersor(capsys, "compare", a, b, "--data", data, "--min-sqnr", "nan")
+    assert (done.code, done.out) == (2, "")
+    assert "--min-sqnr is a number of dB, not nan" in done.err
+
+
 def test_compare_refuses_nan_in_the_data(
     capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path, Path]
 ) -> None:

@@ -76,6 +76,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "line"),
     [
         (["nope"], "error: no such command 'nope'; see `tersor --help`"),
+        (["buidl"], "error: no such command 'buidl' (did you mean build?); see `tersor --help`"),
         (["opt"], "error: missing argument 'IN'; see `tersor opt --help`"),
         (["opt", "a", "b", "--nope"], "error: no such option: --nope; see `tersor opt --help`"),
         (["passes", "csee"], "error: no pass is called 'csee'; did you mean cse?"),
@@ -84,6 +85,36 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], line: str) -> None:
     done = tersor(capsys, *arguments)
     assert (done.code, done.out, done.err) == (2, "", line + "\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["opt", "", "o.onnx"], "IN"),
+        (["opt", "m.onnx", ""], "OUT"),
+        (["opt", "m.onnx", "o.onnx", "--dump", " "], "--dump"),
+        (["build", "m.onnx", "-o", ""], "--out"),
+        (["build", "m.onnx", "-o", "o", "--trials", ""], "--trials"),
+        (["prune", "m.onnx", "-o", "o", "--plan", ""], "--plan"),
+        (["bench", "m.onnx", ""], "MODEL"),
+        (["explain", "m.onnx", "--original", ""], "--original"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], option: str
+) -> None:
+    done = tersor(capsys, *arguments)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert option in done.err
+    assert "it is empty; give a path; see" in done.err
+
+
+@pytest.mark.parametrize("command", ["bench", "explain", "prune --ratio .5 --dry-run"])
+@pytest.mark.parametrize("threads", ["-1", "100000"])
+def test_threads_are_within_reason(capsys: pytest.CaptureFixture[str], command: str, threads: str) -> None:
+    done = tersor(capsys, *command.split(), "m.onnx", "--threads", threads)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "invalid value for '--threads'" in done.err
 
 
 def test_passes_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
