@@ -127,7 +127,7 @@ class AttentionOf(Fusion):
 
 
 def _rows_again(made: Dims | None, rows: Dims, perm: tuple[int, ...]) -> tuple[int, ...] | None:
-    """What rows `[batch, tokens, width]` are reshaped to in the end: () if they stay, None for another result."""
+    """What rows `[batch, tokens, width]` are reshaped to at last: () if they stay, None for other results."""
     batch, tokens, width = rows
     if made == rows and (perm == BY_HEAD or batch == 1):
         return ()
