@@ -136,7 +136,7 @@ def pruned(model: Model, name: str, form: str, ratio: float, seed: int) -> Row:
         apart(original, want),
         len(coupling.groups),
         1 - after.parameters / before.parameters,
-        1 - after.macs / before.macs,
+        1 - after.macs / max(before.macs, 1),
         sum(node in cut for node in layers),
         len(layers),
         seconds,

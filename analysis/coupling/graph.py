@@ -14,8 +14,8 @@ from typing import Literal, TypeAlias, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ...graph_ir import Model, Node, Value, gc_paused
-from ...graph_ir.ops import STANDARD_DOMAINS, has_reference_attribute, has_subgraph, is_op, label
+from ...graph_ir import Graph, Model, Node, Value, gc_paused
+from ...graph_ir.ops import STANDARD_DOMAINS, has_reference_attribute, has_subgraph, is_op, label, subgraphs
 from ..liveness import reads
 from ..shapes import infer_shapes
 from .atoms import Island, classes, islands
@@ -23,6 +23,8 @@ from .choices import settle
 from .groups import Coupling, Group, GroupAxis, Pinned
 from .spaces import Spaces
 from .ties import AxisKey, Facts, Ties
+
+_ONLY, _TOGETHER = "it is the only channel", "all of these channels can only go together"
 
 Attention: TypeAlias = Literal["heads", "widths"]
 
@@ -55,11 +57,11 @@ def _facts(model: Model) -> Facts:
 
     facts = Facts()
     opsets = model.graph.opset_imports
-    for node in model.graph:
-        domain = "" if node.domain in STANDARD_DOMAINS else node.domain
+    for node in _inside_out(model.graph):
+        domain = _domain(node)
         ties = Ties(node, opsets.get(node.domain, opsets.get("ai.onnx", 1) if domain == "" else 1), facts)
         rule = RULES.get((domain, node.op_type))
-        if has_subgraph(node):
+        if rule is None and has_subgraph(node):
             for value in reads(node):
                 ties.pin_value(value, f"a body of {node.op_type} {label(node)!r} reads it")
             ties.pin_node(f"{node.op_type} {label(node)!r} has bodies")
@@ -73,6 +75,32 @@ def _facts(model: Model) -> Facts:
     for value in model.graph.outputs:
         _pin_value(facts, value, "it is an output of the model")
     return facts
+
+
+def _domain(node: Node) -> str:
+    return "" if node.domain in STANDARD_DOMAINS else node.domain
+
+
+def _inside_out(graph: Graph) -> Iterator[Node]:
+    """All nodes in the order in which they run, those of bodies in front of the node that holds them.
+
+    Bodies of operators without a rule are left out: what they read is pinned as a whole.
+    """
+    from .rules import RULES
+
+    stack = [iter(graph)]
+    holders: list[Node] = []
+    while stack:
+        node = next(stack[-1], None)
+        if node is None:
+            stack.pop()
+            if holders:
+                yield holders.pop()
+        elif has_subgraph(node) and (_domain(node), node.op_type) in RULES:
+            holders.append(node)
+            stack.append(n for body in subgraphs(node) for n in body)
+        else:
+            yield node
 
 
 def _pin_value(facts: Facts, value: Value, reason: str) -> None:
@@ -144,7 +172,8 @@ class _Reader:
             if not producers:
                 continue
             if len(mine) < 2:
-                island.stays[int(mine[0])] = "all of these channels can only go together"
+                alone = all(size[space] == 1 for space in spaces if space in self._producers)
+                island.stays[int(mine[0])] = _ONLY if alone else _TOGETHER
                 continue
             homes = {
                 space: np.where(kinds[atoms] == kind, number[atoms], -1).astype(np.int32)

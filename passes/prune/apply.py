@@ -12,7 +12,7 @@ import numpy as np
 from ...analysis.coupling import couple
 from ...analysis.shapes import infer_shapes, refined_shape
 from ...graph_ir import Model, Node, Rewriter, Shape, UsageError, Value, VerifyError, constant, verify
-from ...graph_ir.ops import dims, is_constant, is_pure, label, walk_graphs
+from ...graph_ir.ops import dims, is_constant, is_op, is_pure, label, subgraphs, walk_graphs, walk_nodes
 from ..base import Context, Exactness, Pass
 from .fixes import mend
 from .fixes.cuts import Cuts, Mask, Masks
@@ -95,7 +95,7 @@ def apply_masks(model: Model, masks: Masks, ctx: Context) -> bool:
     masks = {key: mask for key, mask in masks.items() if not mask.all()}
     if not masks:
         return False
-    _check(masks)
+    _check(model, masks)
     before = {value: _sizes(value) for value in _values(model)}
     rewriter = ctx.rewriter(model)
     cuts = Cuts(rewriter, masks)
@@ -117,7 +117,11 @@ def apply_masks(model: Model, masks: Masks, ctx: Context) -> bool:
     return True
 
 
-def _check(masks: Masks) -> None:
+def _check(model: Model, masks: Masks) -> None:
+    branches = {
+        v for node in walk_nodes(model) if is_op(node, "If") for g in subgraphs(node) for v in g.outputs
+    }
+    kept = {*model.graph.outputs, *(f for function in model.functions.values() for f in function.outputs)}
     for (value, axis), mask in masks.items():
         where = f"axis {axis} of {value.name!r}"
         sizes = dims(value) or ()
@@ -125,7 +129,8 @@ def _check(masks: Masks) -> None:
             raise VerifyError(f"cannot cut {where}: the mask is for {len(mask)} positions, it is {sizes}")
         if not mask.any():
             raise VerifyError(f"cannot cut {where}: nothing would be left")
-        if value.is_graph_input() or value.is_graph_output():
+        handed_on = value.is_graph_output() and (value in kept or value not in branches)
+        if value.is_graph_input() or handed_on:
             raise VerifyError(f"cannot cut {where}: the signature of a graph must stay")
 
 
@@ -180,9 +185,10 @@ def _settle(model: Model, before: Mapping[Value, Sizes], masks: Masks, touched: 
             predicted.pop(value, None)
             continue
         items = list(value.shape)
-        items[axis] = int(np.count_nonzero(mask))
+        sizes = list(predicted.get(value) or _sizes(value) or ())
+        items[axis] = sizes[axis] = int(np.count_nonzero(mask))
         value.shape = Shape(items)
-        predicted[value] = _sizes(value) or ()
+        predicted[value] = tuple(sizes)
     refused = {place: reason for place, reason in infer_shapes(model).notes if place in touched}
     for value in _values(model):
         now, then, producer = _sizes(value), predicted.get(value), value.producer()

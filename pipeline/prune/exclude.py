@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from ...graph_ir import Model, Node, UsageError
+from ...graph_ir.ops import walk_nodes
 
 if TYPE_CHECKING:
     from ...analysis.coupling import Coupling, Group
@@ -58,9 +59,9 @@ def _touches(group: Group, nodes: set[Node]) -> bool:
 
 def _by_operator(model: Model, pattern: str) -> set[Node]:
     wanted = pattern.removeprefix(OP)
-    found = {node for node in model.graph if node.op_type == wanted}
+    found = {node for node in walk_nodes(model) if node.op_type == wanted}
     if not found:
-        present = {node.op_type for node in model.graph}
+        present = {node.op_type for node in walk_nodes(model)}
         raise UsageError(f"--exclude {pattern!r}: the model has no such operator{_near(wanted, present)}")
     return found
 
@@ -75,7 +76,7 @@ def _by_chain(model: Model, pattern: str) -> set[Node]:
 
 def _where(model: Model, starts: Callable[[Node], bool], wanted: Sequence[str]) -> set[Node]:
     """All nodes of all the paths with these operators, one after the other."""
-    levels: list[set[Node]] = [{node for node in model.graph if starts(node)}]
+    levels: list[set[Node]] = [{node for node in walk_nodes(model) if starts(node)}]
     for op_type in wanted[1:]:
         readers = (user for n in levels[-1] for o in n.outputs for user, _ in o.uses())
         levels.append({user for user in readers if user.op_type == op_type})
@@ -90,7 +91,7 @@ def _by_name(model: Model, pattern: str) -> set[Node]:
     """Nodes of that name, with outputs of that name, or that read a weight of that name."""
     found: set[Node] = set()
     names: set[str] = set()
-    for node in model.graph:
+    for node in walk_nodes(model):
         weights = [v.name or "" for v in node.inputs if v is not None and v.is_initializer()]
         mine = [node.name or "", *(output.name or "" for output in node.outputs), *weights]
         names.update(mine)

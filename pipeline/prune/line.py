@@ -157,6 +157,11 @@ class Line:
         """The least number of atoms that must be asked to go to reach the target."""
         low, high = 0, self._owner.size
         least = left(self.snapped(self.ideal(high)))
+        if least > 1 - _SLACK:
+            raise OutOfReachError(
+                f"{target:.1%} of the original cannot be reached: nothing that can be cut counts towards it "
+                "(of bodies, neither MACs nor time are known); give --params, --size or --ratio"
+            )
         if least > target + _SLACK:
             raise OutOfReachError(
                 f"{target:.1%} of the original cannot be reached: with every group at its least width "

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 EACH = 8  # one feed of so many is kept from the fit
 FEWEST = 4  # feeds; of fewer none can be spared
 
+IN_BODIES = "only bodies (of If, Loop or Scan) read what was cut, where no weights can be refitted"
 NO_CLOSER = (
     "refitted weights brought the outputs no closer to the original's on data kept from the fit, so the "
     "model has the sliced ones; more --data may help"
@@ -69,6 +70,9 @@ def refitted(
     Returns:
         The model with the better weights, and a note for people where those are the sliced ones.
     """
+    readers = [node for cut in plan.cuts for node in coupling.group(cut.group).consumers]
+    if readers and all(node.graph is not original.graph for node in readers):
+        return pruned, IN_BODIES
     masks = plan.masks(coupling)
     made = pruned.clone()
     count = count_of(feeds)

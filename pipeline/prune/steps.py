@@ -12,6 +12,7 @@ import numpy as np
 
 from ...analysis.coupling import Coupling, couple
 from ...graph_ir import Model, UsageError, Value, gc_paused
+from ...graph_ir.ops import walk_graphs
 from ...passes.base import Context
 from ...passes.prune.apply import apply_masks
 from ...passes.prune.plan import Cut, PrunePlan, Widths
@@ -133,11 +134,12 @@ def applied(model: Model, plan: PrunePlan, coupling: Coupling) -> Model:
 
 
 def _values(model: Model) -> Iterator[Value]:
-    """What the main graph holds and computes, in an order that is the same for a copy."""
-    yield from model.graph.inputs
-    yield from model.graph.initializers.values()
-    for node in model.graph:
-        yield from node.outputs
+    """What the graphs hold and compute, in an order that is the same for a copy."""
+    for graph in walk_graphs(model):
+        yield from graph.inputs
+        yield from graph.initializers.values()
+        for node in graph:
+            yield from node.outputs
 
 
 def replayed(coupling: Coupling, plan: PrunePlan) -> list[Chosen]:

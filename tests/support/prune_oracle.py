@@ -48,10 +48,19 @@ class _Silencer:
         self.opset = model.opset_imports.get("", 0)
         self.nodes: list[onnx.NodeProto] = []
         self.count = 0
-        for node in self.proto.graph.node:
+        self.graph(self.proto.graph)
+
+    def graph(self, graph: onnx.GraphProto) -> None:
+        """Silence a graph and its bodies, whose masks are initializers of the main graph."""
+        outside, self.nodes = self.nodes, []
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    self.graph(attribute.g)
             HANDLERS.get(node.op_type, _Silencer.plain)(self, node)
-        del self.proto.graph.node[:]
-        self.proto.graph.node.extend(self.nodes)
+        del graph.node[:]
+        graph.node.extend(self.nodes)
+        self.nodes = outside
 
     # -- small graphs -------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from ..ties import Rule
 from . import (
     attention,
     attention_contrib,
+    bodies,
     einsum,
     elementwise,
     gather,
@@ -44,5 +45,6 @@ RULES: dict[tuple[str, str], Rule] = {
     **quantize.RULES,
     **sources.RULES,
     **shape_reads.RULES,
+    **bodies.RULES,
 }
 """By (domain, operator), "" for ai.onnx."""

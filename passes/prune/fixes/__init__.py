@@ -70,7 +70,7 @@ _OTHERS = (
         "GridSample",
         "Hardmax",
     ),
-    *("InstanceNormalization", "LRN", "LayerNormalization", "LogSoftmax", "LpNormalization", "LpPool"),
+    *("If", "InstanceNormalization", "LRN", "LayerNormalization", "LogSoftmax", "LpNormalization", "LpPool"),
     *("MatMul", "MatMulInteger", "MaxPool", "MaxRoiPool", "MeanVarianceNormalization", "OneHot"),
     *("QLinearMatMul", "QuantizeLinear", "RMSNormalization", "ReduceL1", "ReduceL2", "ReduceLogSum"),
     *("ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"),
@@ -94,7 +94,7 @@ def mend(cuts: Cuts, node: Node) -> None:
         VerifyError: it cannot be; the analysis should have pinned it.
     """
     key = "" if node.domain in STANDARD_DOMAINS else node.domain, node.op_type
-    if has_subgraph(node) or has_reference_attribute(node):
+    if has_reference_attribute(node) or (has_subgraph(node) and key not in PLAIN):
         cuts.refuse(node, "it has bodies, or attributes of its function")
     fix = FIXES.get(key)
     if fix is not None:

@@ -65,7 +65,9 @@ def measured(
             to `MOST_CHANNELS` channels; without, all rows count.
         seed: of the rows drawn.
     """
-    found = {group.name: readers(group) for group in coupling.groups}
+    # What only a body computes is seen by nobody outside.
+    seen = {*model.graph.inputs, *(value for node in model.graph for value in node.outputs)}
+    found = {group.name: [r for r in readers(group) if r.x in seen] for group in coupling.groups}
     wanted = [reader.patches for each in found.values() for reader in each]
     rows, widest = (_ROWS, MOST_CHANNELS) if between else (None, 0)
     return found, second_moments(model, data, wanted, rows=rows, widest=widest, seed=seed, apart=True)

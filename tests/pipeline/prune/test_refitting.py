@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from tersor.analysis.coupling import couple
 from tersor.analysis.evaluate import Evaluator
-from tersor.graph_ir import Model, Rewriter, constant, fingerprint, parse
+from tersor.graph_ir import Model, Rewriter, UsageError, constant, fingerprint, parse
 from tersor.passes.base import Context
 from tersor.passes.prune.apply import apply_plan
 from tersor.passes.prune.plan import Cut, PrunePlan
 from tersor.pipeline.prune import refitting
+from tersor.pipeline.prune.budget import Budget
+from tersor.pipeline.prune.job import Job
+from tersor.pipeline.prune.rounds import prune
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -74,3 +77,19 @@ def test_the_fit_does_not_see_what_judges_it(monkeypatch: pytest.MonkeyPatch) ->
     refitting.refitted(original, model, plan, couple(original), given, 0)
     assert len(seen[0]) == 14
     assert set(seen[0]) < {float(f["x"][0, 0]) for f in given}
+
+
+def test_layers_in_bodies_are_pruned_by_their_weights_and_not_refitted() -> None:
+    model = parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        agraph (float[N,8] x, bool c) => (float[N,4] y) <float[8,32] w = {seed}, float[32,4] v = {seed}> {
+          y = If (c) <then_branch = t () => (float[N,4] p) { h = MatMul(x, w) p = MatMul(h, v) },
+                      else_branch = e () => (float[N,4] q) { q = MatMul(x, u) }>
+        }""".replace("float[32,4] v", "float[8,4] u = {seed}, float[32,4] v")
+    )
+    data = [{**feed, "c": np.array(True)} for feed in feeds(8)]
+    result = prune(model, Job(Budget("params", 0.6)), feeds=data)
+    assert [(g.group, g.after) for g in result.groups] == [("h:1", 16)]
+    assert refitting.IN_BODIES in result.notes
+    with pytest.raises(UsageError, match="nothing that can be cut counts towards it"):
+        prune(model, Job(Budget("macs", 0.5)), feeds=data)
