@@ -31,6 +31,7 @@ TABLE: dict[str, str] = {
     "fold-pad": "fuse.pad:FoldPad",
     "fold-focus": "fuse.focus:FoldFocus",
     "fold-shortcut": "fuse.shortcut:FoldShortcut",
+    "expand-skip-layer-norm": "fuse.skip_norm:ExpandSkipLayerNorm",
     "sum-before-layer-norm": "fuse.sum_before_norm:SumBeforeLayerNorm",
     "slice-filters": "fuse.slice_filters:SliceFilters",
     "merge-groups": "fuse.groups:MergeGroups",

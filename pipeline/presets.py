@@ -22,6 +22,7 @@ LOSSLESS = (
 _FUSIONS = "fuse-hard-swish,fuse-gelu,fuse-layer-norm"
 _RAISING = ",".join(f"{name}{{raise-opset=true}}" for name in _FUSIONS.split(","))
 RAISED = (
+    "expand-skip-layer-norm{raise-opset=true},"
     f"{LOSSLESS.replace(_FUSIONS, _RAISING)},"
     "infer-shapes,fuse-attention{raise-opset=true},resize-channels-last,cse,eliminate-dead-code"
 )
