@@ -81,7 +81,8 @@ def test_opsets() -> None:
 def test_doubles_stay() -> None:
     model = parse(
         '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]> graph (double[1,2,8] x,'
-        " double[1,2,8] s, double[8] g) => (double[1,2,8] y) { y = com.microsoft.SkipLayerNormalization(x, s, g) }"
+        " double[1,2,8] s, double[8] g) => (double[1,2,8] y)"
+        " { y = com.microsoft.SkipLayerNormalization(x, s, g) }"
     )
     infer_shapes(model)
     assert declined(PASS, model) == set()
