@@ -7,8 +7,9 @@ followed through these choices to a fixed point before one is made:
 
 - a pinned product pins its factors; a product all of whose factors are pinned is pinned;
 - a choice with one factor left is settled; of several, one that counts heads (it batches a product of two
-  activations) goes first - or last, where heads are to get narrower instead of fewer -, then the longest,
-  then the outermost; the others are pinned.
+  activations) goes first - or last, where heads are to get narrower instead of fewer -, then one of at least
+  `PLENTY` positions that no statistics are taken over (the groups of a GroupNorm, of which whole ones go, as
+  of the operator of that name), then the longest, then the outermost; the others are pinned.
 """
 
 from __future__ import annotations
@@ -21,9 +22,16 @@ from ...graph_ir.ops import label
 from .spaces import Spaces
 from .ties import AxisKey, Choice, Link
 
+PLENTY = 8  # positions of a factor, enough for it to be cut before longer ones
+
 
 def settle(
-    choices: Sequence[Choice], heads: Sequence[AxisKey], spaces: Spaces, *, whole_heads: bool = True
+    choices: Sequence[Choice],
+    heads: Sequence[AxisKey],
+    spaces: Spaces,
+    *,
+    whole_heads: bool = True,
+    normalised: Sequence[AxisKey] = (),
 ) -> list[Link]:
     """Settle all choices; the spaces of the factors not chosen are pinned.
 
@@ -32,11 +40,14 @@ def settle(
         heads: axes that count heads.
         spaces: its pins are added to.
         whole_heads: heads go as a whole; else each loses the same of its width.
+        normalised: axes that statistics are taken over.
 
     Returns:
         How each axis that can be cut hangs on its factor.
     """
-    work = _Settling(choices, {spaces.of(axis) for axis in heads}, spaces, whole_heads)
+    over = {spaces.of(axis) for axis in normalised}
+    over |= {spaces.of(factor) for c in choices if spaces.of(c.axis) in over for factor in c.factors}
+    work = _Settling(choices, {spaces.of(axis) for axis in heads}, spaces, whole_heads, over)
     work.follow_pins()
     # Those with one factor left first, then heads: they may settle others.
     for decides in (work.is_single, work.has_heads, work.is_open):
@@ -47,8 +58,11 @@ def settle(
 
 
 class _Settling:
-    def __init__(self, choices: Sequence[Choice], heads: set[int], spaces: Spaces, whole: bool) -> None:
+    def __init__(
+        self, choices: Sequence[Choice], heads: set[int], spaces: Spaces, whole: bool, normalised: set[int]
+    ) -> None:
         self._spaces = spaces
+        self._normalised = normalised
         self._heads = heads
         self._whole = whole
         self._touching: dict[int, list[Choice]] = {}
@@ -76,7 +90,8 @@ class _Settling:
         """Pin all factors but the best."""
         free = self.free(choice)
         first = [i for i in free if self._counts_heads(choice, i) is self._whole]
-        chosen = max(first or free, key=lambda i: (choice.sizes[i], -i))
+        calm = [i for i in free if choice.sizes[i] >= PLENTY and not self._is_normalised(choice, i)]
+        chosen = max(first or calm or free, key=lambda i: (choice.sizes[i], -i))
         for i in free:
             if i != chosen:
                 self._pin(choice.factors[i], f"{_where(choice)} joins it with an axis that is cut instead")
@@ -96,6 +111,9 @@ class _Settling:
 
     def _counts_heads(self, choice: Choice, factor: int) -> bool:
         return self._spaces.of(choice.factors[factor]) in self._heads
+
+    def _is_normalised(self, choice: Choice, factor: int) -> bool:
+        return self._spaces.of(choice.factors[factor]) in self._normalised
 
     def _pin(self, axis: AxisKey, reason: str) -> None:
         space = self._spaces.of(axis)

@@ -47,7 +47,13 @@ def couple(model: Model, *, infer: bool = True, attention: Attention = "heads") 
             infer_shapes(model)
         facts = _facts(model)
         spaces = Spaces(facts)
-        settled = settle(facts.choices, facts.heads, spaces, whole_heads=attention == "heads")
+        settled = settle(
+            facts.choices,
+            facts.heads,
+            spaces,
+            whole_heads=attention == "heads",
+            normalised=[axis for axis, _ in facts.normalisers],
+        )
         found = islands(facts.grouped, [*facts.links, *settled], spaces)
         return _Reader(facts, spaces).coupling(found)
 

@@ -113,6 +113,20 @@ def test_computed_targets_follow_the_inferred_shape() -> None:
     assert sizes(couple(model)) == {"a:1": 8}
 
 
+@pytest.mark.parametrize(("groups", "atoms"), [(8, 8), (4, 32)])
+def test_a_group_norm_in_pieces_loses_whole_groups_where_there_are_plenty(groups: int, atoms: int) -> None:
+    """So that layers of several widths with as many groups each can be joined."""
+    model = build(
+        """a = Conv(x, w1)  g = Reshape(a, parts)  n = InstanceNormalization(g, ones, zeros)
+        r = Reshape(n, back)  y = Conv(r, w2)""",
+        "w1 128,3,1,1; w2 4,128,1,1",
+        constants=f"int64[3] parts = {{0, {groups}, -1}}, int64[4] back = {{2, 128, 8, 8}},"
+        f" float[{groups}] ones = {{{', '.join(['1'] * groups)}}},"
+        f" float[{groups}] zeros = {{{', '.join(['0'] * groups)}}}",
+    )
+    assert cut(model) == {"a:1": atoms}
+
+
 def test_heads_merged_with_the_batch_and_parted_again_are_the_same_heads() -> None:
     """nn.MultiheadAttention: products are batched over one axis of batch and heads."""
     model = dense(
