@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..backends.onnxruntime.audit import AuditRow
     from ..pipeline.build import BuildResult
+
+_NODES_SHOWN = 3  # of those that stay float for one reason; report.json has all
 
 
 def command(
@@ -149,8 +154,22 @@ def refuse_idle(*, metric: object, max_drop: object, min_sqnr: object) -> None:
         raise UsageError("--min-sqnr judges outputs where there is no metric; leave it or --metric out")
 
 
-def _print(result: BuildResult, out: Path, samples: int) -> None:
+def left_float(rows: Sequence[AuditRow]) -> list[str]:
+    """A line for each reason why linear nodes are not int8, with the first of them."""
     from ..backends.onnxruntime.rules import LINEAR
+
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        if row.op_type in LINEAR:
+            reasons.setdefault(row.reason or "left float", []).append(f"{row.node} ({row.op_type})")
+    lines: list[str] = []
+    for reason, nodes in reasons.items():
+        more = f" and {len(nodes) - _NODES_SHOWN} more" if len(nodes) > _NODES_SHOWN else ""
+        lines.append(f"not int8: {', '.join(nodes[:_NODES_SHOWN])}{more}: {reason}")
+    return lines
+
+
+def _print(result: BuildResult, out: Path, samples: int) -> None:
     from .render import macs, plural, print_table, quantity, size
 
     before, after = result.facts[result.before.name], result.facts[result.winner.name]
@@ -186,9 +205,8 @@ def _print(result: BuildResult, out: Path, samples: int) -> None:
     print_table(("", result.before.name, result.winner.name, ""), rows)
     print(f"\nshipped: {result.why}")
     _print_others(result)
-    for row in () if found is None else found.misses:
-        if row.op_type in LINEAR:
-            print(f"not int8: {row.node} ({row.op_type}): {row.reason or 'left float'}")
+    for line in left_float(() if found is None else found.misses):
+        print(line)
     if result.sensitivity is not None:
         table = result.sensitivity
         options = f"--observer {table.observer} --samples {samples} --runs {table.samples}"

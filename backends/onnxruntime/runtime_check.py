@@ -51,11 +51,15 @@ class Tolerance:
         rounding: part of the output's largest magnitude allowed on other float outputs; at least 4 units in
             the last place of their type.
         step_of: size of one step by output name (see `output_steps`).
+        noise_of: the same as `rounding` by output name, where more is allowed: what is quantized on the way
+            falls into the next step for a rounding before it, and moves the outputs by less than the noise
+            of quantization does.
     """
 
     steps: float = 1.0
     rounding: float = 1e-5
     step_of: Mapping[str, float] = field(default_factory=dict[str, float])
+    noise_of: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def excess(self, name: str, got: object, want: object) -> str:
         """What is wrong with an output; empty when it is close enough (NaN matches NaN).
@@ -84,12 +88,14 @@ class Tolerance:
             return "has NaN in other places"
         same = (a == b) | np.isnan(b)
         worst = float(np.max(np.abs(np.where(same, 0.0, a - np.where(same, 0.0, b)))))
+        finite = b[np.isfinite(b)]
+        scale = float(np.max(np.abs(finite))) if finite.size else 0.0
+        if worst <= self.noise_of.get(name, 0.0) * scale:
+            return ""
         step = 1.0 if want.dtype.kind in "iu" else self.step_of.get(name)
         if step is not None:
             limit = self.steps * step * (1 + 1e-6)
             return "" if worst <= limit else f"is off by {worst / step:.3g} quantization steps"
-        finite = b[np.isfinite(b)]
-        scale = float(np.max(np.abs(finite))) if finite.size else 0.0
         rounding = max(self.rounding, 4 * float(np.finfo(want.dtype).eps))  # a few units of a half, say
         return "" if worst <= rounding * scale else f"is off by {worst:.3g} (largest value {scale:.3g})"
 

@@ -200,9 +200,11 @@ def unasked(judged: Mapping[str, Judged], times: Times, winner: str) -> str | No
 def _speed(times: Times, name: str, original: str) -> str:
     """The speed in words; no figure where the noise allows for none."""
     found = [compare(by_name[name], by_name[original]) for by_name in times.values() if name in by_name]
-    if all(ratio.low <= 1 <= ratio.high for ratio in found):
+    few = any(math.isinf(ratio.high) for ratio in found)
+    if not few and all(ratio.low <= 1 <= ratio.high for ratio in found):
         return "as fast as the original"
     text = f"{1 / relative_time(times, name, original):.2f} times the original's speed"
+    text += f" by {found[0].rounds} rounds, too few to be sure," if few else ""
     return text if len(times) == 1 else f"{text} on {' and '.join(map(str, times))} threads together"
 
 

@@ -16,7 +16,7 @@ from ...backends.base import Feed
 from ...backends.onnxruntime.audit import Audit, LeftoverDequantize, audit
 from ...backends.onnxruntime.cpu import host, usable_cores
 from ...backends.onnxruntime.latency import Latency, compare, measure, session_runners
-from ...backends.onnxruntime.runtime_check import MismatchError, check_concurrency
+from ...backends.onnxruntime.runtime_check import MismatchError, Tolerance, check_concurrency, output_steps
 from ...calibration.data import Feeds, open_feeds
 from ...calibration.visit import UnobservableError
 from ...graph_ir import Model, fingerprint, load, notes, signature_of
@@ -38,6 +38,7 @@ from .trials import Timer
 from .workshop import Workshop
 
 JUDGING_FEEDS = 32
+NOISE_PART = 0.25  # of quantization's noise, that answers may differ by from one number of threads to another
 LEAST_FLOAT_SQNR_DB = 40.0  # a lossless pipeline that moves an output further is not trusted
 MOST_TIMED = 10
 TRIAL_ROUNDS, TRIAL_S = 9, 2.0  # of a candidate's first timing, which guides the search
@@ -145,7 +146,7 @@ def _chosen(
             judged[name] = (candidate, judge.vouch(candidate, judgement))
             judged.update(distrust(judged, judge.settings.max_drop))
             continue
-        proof = _prove(winner, original, feeds, bindings, judge.settings)
+        proof = _prove(winner, original, feeds, bindings, judge.settings, judged[winner.name][1])
         if not proof.failure or winner is original:
             return winner, why, proof
         judgement = judged[winner.name][1]
@@ -216,6 +217,7 @@ def _prove(
     feeds: Sequence[Feed],
     bindings: Mapping[str, int],
     settings: BuildSettings,
+    judgement: Judgement,
 ) -> Proof:
     """Audit what onnxruntime makes of the winner, and run it under concurrent callers."""
     found = _audited(winner, original, bindings)
@@ -228,8 +230,17 @@ def _prove(
         reason = f"onnxruntime dequantizes {left[0].initializer!r}{where} in every run"
         return Proof(found, [], reason)
     settings.progress("checking concurrent callers", 0, None)
+    part = NOISE_PART if winner.quantized else 0.0
+    limits = Tolerance(
+        step_of=output_steps(winner.path),
+        noise_of={name: part * 10 ** (-c.sqnr_db / 20) for name, c in judgement.fidelity.items()},
+    )
     try:
-        runs = check_concurrency(winner.path, feeds[:4], winner.config, budget_s=8) if feeds else []
+        runs = (
+            check_concurrency(winner.path, feeds[:4], winner.config, budget_s=8, tolerance=limits)
+            if feeds
+            else []
+        )
     except MismatchError as error:
         return Proof(found, [], str(error))
     return Proof(found, runs, "")

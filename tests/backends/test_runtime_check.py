@@ -129,6 +129,16 @@ def test_distance_in_quantization_steps(got: NDArray[Any], want: NDArray[Any], e
     assert bool(excess) == bool(answer)
 
 
+def test_outputs_behind_quantized_values_may_move_by_a_part_of_their_noise() -> None:
+    want, limits = np.array([0.5, 8.0], np.float32), Tolerance(noise_of={"y": 1e-3})
+    assert limits.excess("y", want + np.float32(0.007), want) == ""
+    assert "off by 0.009" in limits.excess("y", want + np.float32(0.009), want)
+    assert "off by 0.007" in limits.excess("z", want + np.float32(0.007), want)
+    steps = Tolerance(step_of={"y": 0.25}, noise_of={"y": 0.1})
+    assert steps.excess("y", want + np.float32(0.75), want) == ""
+    assert "quantization steps" in steps.excess("y", want + np.float32(1), want)
+
+
 def test_distance_in_rounding_without_a_step() -> None:
     want = np.array([100.0, 1.0], np.float32)
     assert Tolerance().excess("y", np.array([100.0, 1.0005], np.float32), want) == ""

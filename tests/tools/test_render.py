@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from tersor.backends.onnxruntime.audit import AuditRow
 from tersor.tools import render
+from tersor.tools.build_cmd import left_float
 
 COLUMNS = ["operator", "n", "why"]
 
@@ -30,3 +32,12 @@ def test_plain_tables_are_rich_ones(
     printed = capsys.readouterr().out
     render._print_rich(COLUMNS, rows, title)  # pyright: ignore[reportPrivateUsage]
     assert printed == capsys.readouterr().out
+
+
+def test_nodes_that_stay_float_for_one_reason_share_a_line() -> None:
+    rows = [AuditRow(f"c{i}", "Conv", "Conv", "float", "no-q", "excluded") for i in range(5)]
+    rows += [AuditRow("m", "MatMul", "MatMul", "float"), AuditRow("r", "Relu", "Relu", "float", "x", "why")]
+    assert left_float(rows) == [
+        "not int8: c0 (Conv), c1 (Conv), c2 (Conv) and 2 more: excluded",
+        "not int8: m (MatMul): left float",
+    ]

@@ -53,6 +53,17 @@ def test_slower_at_one_thread_count_is_slower() -> None:
     assert not_slower({1: timing[1]}, "a", "original")
 
 
+def test_few_rounds_give_a_figure_and_a_doubt() -> None:
+    candidates = field(judged("original"), judged("a", 30.0))
+    few = {1: {"a": latency("a", 1, 2), "original": latency("original", 2, 4)}}
+    assert (
+        "2.00 times the original's speed by 2 rounds, too few to be sure,"
+        in pick(candidates, few, "original")[1]
+    )
+    many = {1: {n: latency(n, *[t] * 12) for n, t in (("a", 1.0), ("original", 2.0))}}
+    assert pick(candidates, many, "original")[1].startswith("a: 2.00 times the original's speed,")
+
+
 def test_noise_is_not_slowness() -> None:
     assert not_slower(times(a=1 + NOISE / 2, original=1.0), "a", "original")
     assert not not_slower(times(a=1 + 2 * NOISE, original=1.0), "a", "original")
