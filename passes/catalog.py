@@ -28,6 +28,7 @@ TABLE: dict[str, str] = {
     "declare-shapes": "clean.declare_shapes:DeclareShapes",
     "fold-batch-norm": "fuse.batch_norm:FoldBatchNorm",
     "fold-affine": "fuse.affine:FoldAffine",
+    "affine-to-conv": "fuse.affine_conv:AffineToConv",
     "fold-pad": "fuse.pad:FoldPad",
     "fold-focus": "fuse.focus:FoldFocus",
     "fold-shortcut": "fuse.shortcut:FoldShortcut",

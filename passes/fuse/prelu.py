@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -12,23 +13,27 @@ from ...graph_ir.ops import dims, is_op
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..layout.blocks import BLOCK
-from ..pattern import Match, Miss, Rule, const, op, var
+from ..pattern import Match, Miss, Op, Rule, const, op, var
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@dataclass(frozen=True)
 class SlopesAsProducts(Rule):
     """PRelu(x, s) = (1 - s) Relu(x) + s x: for x >= 0 it is x, below it is s x.
 
-    Behind a convolution, where whole blocks of channels have a slope each, a product is a depthwise
-    convolution of one pixel, which takes them as they lie.
+    Where each channel of a picture has a slope, a product is a depthwise convolution of one pixel: in float
+    behind a convolution in whole blocks of channels, which it takes as they lie, and in int8. There Relu is a
+    LeakyRelu of slope 0, which has a kernel of its own.
 
     Not valid below opset 7, where PRelu aligns its slopes otherwise. For infinite x a product with 0 is no
     number. Not done: other element types than float32, slopes that are not constant.
     """
 
-    root: ClassVar = op("PRelu", var("x"), const("slope"))
+    int8: bool = False
+
+    root: ClassVar[Op] = op("PRelu", var("x"), const("slope"))
 
     def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
         """The sum."""
@@ -39,7 +44,7 @@ class SlopesAsProducts(Rule):
             return Miss("not float32")
         if not np.isfinite(slopes).all():
             return Miss("slopes are not finite")
-        channels = _channels(x, slopes)
+        channels = _channels(x, slopes, self.int8)
         name = node.name or "PRelu"
 
         def scaled(value: Value, factors: NDArray[np.float32], hint: str) -> Value:
@@ -51,33 +56,43 @@ class SlopesAsProducts(Rule):
                 "Conv", [value, filters], {"group": channels}, before=node, name=f"{name}_{hint}"
             ).outputs[0]
 
-        positive = rw.node("Relu", [x], before=node, name=f"{name}_relu").outputs[0]
+        kind, how = ("LeakyRelu", {"alpha": 0.0}) if self.int8 else ("Relu", {})
+        positive = rw.node(kind, [x], how, before=node, name=f"{name}_relu").outputs[0]
         rest = scaled(positive, np.asarray(1 - slopes, np.float32), "rest")
         return rw.node("Add", [rest, scaled(x, slopes, "slope")], before=node, name=name).outputs[0]
 
 
-def _channels(x: Value, slopes: NDArray[np.float32]) -> int | None:
-    """How many channels there are, if x comes in blocks from a convolution and each channel has one slope."""
+def _channels(x: Value, slopes: NDArray[np.float32], int8: bool) -> int | None:
+    """How many channels there are, if products are to be convolutions."""
     sizes = dims(x)
-    if sizes is None or len(sizes) != 4 or not is_op(x.producer(), "Conv", "Add"):
+    if sizes is None or len(sizes) != 4 or not isinstance(sizes[1], int):
         return None
     channels = sizes[1]
-    aligned = slopes.shape in ((channels, 1, 1), (1, channels, 1, 1))
-    return channels if aligned and isinstance(channels, int) and channels % BLOCK == 0 else None
+    if slopes.shape not in ((channels, 1, 1), (1, channels, 1, 1)):
+        return None
+    blocks = is_op(x.producer(), "Conv", "Add") and channels % BLOCK == 0
+    return channels if int8 or blocks else None
 
 
+@dataclass(frozen=True)
 class SplitPRelu(Pass):
     """Compute PRelu of several slopes by Relu, products and a sum.
 
     The algebra and limits stand with the rule `SlopesAsProducts`. It needs shapes (`infer-shapes`).
 
     onnxruntime's PRelu decides for each element by a branch and takes up to eight times as long on CPU; it is
-    also an operator that its blocked layout of pictures has to be left for. For the end of a pipeline.
+    also an operator that its blocked layout of pictures has to be left for, and has no int8 kernel. For the
+    end of a pipeline.
+
+    Attributes:
+        int8: whether the result is to become int8.
     """
 
     name: ClassVar[str] = "split-prelu"
     exact: ClassVar[Exactness] = Exactness.ROUNDING
 
+    int8: bool = False
+
     def run(self, model: Model, ctx: Context) -> bool:
         """Rewrite wherever valid; True if anything changed."""
-        return apply_rules(model, ctx, [SlopesAsProducts()])
+        return apply_rules(model, ctx, [SlopesAsProducts(self.int8)])

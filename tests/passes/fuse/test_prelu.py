@@ -46,6 +46,12 @@ def test_elsewhere_they_are_products(body: str, weights: str, x: str) -> None:
     assert done.ops[-4:] == ["Relu", "Mul", "Mul", "Add"]
 
 
+def test_for_int8_every_slope_of_a_channel_is_a_depthwise_filter() -> None:
+    done = rewrite(SplitPRelu(int8=True), made("y = PRelu(x, s)", "s 16,1,1"))
+    assert done.ops == ["LeakyRelu", "Conv", "Conv", "Add"]
+    assert done.text.count("group=16") == 2
+
+
 def test_slopes_of_every_kind() -> None:
     slopes = np.array([-2, -1, -0.5, -0.0, 0, 1e-30, 0.25, 0.5, 1, 1.5, 2, 3, -3, 0.1, 0.9, 7], np.float32)
     model = with_array(
