@@ -79,14 +79,19 @@ class _Silencer:
     def plain(self, node: onnx.NodeProto) -> None:
         self.nodes.append(node)
 
-    def mask(self, name: str, axes: Sequence[int]) -> NDArray[np.float32] | None:
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Of numbers that are computed with a value; float32 where the value is made here."""
+        known = self.values[name].dtype if name in self.values else None
+        return np.dtype(np.float32) if known is None else known.numpy()
+
+    def mask(self, name: str, axes: Sequence[int]) -> NDArray[Any] | None:
         """1 and 0 along the axes, shaped to be multiplied onto the value; None when all stays."""
         rank = self.ranks.get(name, 0)
-        found: NDArray[np.float32] | None = None
+        found: NDArray[Any] | None = None
         for axis in sorted({a % rank for a in axes} if rank else ()):
             mask = self.masks.get((name, axis))
             if mask is not None:
-                shaped = mask.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(rank)])
+                shaped = mask.astype(self.dtype(name)).reshape([-1 if a == axis else 1 for a in range(rank)])
                 found = shaped if found is None else found * shaped
         return found
 
@@ -146,7 +151,8 @@ class _Silencer:
         known = node.op_type in (*_EXTREMES, *_MEANS, *_SUMS)
         assert known, f"the oracle knows no {node.op_type} over cut channels"
         if node.op_type in _EXTREMES:  # a removed channel is never the extreme
-            far = np.where(mask, 0.0, _EXTREMES[node.op_type]).astype(np.float32)
+            most = float(np.finfo(mask.dtype).max) / 2
+            far = np.where(mask, 0.0, np.clip(_EXTREMES[node.op_type], -most, most)).astype(mask.dtype)
             node.input[0] = self.node("Add", [name, self.weight(far)])
             self.nodes.append(node)
             return
@@ -157,18 +163,22 @@ class _Silencer:
         output = node.output[0]
         node.output[0] = f"{output}_of_all"
         self.nodes.append(node)
-        self.node("Mul", [node.output[0], self.weight(np.asarray(1 / mask.mean(), np.float32))], output)
+        self.node(
+            "Mul",
+            [node.output[0], self.weight(np.asarray(1 / mask.mean(dtype=np.float64), mask.dtype))],
+            output,
+        )
 
     def moments(self, name: str, axes: list[int], epsilon: float) -> str:
         """(x - mean) / sqrt(var + epsilon) over what is left of the axes."""
         mask = self.mask(name, axes)
         assert mask is not None
-        scale = self.weight(np.asarray(1 / mask.mean(), np.float32))
+        scale = self.weight(np.asarray(1 / mask.mean(dtype=np.float64), mask.dtype))
         held = self.weight(mask)
         mean = self.node("Mul", [self.mean(self.node("Mul", [name, held]), axes), scale])
         off = self.node("Mul", [self.node("Sub", [name, mean]), held])
         var = self.node("Mul", [self.mean(self.node("Mul", [off, off]), axes), scale])
-        root = self.node("Sqrt", [self.node("Add", [var, self.weight(np.asarray(epsilon, np.float32))])])
+        root = self.node("Sqrt", [self.node("Add", [var, self.weight(np.asarray(epsilon, mask.dtype))])])
         return self.node("Div", [off, root])
 
     def mean(self, name: str, axes: list[int]) -> str:
@@ -190,9 +200,9 @@ class _Silencer:
             self.nodes.append(node)
             return
         held = self.node("Mul", [name, self.weight(mask)])
-        scale = self.weight(np.asarray(1 / mask.mean(), np.float32))
+        scale = self.weight(np.asarray(1 / mask.mean(dtype=np.float64), mask.dtype))
         square = self.node("Mul", [self.mean(self.node("Mul", [held, held]), axes), scale])
-        epsilon = self.weight(np.asarray(_attributes(node).get("epsilon", 1e-5), np.float32))
+        epsilon = self.weight(np.asarray(_attributes(node).get("epsilon", 1e-5), mask.dtype))
         root = self.node("Sqrt", [self.node("Add", [square, epsilon])])
         self.node("Mul", [self.node("Div", [held, root]), node.input[1]], node.output[0])
 
