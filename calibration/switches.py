@@ -26,7 +26,7 @@ from ..passes.quantize.quant_plan import NodePlan, QuantPlan, Role
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Per = Literal["region", "tensor"]
+Per = Literal["region", "tensor", "activation"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def split(
     Args:
         model: edited in place, for measuring only.
         plan: made for this very model, which nothing has edited since.
-        per: one part for each region, or for each tensor.
+        per: one part for each region, for each tensor, or for each activation alone.
         bits: of the weights.
         mse: see `linear_form`.
         means: see `linear_form`.
@@ -78,7 +78,7 @@ def split(
     """
     form = partial(linear_form, bits=bits, mse=mse, means=means, grids=grids)
     splitter = _Splitter(model, plan, form)
-    splitter.regions() if per == "region" else splitter.tensors()
+    splitter.regions() if per == "region" else splitter.tensors(weights=per == "tensor")
     return splitter.parts
 
 
@@ -106,9 +106,9 @@ class _Splitter:
                 grids[new] = grids[out]
             self._rw.erase_all(inside[::-1])
 
-    def tensors(self) -> None:
-        """A switch for each activation that has a grid, and for each linear node's weights."""
-        work = [(n, p, self._constants(n, p)) for n, p in self._work]
+    def tensors(self, *, weights: bool) -> None:
+        """A switch for each activation that has a grid, and for each linear node's weights if wanted."""
+        work = [(n, p, self._constants(n, p)) for n, p in self._work] if weights else []
         wanted = self._carried()
         order = list(self._model.graph)
         place = {node: index for index, node in enumerate(order)}

@@ -183,6 +183,8 @@ def test_build_hands_its_arguments_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (got.max_drop, got.data) == (0.005, "d.npz")
     tersor.build("m.onnx", "out", budget=90)
     assert seen[1].budget_s == 90
+    tersor.build("m.onnx", "out")
+    assert seen[2].budget_s == BuildSettings(Path("m.onnx"), Path("out")).budget_s == 300
     with pytest.raises(UsageError, match="budget: a list is no time; write 90s, 2m or 1h30m"):
         tersor.build("m.onnx", "out", budget=[])  # pyright: ignore[reportArgumentType]
     with pytest.raises(UsageError, match="min_sqnr_db: True is no number"):

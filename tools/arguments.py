@@ -60,13 +60,13 @@ def part(option: str, given: object) -> float:
     return placed(option, lambda: share(given))
 
 
-def time(option: str, given: object) -> float | None:
-    """A time in seconds: 90 or "90s", "2m", "1h"; None for none.
+def time(option: str, given: object) -> float:
+    """A time in seconds: 90 or "90s", "2m", "1h".
 
     Raises:
         UsageError: it is no time.
     """
-    return None if given is None else placed(option, lambda: seconds(given))
+    return placed(option, lambda: seconds(given))
 
 
 def count(option: str, given: object) -> int:

@@ -47,7 +47,7 @@ def command(
         None,
         metavar="TIME",
         help="Begin no further trial after 90s, 2m or 1h30m; the closing timing and checks come on top.",
-        show_default="try all",
+        show_default="5m",
     ),
     trials: Path | None = typer.Option(
         None, metavar="FILE", help="Log of trials: a build that was stopped goes on from it."
@@ -76,7 +76,7 @@ def command(
     from ..pipeline.amounts import seconds, share
     from ..pipeline.build import BuildSettings, build
     from ..pipeline.build.report import to_dict
-    from ..pipeline.build.settings import MAX_DROP, MIN_SQNR_DB
+    from ..pipeline.build.settings import BUDGET_S, MAX_DROP, MIN_SQNR_DB
     from .progress import Progress
     from .render import print_json
 
@@ -99,7 +99,7 @@ def command(
             recipe=recipe,
             samples=samples,
             rounds=rounds,
-            budget_s=None if budget is None else seconds(budget),
+            budget_s=BUDGET_S if budget is None else seconds(budget),
             trials=trials,
             seed=seed,
             progress=tell,

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import time
 
+PART = 1 / 3  # of the time, until which fine-tuning may go on: the rest is for what matters more
+
 
 class OutOfBudgetError(Exception):
     """The time for trials is over."""
@@ -14,13 +16,18 @@ class Budget:
     """Counts from when it is made.
 
     Args:
-        seconds: None for no end.
+        seconds: infinite for no end.
     """
 
-    def __init__(self, seconds: float | None) -> None:
-        self._end = None if seconds is None else time.monotonic() + seconds
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._start = seconds, time.monotonic()
 
     def check(self) -> None:
         """Raises OutOfBudgetError when the time is over."""
-        if self._end is not None and time.monotonic() > self._end:
+        if time.monotonic() > self._start + self.seconds:
+            raise OutOfBudgetError
+
+    def check_part(self) -> None:
+        """Raises OutOfBudgetError when the time for fine-tuning is over."""
+        if time.monotonic() > self._start + self.seconds * PART:
             raise OutOfBudgetError

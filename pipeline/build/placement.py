@@ -9,11 +9,11 @@ inputs give equal candidates. What a placement really takes is measured on the w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...analysis.cost import NodeCost, cost
-from ...backends.onnxruntime.speeds import BOUNDARY_PS, CALL_US, INT8_MAC_PS, MAC_PS
+from ...backends.onnxruntime.speeds import BOUNDARY_PS, CALL_US, ELEMENT_PS, INT8_MAC_PS, MAC_PS
 from ...calibration.sensitivity import Sensitivity
 from ...graph_ir import Model
 from ...graph_ir.ops import int_attr
@@ -67,6 +67,15 @@ def _times(entry: NodeCost | None) -> tuple[float, float]:
     gain = 0.0 if grouped else (entry.macs or 0) * (MAC_PS - INT8_MAC_PS) * 1e-6
     moved = max(0, (entry.bytes_moved or 0) - entry.parameter_bytes)
     return gain, moved * BOUNDARY_PS * 1e-6
+
+
+def share_of(model: Model, op_types: Collection[str]) -> float:
+    """The share that operators of some types have in the estimated time of linear nodes; 0 without any."""
+    times = {True: 0.0, False: 0.0}
+    for entry in cost(model).nodes:
+        if entry.op in LINEAR:
+            times[entry.op in op_types] += (entry.macs or 0) * MAC_PS + entry.parameters * ELEMENT_PS
+    return times[True] / sum(times.values()) if times[True] else 0.0
 
 
 def ladder(regions: Sequence[Region], full_db: float, wanted_db: float) -> list[tuple[str, ...]]:

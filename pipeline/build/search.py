@@ -11,7 +11,7 @@ here only guides the search; the choice is made by one measurement of all conten
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -57,9 +57,10 @@ class Search(Trials):
             self.static()
             self.dynamic()
         except OutOfBudgetError:
-            self._workshop.notes.append(
-                f"the search ended with its budget, after {len(self.judged)} candidates; "
-                "a larger --budget may find a better one"
+            self._tell("the time for trials is over", 0, None)
+            self._note(
+                f"the search ended with its budget of {self._budget.seconds:g} s, after {len(self.judged)} "
+                "candidates; a larger --budget may find a better one"
             )
 
     def static(self) -> None:
@@ -79,8 +80,10 @@ class Search(Trials):
         if tried is not None and tried[1].closeness_db > found[1].closeness_db:
             best = weights
         best = self._variants(self._methods(self._picked(best)))
-        self.sensitivity = self._measured(best)
-        if self.sensitivity is not None and not self._comfortable(best):
+        comfortable = self._comfortable(best)
+        # Only to tell where the loss is, one feed will do.
+        self.sensitivity = self._measured(best, 1 if comfortable else SENSITIVITY_FEEDS)
+        if self.sensitivity is not None and not comfortable:
             self._climb(best, self.sensitivity)
 
     def dynamic(self) -> None:
@@ -99,12 +102,17 @@ class Search(Trials):
     def _picked(self, best: Form) -> Form:
         """The form with other rules for the noisiest values, where that brings the outputs closer."""
         closeness = self._closeness(self._names[best])
-        found = self._measured(best, "tensor") if closeness < COMFORT_DB else None
+        if closeness >= COMFORT_DB:
+            return best
+        try:
+            found = self._measured(best, 1, "activation", self._budget.check_part)
+        except OutOfBudgetError:  # of a part: the rest is for what is tried next
+            return best
         if found is None:
             return best
         form = pick(
             best,
-            [loss.part.name for loss in found.losses if loss.part.kind == "activation" and loss.noise > 0],
+            [loss.part.name for loss in found.losses if loss.noise > 0],
             OBSERVERS,
             range_of=self._workshop.range_of,
             closeness=self._trial,
@@ -139,7 +147,9 @@ class Search(Trials):
                 best = form
         return best
 
-    def _measured(self, best: Form, per: Per = "region") -> Sensitivity | None:
+    def _measured(
+        self, best: Form, feeds: int, per: Per = "region", watch: Callable[[], None] | None = None
+    ) -> Sensitivity | None:
         """What each part of the form costs; None where that takes too long or cannot be run."""
         self._in_time()
         count = self._workshop.regions(best)
@@ -147,8 +157,8 @@ class Search(Trials):
             self._note(f"sensitivity was not measured: {count} regions take too long")
             return None
         try:
-            feeds = self._judge.feeds[: SENSITIVITY_FEEDS if per == "region" else 1]
-            return self._workshop.sensitivity(best, feeds, per)
+            some = self._judge.feeds[:feeds]
+            return self._workshop.sensitivity(best, some, per, watch=watch or self._budget.check)
         except ModelError as error:
             self._note(f"sensitivity was not measured: {error}")
             return None

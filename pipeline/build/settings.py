@@ -13,6 +13,7 @@ from ..spec import parse
 
 MAX_DROP = 0.01  # share of the metric
 MIN_SQNR_DB = 20.0  # of any output, where there is no metric
+BUDGET_S = 300.0  # for trials
 TARGETS = ("onnxruntime-cpu",)
 
 Progress = Callable[[str, int, "int | None"], None]
@@ -39,7 +40,7 @@ class BuildSettings:
         recipe: a recipe file to follow in place of the search, or the name of a shipped one.
         samples: how many feeds are used at most.
         rounds: rounds of the closing latency measurement.
-        budget_s: begin no further trial after so many seconds; None for no limit.
+        budget_s: begin no further trial after so many seconds; infinite to try all there is.
         trials: a log of judged candidates to go on from and to add to; None keeps none.
         seed: for feeds drawn from the signature where no data is given.
         progress: told how far it is.
@@ -56,7 +57,7 @@ class BuildSettings:
     recipe: str | None = None
     samples: int | None = 256
     rounds: int = 25
-    budget_s: float | None = None
+    budget_s: float = BUDGET_S
     trials: Path | None = None
     seed: int = 0
     progress: Progress = _silent
@@ -83,7 +84,7 @@ class BuildSettings:
             raise UsageError(f"--samples must be at least 1, not {self.samples}")
         if self.rounds < 1:
             raise UsageError(f"--rounds must be at least 1, not {self.rounds}")
-        if self.budget_s is not None and not self.budget_s > 0:
+        if not self.budget_s > 0:
             raise UsageError(f"--budget must be more than nothing, not {self.budget_s:g} s")
         if self.trials is not None:
             self._check_trials(self.trials)

@@ -127,7 +127,7 @@ class Trials:
 
     def _trial(self, form: Form) -> float:
         """How close a form's outputs are; it is no candidate yet."""
-        self._in_time()
+        self._budget.check_part()
         made = self._make(form)
         if made is None:
             return -math.inf

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ from ...calibration.sensitivity import Sensitivity, sensitivity
 from ...calibration.switches import Per
 from ...calibration.visit import UnobservableError
 from ...graph_ir import Model, UsageError, load, save, signature_of
-from ...graph_ir.ops import is_op
 from ...passes.base import Context
 from ...passes.quantize.dynamic import QuantizeDynamic
 from ...passes.quantize.facts import GRIDS, MEANS, RANGES
@@ -28,9 +27,15 @@ from ..spec import Pipeline, parse, spec_of
 from .facts import bindings_in, composition
 from .form import Form
 from .ground import Ground
-from .placement import Region, regions_of
+from .placement import Region, regions_of, share_of
 from .result import Candidate
 from .settings import BuildSettings
+
+LEAST_DYNAMIC = 0.03  # of the work of linear layers; less in MatMul and Gemm, and dynamic int8 gains nothing
+
+
+def _nothing() -> None:
+    """Watch nothing."""
 
 
 class Workshop:
@@ -189,16 +194,24 @@ class Workshop:
             raise UsageError(f"{', '.join(methods)} has nothing to do here")
         return ground
 
-    def sensitivity(self, form: Form, feeds: Sequence[Feed], per: Per = "region") -> Sensitivity:
+    def sensitivity(
+        self, form: Form, feeds: Sequence[Feed], per: Per = "region", *, watch: Callable[[], None] = _nothing
+    ) -> Sensitivity:
         """What each region or tensor of a static int8 form costs the model's outputs, the costliest first.
 
         Args:
             form: what it is made of.
             feeds: see `calibration.sensitivity`.
-            per: region or tensor.
+            per: see `calibration.switches.split`.
+            watch: called after each run; what it raises ends the measuring.
         """
         tell, ground, options = self.settings.progress, self._sure(form.methods), form.options
         model = ground.model()
+
+        def watched(done: int, total: int | None) -> None:
+            tell("measuring sensitivity", done, total)
+            watch()
+
         planned = plan(model, ground.ranges(form), options.plan_options)
         found = sensitivity(
             model,
@@ -211,7 +224,7 @@ class Workshop:
             grids=ground.grids(options),
             original=load(self.settings.model),
             threads=0,
-            progress=lambda done, total: tell("measuring sensitivity", done, total),
+            progress=watched,
         )
         return replace(found, observer=form.observer)
 
@@ -219,7 +232,7 @@ class Workshop:
         """Dynamic int8 of the linear layers; None when there are none worth it, or a method does nothing."""
         ground = None if self.int8_ready is None else self.ground(methods)
         model = None if ground is None else ground.model()
-        if model is None or not any(is_op(node, "MatMul", "Gemm") for node in model.graph):
+        if model is None or share_of(model, ("MatMul", "Gemm")) < LEAST_DYNAMIC:
             return None
         pipeline = Pipeline((spec_of(QuantizeDynamic(bits=7 if self.reduced else 8)),))
         context = Context(seed=self.settings.seed)

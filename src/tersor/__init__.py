@@ -146,7 +146,7 @@ def build(
         recipe: a recipe file, or the name of a shipped one, to follow in place of the search.
         samples: how many of the inputs are used at most.
         rounds: rounds of the closing latency measurement.
-        budget: begin no further trial after so many seconds, or after "90s", "2m" or "1h"; None tries all.
+        budget: begin no further trial after so many seconds, or after "90s" or "2m"; "5m" when left out.
         trials: a log of trials to go on from and to add to.
         seed: of inputs drawn from the signature where no data is given.
 
@@ -156,7 +156,7 @@ def build(
     """
     from .pipeline.build import BuildSettings
     from .pipeline.build import build as build_as_set
-    from .pipeline.build.settings import MAX_DROP, MIN_SQNR_DB
+    from .pipeline.build.settings import BUDGET_S, MAX_DROP, MIN_SQNR_DB
     from .tools import arguments
     from .tools.build_cmd import refuse_idle
 
@@ -173,7 +173,7 @@ def build(
             recipe=None if recipe is None else str(arguments.path("recipe", recipe)),
             samples=None if samples is None else arguments.count("samples", samples),
             rounds=arguments.count("rounds", rounds),
-            budget_s=arguments.time("budget", budget),
+            budget_s=BUDGET_S if budget is None else arguments.time("budget", budget),
             trials=None if trials is None else arguments.path("trials", trials),
             seed=arguments.count("seed", seed),
         )

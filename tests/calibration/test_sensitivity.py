@@ -133,6 +133,14 @@ def test_tensors_are_activations_and_weights_each_once() -> None:
     assert {"x", "r", "c", "m", "d"} <= set(kinds)
 
 
+def test_activations_alone_lose_what_they_lose_beside_weights() -> None:
+    feeds = feeds_of((2, 16, 6, 6))[:1]  # of more, each part is run on as many as its rank is worth
+    found = measured(mixed, feeds, "tensor")
+    noise = {loss.part.name: loss.noise for loss in found.losses if loss.part.kind == "activation"}
+    alone = measured(mixed, feeds, "activation")
+    assert {loss.part.name: loss.noise for loss in alone.losses} == pytest.approx(noise, rel=1e-3)
+
+
 def spoilt() -> Model:
     """The last weights have a row of 1000 behind a unit that is always off: the step of each column is 8."""
     model = mixed()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tersor.analysis.shapes import infer_shapes
 from tersor.calibration.sensitivity import Loss, Sensitivity
 from tersor.calibration.switches import Part
-from tersor.pipeline.build.placement import MOST_LOST, RUNGS, STEP_DB, Region, ladder, regions_of
+from tersor.pipeline.build.placement import MOST_LOST, RUNGS, STEP_DB, Region, ladder, regions_of, share_of
 from tests.support.int8 import graph
 
 
@@ -80,3 +80,14 @@ def test_a_larger_layer_costs_more_and_a_grouped_one_its_boundary() -> None:
     first, second, third = regions_of(model, Sensitivity(losses, 1, 20.0, 20.0), {})
     assert first.gain_us > third.gain_us > second.gain_us == 0
     assert second.cost_us == pytest.approx(max(0.5, 2 * 16 * 64 * 4 * 60e-6))
+
+
+def test_the_share_of_linear_work_counts_products_and_weights() -> None:
+    """A classifier's last layer behind convolutions, with few weights and with many."""
+    weights = "float[16,16,3,3] w = {seed}, float[16,%d] v = {seed}"
+    body = "c = Conv<pads=[1,1,1,1]>(x, w) p = GlobalAveragePool(c) f = Flatten(p) y = MatMul(f, v)"
+    small, large = (graph(body, weights % count, x="1,16,32,32", y=f"1,{count}") for count in (10, 40000))
+    assert 0 < share_of(small, ("Gemm", "MatMul")) < 0.01
+    assert 0.5 < share_of(large, ("Gemm", "MatMul")) < 1
+    assert share_of(small, ("Gemm",)) == 0
+    assert share_of(small, ("Conv", "MatMul")) == 1

@@ -124,7 +124,9 @@ def test_a_budget_ends_the_search(
     found = quick(tmp_path / "m.onnx", tmp_path / "out", data=options["data"], budget_s=1e-6)
     tried = [name for name in found.judged if name not in ("original", "float")]
     assert tried == ["plain u8s8"]
-    assert any("the search ended with its budget, after 1 candidates" in note for note in found.notes)
+    assert any(
+        "the search ended with its budget of 1e-06 s, after 1 candidates" in note for note in found.notes
+    )
 
 
 def test_a_log_that_could_not_be_written_is_refused_at_once(tmp_path: Path, options: dict[str, Any]) -> None:
