@@ -61,6 +61,21 @@ def _matmul(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
     return [(*a[:-2], a[-1 if view.int("transA", 0) else -2], b[-2 if view.int("transB", 0) else -1])]
 
 
+def _pixels_last(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
+    """QLinearConv with channels first or last; the latter only of one pixel's width."""
+    if not view.int("channels_last", 0):
+        return conv(view)
+    data, weight = view.dims(0), view.dims(3)
+    moved = (view.ints("pads"), 0), (view.ints("strides"), 1)
+    if data is None or weight is None or any(d != 1 for d in weight[2:]):
+        return [None]
+    if view.string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return [None]
+    if any(v != least for values, least in moved for v in values or ()):
+        return [None]
+    return [(*data[:-1], weight[0])]
+
+
 def _multi_head(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
     """`[batch, tokens of the queries, width of the values]`, and the keys and values of now and before.
 
@@ -116,6 +131,7 @@ RULES: dict[tuple[str, str], Rule] = {
     (MICROSOFT, "GroupQueryAttention"): _group_query,
     (MICROSOFT, "MatMulIntegerToFloat"): _matmul,
     (MICROSOFT, "MultiHeadAttention"): _multi_head,
+    (MICROSOFT, "QLinearConv"): _pixels_last,
     (MICROSOFT, "QuickGelu"): _like_first,
     (MICROSOFT, "RotaryEmbedding"): _like_first,
     (MICROSOFT, "SkipLayerNormalization"): _skip_norm,

@@ -101,6 +101,7 @@ RULES: dict[str, Callable[[Case], int]] = {
     "GroupQueryAttention": _group_query,
     "MatMulIntegerToFloat": STANDARD["MatMul"],
     "MultiHeadAttention": _multi_head,
+    "QLinearConv": STANDARD["QLinearConv"],
     **dict.fromkeys(
         (
             "BiasGelu",

@@ -28,6 +28,7 @@ from .kinds import (
     refuse_passing,
 )
 from .quant_plan import NodePlan, PlanOptions, RangeMap, Role
+from .row_convolution import fits_convolution
 
 EXCLUDED = "excluded: by name, or by `build` where int8 loses most for the time it saves"
 
@@ -158,11 +159,12 @@ class Candidates:
                 planned = NodePlan(Role.LINEAR, bias_add=add, quantized_out=matrix)
                 self.planned[node] = planned
                 self._taken.add(add)
-                if not matrix:
+                tail, carrier = self._with_tail(add)
+                if not matrix and (tail is None or not fits_convolution(node)):
                     return
-                planned.tail, carrier = self._with_tail(add)
-                if planned.tail is not None:
-                    self._taken.add(planned.tail)
+                planned.tail = tail
+                if tail is not None:
+                    self._taken.add(tail)
                 planned.quantized_out = not isinstance(self.grid(carrier), str)
                 if planned.quantized_out:
                     self._coded.add(carrier)

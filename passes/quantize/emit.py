@@ -7,6 +7,7 @@ Forms that the runtime fuses in a default session (each has a test that reads th
     DQ -> Gemm(DQ W, DQ B)                            float out: the bias must be int32
     Q -> com.microsoft.MatMulIntegerToFloat           N-d with a bias, or into a float Add; as MatMul and Add
                                                       behind a DQ they would become a Gemm of floats
+    Q -> com.microsoft.QLinearConv -> DQ              of rows with a bias, where a Relu ends in codes
     Q -> Pad -> DQ -> Conv                            of pictures, whose few channels miss the fast kernel
     Conv -> Q -> Slice -> DQ                          of more filters, zeros, where so few would miss it
     DQ with equal scales per channel -> float Conv    a scalar DQ would let the runtime requantise W
@@ -31,6 +32,7 @@ from .gates import MICROSOFT, gated, hard_sigmoid, hard_swish, swish
 from .kinds import BOUNDS, average_kernel, data_inputs
 from .linear_form import Grids, LinearForm, linear_form
 from .quant_plan import NodePlan, QuantPlan, Role
+from .row_convolution import row_convolution
 from .values import ValueWriter
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ class Emitter:
         old = list(node.outputs) if planned.role is Role.PASSING else [self.plan.carrier(node)]
         for value, made in zip(old, self._kernel(node, planned), strict=True):
             ready = made
-            if planned.quantized_out:
+            if planned.quantized_out and self.values.codes_of(made) is None:
                 ready = self.values.quantized(made, self.plan.params[value], node, value.name or "")
             if made in self._filters:
                 ready = self.values.narrowed(ready, self._filters[made], node)
@@ -162,6 +164,9 @@ class Emitter:
         weights, params, bias = form.weights, form.params, form.bias
         attributes = [a for a in node.attributes.values() if a.name not in ("alpha", "beta")]
         data, title = self.values.operand(x, node), _title(node)
+        if planned.bias_add is not None and rank(x) != 2 and planned.quantized_out:
+            result = self.plan.params[self.plan.carrier(node)]
+            return row_convolution(node, data, form, result, self.values, title)
         if (planned.bias_add is not None and rank(x) != 2) or _is_summed(node, planned):
             return self._into_float(node, data, form)
         lacking = _lacking_channels(node, weights)

@@ -12,6 +12,7 @@ from tests.support.numerics import feeds_for, run_onnxruntime
 from tests.support.prune_build import build
 
 ROWS, IMAGE = "float[2,5,12] x", "float[2,3,8,8] x"
+PIXELS = "QLinearConv<channels_last = 1>(x, scale, zero, pixels, scale, none, scale, zero)"
 CASES = {
     "Gelu": ("Gelu(x)", "", ROWS),
     "QuickGelu": ("QuickGelu(x)", "", ROWS),
@@ -42,6 +43,12 @@ CASES = {
         "",
         "float[2,5,32] x",
     ),
+    "QLinearConv": (
+        "QLinearConv<strides = [2, 2]>(x, scale, zero, filters, scale, none, scale, zero)",
+        "",
+        "uint8[2,3,9,7] x",
+    ),
+    "QLinearConv, channels last": (PIXELS, "", "uint8[2,9,7,3] x"),
     "RotaryEmbedding": ("RotaryEmbedding<num_heads = 3>(x, place, c, s)", "c 5,2; s 5,2", ROWS),
     "Attention": ("Attention<num_heads = 3>(x, w, b)", "w 12,27; b 27", ROWS),
     "SkipLayerNormalization": ("SkipLayerNormalization(x, x, g)", "g 12", ROWS),
@@ -51,8 +58,11 @@ CASES = {
 def inferred(call: str, weights: str, x: str) -> Model:
     lengths = "int32[2] seq = {4, 4}, int32 total = {5}, int64[1] place = {0}"
     lengths += f", float scale = {{0.5}}, int8[12,7] codes = {{{', '.join('3' * 84)}}}"
+    lengths += f", int8[4,3,3,3] filters = {{{', '.join('3' * 108)}}}, uint8 zero = {{7}}, int8 none = {{0}}"
+    lengths += f", int8[4,3,1,1] pixels = {{{', '.join('3' * 12)}}}"
     outputs = "h, keys, values" if call.startswith("GroupQuery") else "h"  # onnxruntime 1.23 wants all three
-    body = f"{outputs} = com.microsoft.{call}  y = Relu(h)"
+    last = "DequantizeLinear(h, scale, zero)" if call.startswith("QLinear") else "Relu(h)"
+    body = f"{outputs} = com.microsoft.{call}  y = {last}"
     made = build(body, weights, x=x, y="float y", constants=lengths)
     proto = to_proto(made)
     proto.graph.output[0].type.tensor_type.ClearField("shape")
@@ -78,6 +88,9 @@ def test_shapes_are_those_of_the_runtime(name: str) -> None:
         ("GroupQueryAttention<num_heads = 3>(x)", "", ROWS),
         ("FusedMatMul<transBatchA = 1>(x, w)", "w 5,12,7", ROWS),
         ("FusedMatMul(x, w)", "w 1,12,7", ROWS),
+        (PIXELS.replace("pixels", "filters"), "", "uint8[2,9,7,3] x"),
+        (PIXELS.replace("= 1>", "= 1, strides = [2, 2]>"), "", "uint8[2,9,7,3] x"),
+        (PIXELS.replace("= 1>", "= 1, pads = [0, 1, 0, 1]>"), "", "uint8[2,9,7,3] x"),
         ("NotAnOperator(x)", "", ROWS),
     ],
     ids=lambda case: case[0],

@@ -79,6 +79,11 @@ FUSED = [
         2 * 5 * 8 * 2 * 6,
     ),
     ("MatMulIntegerToFloat(i, j, s, s)", "uint8[3,4] i, int8[4,5] j, float s", 60),
+    (
+        "QLinearConv<channels_last=1>(i, s, z, j, s, e, s, z)",
+        "uint8[1,2,3,8] i, int8[5,8,1,1] j, float s, uint8 z, int8 e",
+        2 * 3 * 8 * 5,
+    ),
     ("FusedMatMul<transB=1>(q, t)", "float[6,12] t", 2 * 5 * 6 * 12),
     ("SkipLayerNormalization(q, q, c)", "float[12] c", 0),
 ]

@@ -189,6 +189,14 @@ CASES: dict[str, tuple[Model, dict[str, int]]] = {
         ),
         {"MatMulIntegerToFloat": 2, "Gelu": 1, "QuantizeLinear": 2, "DequantizeLinear": 0},
     ),
+    "n-d matmul, bias and relu into int8": (
+        graph(
+            "t = MatMul(x, w) u = Add(t, b) r = Relu(u) p = MatMul(r, z) y = Add(p, k)",
+            "float[24,32] w = {seed}, float[32] b = {seed}, float[32,24] z = {seed}, float[24] k = {seed}",
+            x="2,4,24",
+        ),
+        {"QLinearConv": 1, "MatMulIntegerToFloat": 1, "Relu": 0, "QuantizeLinear": 1, "DequantizeLinear": 0},
+    ),
     "1-d conv": (
         graph("t = Conv(x, w) y = Conv(t, w)", "float[16,16,3] w = {seed}", x="1,16,20"),
         {"QLinearConv": 2},
