@@ -154,6 +154,8 @@ def check_feed(signature: Signature, feed: Feed, index: int | None = None, *, fi
             )
     for name, kind, dims in signature.inputs:
         given: object = feed[name]
+        if input_dtype(kind) is None:
+            raise DataError(f"input {name!r} is a {kind}; tersor runs models on arrays only")
         if not isinstance(given, np.ndarray):
             raise DataError(f"{where}, input {name!r}: a {type(given).__name__}, not a numpy array")
         _check_array(f"{where}, input {name!r}", feed[name], kind, dims, finite=finite)

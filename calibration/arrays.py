@@ -115,11 +115,25 @@ def _plan(
             not isinstance(d, int) or d == s for d, s in zip(inner, shape[1:], strict=True)
         )
         if not fits:
-            raise DataError(f"{where}: shape {list(shape)}, the model takes {_text(dims)} for each sample")
+            mend = _transposed(shape, dims)
+            raise DataError(
+                f"{where}: shape {list(shape)}, the model takes {_text(dims)} for each sample{mend}"
+            )
     rows = dims[0] if dims and keep and isinstance(dims[0], int) else 1
     if shape[0] < rows:
         raise DataError(f"{where}: {shape[0]} samples, the model takes {rows} at once")
     return _Plan(name, dtype, shape, rows, keep, shape[0] // rows if rows else 0)
+
+
+def _transposed(shape: tuple[int, ...], dims: tuple[int | str | None, ...]) -> str:
+    """How to put pictures whose channels lie at the wrong end; nothing where that is not it."""
+    if len(shape) != 4 or len(dims) != 4:
+        return ""
+    for order in ((0, 3, 1, 2), (0, 2, 3, 1)):
+        moved = [shape[axis] for axis in order]
+        if all(not isinstance(d, int) or d == s for d, s in zip(dims[1:], moved[1:], strict=True)):
+            return f"; .transpose{order} makes it fit"
+    return ""
 
 
 def _text(dims: tuple[int | str | None, ...]) -> str:

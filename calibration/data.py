@@ -270,8 +270,11 @@ def random_feed(signature: Signature, seed: int | tuple[int, ...]) -> Feed:
     sizes: dict[str, int] = {}
     for name, kind, dims in signature.inputs:
         dtype = input_dtype(kind)
-        if dims is None or dtype is None or dtype.hasobject:
-            raise DataError(f"input {name!r} ({kind}) cannot be made up; give real data")
+        if dtype is None:
+            raise DataError(f"input {name!r} is a {kind}; tersor runs models on arrays only")
+        if dims is None or dtype.hasobject:
+            what = f"{kind} of unknown rank" if dims is None else kind
+            raise DataError(f"input {name!r} ({what}) cannot be made up; give real data")
         shape: list[int] = []
         for axis, dim in enumerate(dims):
             default = 1 if axis == 0 else RANDOM_SIZE

@@ -191,7 +191,9 @@ def _print_notes(found: dict[str, Any]) -> None:
         sizes = ", ".join(f"{name}={size}" for name, size in found["assumed_sizes"].items())
         print(f"note: sizes taken for free dimensions: {sizes}; say others with --dim")
     if found["assumed_inside"]:
-        print(f"note: {found['assumed_inside']} sizes that are only known when the model runs count as 1")
+        count = found["assumed_inside"]
+        what = "1 size that is" if count == 1 else f"{count} sizes that are"
+        print(f"note: {what} only known when the model runs: taken as 1")
     for line in found["notes"]:
         print(f"note: {line}")
     left_out = found["not_counted"]

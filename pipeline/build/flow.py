@@ -120,6 +120,7 @@ def _search(
         notes_.append(f"the original itself does not repeat its answers: {proof.failure}")
     if not judging:
         notes_.append("no feed could be drawn that the model runs on, so nothing was timed; give --data")
+        why = "original: nothing could be measured"
         if lossless.name in judged and judged[lossless.name][1].accepted:
             winner, why = lossless, "float: the lossless passes only, nothing could be measured"
     notes_ += [note for note in workshop.notes if note not in notes_]

@@ -201,6 +201,10 @@ def test_random_only_by_name_and_by_seed() -> None:
     assert not np.array_equal(feeds[0]["x"], feeds[1]["x"])
     with pytest.raises(DataError, match="cannot be made up"):
         list(open_feeds("random", Signature((("t", "STRING", (1,)),), (), ())))
+    with pytest.raises(DataError, match="FLOAT of unknown rank"):
+        list(open_feeds("random", Signature((("t", "FLOAT", None),), (), ())))
+    with pytest.raises(DataError, match=r"is a Sequence.*runs models on arrays only"):
+        list(open_feeds("random", Signature((("t", "Sequence(Tensor(FLOAT))", None),), (), ())))
 
 
 def npz(**arrays: Any) -> Callable[[Path], None]:
@@ -252,6 +256,16 @@ def test_wrong_files(tmp_path: Path, write: Callable[[Path], None], message: str
     with pytest.raises(DataError, match=message) as caught:
         list(open_feeds(tmp_path / "d.npz", ONE))
     assert "\n" not in str(caught.value)
+
+
+def test_pictures_with_channels_at_the_wrong_end_are_told_how_to_turn(tmp_path: Path) -> None:
+    first = Signature((("x", "FLOAT", (1, 3, 8, 9)),), (), ())
+    np.savez(tmp_path / "d.npz", x=np.zeros((5, 8, 9, 3), np.float32))
+    with pytest.raises(DataError, match=r"each sample; \.transpose\(0, 3, 1, 2\) makes it fit$"):
+        open_feeds(tmp_path / "d.npz", first)
+    np.savez(tmp_path / "d.npz", x=np.zeros((5, 8, 8, 3), np.float32))
+    with pytest.raises(DataError, match=r"each sample$"):
+        open_feeds(tmp_path / "d.npz", first)
 
 
 def test_wrong_folders_and_options(tmp_path: Path) -> None:

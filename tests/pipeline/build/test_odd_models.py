@@ -78,6 +78,7 @@ def test_ids_that_no_drawn_feed_fits_are_no_crash(tmp_path: Path) -> None:
     """Drawn ids are 0 and 1, and one of the tables has a single row."""
     result = quick(odd_models.embedding(), tmp_path / "out")
     assert result.winner.name == "original"
+    assert result.why == "original: nothing could be measured"
     assert "the lossless passes found nothing to rewrite" in result.notes
     assert "so nothing was timed; give --data" in result.notes[-1]
     feed = {"ids": np.full((1, 4), 49), "types": np.zeros((1, 4), np.int64)}
