@@ -12,7 +12,7 @@ BLOCK = 16  # channels, with AVX-512; without, half as many
 def convolves_blocks(node: Node | None) -> bool:
     """Whether the node is a float convolution of pictures with constant filters in whole blocks of channels.
 
-    One of fewer channels than a block reads them as they are. Of those in groups only depthwise ones count.
+    One of fewer channels than a block reads them as they are.
     """
     if node is None or not is_op(node, "Conv") or node.inputs[1] is None:
         return False
@@ -22,4 +22,6 @@ def convolves_blocks(node: Node | None) -> bool:
     filters, channels, groups = sizes[0], sizes[1], int_attr(node, "group", 1)
     if groups == 1:
         return channels % BLOCK == 0 or channels < BLOCK
-    return channels == 1 and filters == groups and groups % BLOCK == 0
+    if channels == 1:
+        return filters == groups and groups % BLOCK == 0
+    return channels % BLOCK == 0 and filters // groups % BLOCK == 0

@@ -38,9 +38,19 @@ def made(body: str = BLOCK, weights: str = WEIGHTS, x: str = X, y: str = Y, opse
         PICTURE.replace("c =", "b =") + "e = Sigmoid(b) c = Mul(b, e) " + BLOCK.removeprefix(PICTURE),
         PICTURE.replace("c =", "b =") + "c = Conv<group = 32>(b, d) " + BLOCK.removeprefix(PICTURE),
         BLOCK.replace("y = Conv(m, p)", "y = Conv<group = 32>(m, d)"),
+        BLOCK.replace("y = Conv(m, p)", "y = Conv<group = 2>(m, k)"),
         BLOCK.replace("g = HardSigmoid(v)", "g = Clip(v)"),
     ],
-    ids=["plain", "turned", "hard swish", "silu", "depthwise before", "depthwise behind", "clip"],
+    ids=[
+        "plain",
+        "turned",
+        "hard swish",
+        "silu",
+        "depthwise before",
+        "depthwise behind",
+        "groups behind",
+        "clip",
+    ],
 )
 def test_a_gate_is_spread(body: str) -> None:
     done = rewrite(PASS, made(body))

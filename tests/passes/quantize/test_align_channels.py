@@ -150,6 +150,21 @@ def test_convolutions_of_every_kind(model: Model, width: int) -> None:
     assert f"float[5,{width}," in done.text
 
 
+def test_whole_groups_are_added() -> None:
+    body = EXPAND + "c = Conv<group = 3, pads = [1,1,1,1]>(r, d, e) " + SQUEEZE + PROJECT
+    weights = "w 12,4,1,1; b 12; d 12,4,3,3; e 12; p 5,12,1,1; q 5; f 8,12,1,1; k 8; l 12,8,1,1; m 12"
+    done = rewrite(EVERY, made(body, weights))
+    assert "group=4" in done.text
+    for part in ("float[16,4,1,1] w", "float[16,4,3,3] d", "float[8,16,1,1] f", "float[5,16,1,1] p"):
+        assert part in done.text
+
+
+def test_groups_that_make_more_channels_than_they_read_are_left() -> None:
+    body = EXPAND + "c = Conv<group = 3, pads = [1,1,1,1]>(r, d, e) h = Relu(c) " + PROJECT
+    weights = "w 12,4,1,1; b 12; d 24,4,3,3; e 24; p 5,24,1,1; q 5"
+    assert declined(EVERY, made(body, weights)) == {"channels stand in another order or number somewhere"}
+
+
 def test_few_channels_of_one_pixel_are_padded_whatever_their_number() -> None:
     weights = WEIGHTS.replace("6", "8") + "; f 3,8,1,1; k 3; l 8,3,1,1; m 8"
     model = made((EXPAND + DEPTHWISE + SQUEEZE + PROJECT).replace("group = 6", "group = 8"), weights)
