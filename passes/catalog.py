@@ -72,6 +72,7 @@ TABLE: dict[str, str] = {
     "merge-clip": "fuse.merge_clip:MergeClips",
     "merge-min-max": "fuse.merge_min_max:MergeMinMaxes",
     "sparsify": "prune.sparsity:Sparsify",
+    "part-merged-axes": "prune.merged_axes:PartMergedAxes",
     "unshare-vectors": "prune.unshare:UnshareVectors",
 }
 

@@ -44,7 +44,8 @@ FINISH = (
 # What channels are removed from: constants told apart from what is computed, and no vectors shared by chance.
 PRUNE_READY = (
     f"{FREEZE},inline,infer-shapes,(fold-constants,fold-shapes,inline-constant-if)!,"
-    "eliminate-zero-states,eliminate-dead-code,unshare-vectors"
+    "eliminate-zero-states,eliminate-dead-code,infer-shapes,part-merged-axes,eliminate-dead-code,"
+    "unshare-vectors"
 )
 
 PRESETS: dict[str, str] = {

@@ -57,20 +57,39 @@ def reshape(ties: Ties) -> None:
     if x is None or y is None:
         return
     pin_operands(ties, 1)
-    before, after = _side(x), _side(y)
-    if 0 in before.sizes or 0 in after.sizes:
+    told = shared_factors(x, y)
+    if told is None:
         ties.pin_node("it has no elements")
         return
+    sizes, factors, apart = told
+    lost = {factor for axis in apart for factor in factors[axis]}
+    for axis, ids in factors.items():
+        if axis in apart or not lost.isdisjoint(ids):
+            ties.pin(axis, "it is reshaped in a way that keeps no axis apart")
+    _tell(ties, sizes, [(axis, ids) for axis, ids in factors.items() if axis not in apart])
+
+
+def shared_factors(
+    x: Value, y: Value
+) -> tuple[list[Dim], dict[AxisKey, tuple[int, ...]], list[AxisKey]] | None:
+    """Which factors the axes of a tensor and of the same elements in another shape are products of.
+
+    Args:
+        x: before, of known rank.
+        y: after, of known rank.
+
+    Returns:
+        Sizes of the factors; for each axis longer than 1 the numbers of its factors, outermost first; the
+        axes of which a part is no factor that both share. None when a size is 0.
+    """
+    before, after = _side(x), _side(y)
+    if 0 in before.sizes or 0 in after.sizes:
+        return None
     sizes: list[Dim] = []
     for from_right in (True, False):
         _match(before, after, sizes, from_right)
     factors = {axis: side.factors(axis) for side in (before, after) for axis in side.all}
-    middle = [*before.axes, *after.axes]
-    lost = {factor for axis in middle for factor in factors[axis]}
-    for axis, ids in factors.items():
-        if axis in middle or not lost.isdisjoint(ids):
-            ties.pin(axis, "it is reshaped in a way that keeps no axis apart")
-    _tell(ties, sizes, [(axis, ids) for axis, ids in factors.items() if axis not in middle])
+    return sizes, factors, [*before.axes, *after.axes]
 
 
 def _side(value: Value) -> _Side:
