@@ -16,7 +16,7 @@ from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..pattern import Match, Miss, Op, commute, const, either, op, var
 from .activations import Fusion, float_type, fuse_all
-from .heads import BACK_OF_ONE, BY_HEAD, Heads, heads_of, scale_of
+from .heads import BACK_FIRST, BY_HEAD, Heads, heads_of, scale_of
 from .masks import MasksAsOne
 from .reshape_dims import Dims, known_dims
 
@@ -37,7 +37,8 @@ class _Parts:
         v: values.
         factor: of their products.
         widen: whether the mask lacks rows.
-        shape: what the result is reshaped to; () if it need not be.
+        turned: whether the result is to have its tokens first.
+        shape: what it is reshaped to then; () if it need not be.
     """
 
     q: Heads
@@ -45,6 +46,7 @@ class _Parts:
     v: Heads
     factor: float
     widen: bool
+    turned: bool
     shape: tuple[int, ...]
 
 
@@ -52,9 +54,10 @@ class AttentionOf(Fusion):
     """softmax(f Q K^T + mask) V for each head, the heads side by side = Attention(q, k, v, mask), scale = f.
 
     q, k and v are rows `[batch, tokens, heads * size]`, also thirds of one tensor; Reshape and Transpose that
-    cut them into heads, and those that put the results side by side, are gone. Rows of one sample may come
-    and go as `[tokens, 1, heads * size]`, which are the same elements in the same order. f may be split among
-    Q, K and the product. A mask with one row for all queries is expanded, since runtimes ask for a whole one.
+    cut them into heads, and those that put the results side by side, are gone. Rows may come and go as
+    `[tokens, batch, heads * size]`; those of one sample are the same elements in the same order, others are
+    turned. f may be split among Q, K and the product. A mask with one row for all queries is expanded, since
+    runtimes ask for a whole one.
 
     Valid where batch, heads and sizes are provably the same in all three, and the mask broadcasts to the
     products without enlarging them. Not valid: a factor that is no positive constant; types other than float;
@@ -78,7 +81,7 @@ class AttentionOf(Fusion):
         perm = tuple(ints_attr(m.node(_TURNED), "perm") or ())
         if int_attr(m.node(_SOFTMAX), "axis", -1) not in (-1, len(perm) - 1):
             return Miss("not a softmax over keys")
-        if perm not in (BY_HEAD, *BACK_OF_ONE):
+        if perm not in (BY_HEAD, *BACK_FIRST):
             return Miss("heads are not put side by side")
         q, k, v = heads_of(m["q"]), heads_of(m["k"], turned=True), heads_of(m["v"])
         if q is None or k is None or v is None:
@@ -87,15 +90,15 @@ class AttentionOf(Fusion):
             return Miss("heads differ")
         if None in (*q.outer, *k.outer) or not q.outer[0] == k.outer[0] == v.outer[0]:
             return Miss("batches are not known to be equal")
-        shape = _rows_again(known_dims(m.root.outputs[0]), (*q.outer, v.heads * v.size), perm)
-        if v.factor != 1 or shape is None:
+        again = _rows_again(known_dims(m.root.outputs[0]), q.outer, v.heads * v.size, perm)
+        if v.factor != 1 or again is None:
             return Miss("the result is not rows again")
         product = m.node(_PRODUCT).outputs[0]
         factor = q.factor * k.factor * self._factor(m, product)
         if not isfinite(factor) or not float(np.float32(factor)) > 0:
             return Miss("the factor is not a positive number")
         fits = _fits(m.get("mask"), (q.outer[0], q.heads, q.outer[1], k.outer[1]))
-        return fits if isinstance(fits, Miss) else _Parts(q, k, v, factor, fits, shape)
+        return fits if isinstance(fits, Miss) else _Parts(q, k, v, factor, fits, *again)
 
     @staticmethod
     def _factor(m: Match, product: Value) -> float:
@@ -123,17 +126,28 @@ class AttentionOf(Fusion):
         }
         name = m.node(_MIXED).name or ""
         made = rw.node("Attention", inputs, attributes, before=near, name=name).outputs[0]
+        if found.turned:
+            made = _turned(made, near, rw)
         return _reshaped(made, found.shape, near, rw) if found.shape else made
 
 
-def _rows_again(made: Dims | None, rows: Dims, perm: tuple[int, ...]) -> tuple[int, ...] | None:
-    """What rows `[batch, tokens, width]` are reshaped to at last: () if they stay, None for other results."""
-    batch, tokens, width = rows
-    if made == rows and (perm == BY_HEAD or batch == 1):
-        return ()
-    if batch != 1 or made not in ((tokens, 1, width), (tokens, width)):
+def _rows_again(
+    made: Dims | None, outer: Dims, width: int, perm: tuple[int, ...]
+) -> tuple[bool, tuple[int, ...]] | None:
+    """Whether rows `[batch, tokens, width]` are turned, and then reshaped to what; None for other results."""
+    batch, tokens = outer
+    if made == (batch, tokens, width) and (perm == BY_HEAD or batch == 1):
+        return False, ()
+    if made is None or made not in ((tokens, batch, width), (made[0], width)):
         return None
-    return tuple(d if isinstance(d, int) else -1 for d in made)
+    if batch == 1:
+        return False, tuple(d if isinstance(d, int) else -1 for d in made)
+    return None if perm != BACK_FIRST[1] else (True, () if len(made) == 3 else (-1, width))
+
+
+def _turned(value: Value, near: Node, rw: Rewriter) -> Value:
+    name = f"{value.name}_turned"
+    return rw.node("Transpose", [value], {"perm": (1, 0, 2)}, before=near, name=name).outputs[0]
 
 
 def _reshaped(value: Value, shape: tuple[int, ...], near: Node, rw: Rewriter) -> Value:
@@ -162,8 +176,10 @@ def _fits(mask: Value | None, scores: Dims) -> bool | Miss:
 
 def _rows(heads: Heads, near: Node, rw: Rewriter, chunks: dict[Value, list[Value]]) -> Value:
     """The rows themselves, or the part of them that holds these heads, batch first."""
-    if heads.of_one:
-        part = _rows(replace(heads, of_one=False), near, rw, chunks)
+    if heads.tokens_first:
+        part = _rows(replace(heads, tokens_first=False), near, rw, chunks)
+        if heads.outer[0] != 1:
+            return _turned(part, near, rw)
         return _reshaped(part, (1, -1, heads.heads * heads.size), near, rw)
     if heads.parts == 1:
         return heads.rows

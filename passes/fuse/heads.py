@@ -9,12 +9,12 @@ import numpy as np
 
 from ...graph_ir import Node, Value, constant
 from ...graph_ir.ops import input_at, int_attr, ints_attr, is_op
-from .reshape_dims import Dims, known_dims
+from .reshape_dims import Dim, Dims, known_dims
 
 BY_HEAD = (0, 2, 1, 3)  # [batch, tokens, heads, size] -> [batch, heads, tokens, size], and back
 _OF_ONE, _OF_ONE_TURNED = (1, 0, 2), (1, 2, 0)  # [tokens, heads, size] -> [heads, tokens, size], or turned
 _LAST_TURNED = (0, 2, 1)
-BACK_OF_ONE = (_OF_ONE, (2, 0, 1, 3))  # what puts the heads of one sample side by side for each token
+BACK_FIRST = (_OF_ONE, (2, 0, 1, 3))  # what puts heads side by side, tokens first
 _BY_HEAD_TURNED = (0, 2, 3, 1)
 _TURNED = (0, 1, 3, 2)
 _PACKED_BY_HEAD = (
@@ -31,13 +31,13 @@ class Heads:
     """Rows cut into heads and multiplied by a number.
 
     Attributes:
-        rows: `[batch, tokens, parts * heads * size]`, or `[tokens, 1, parts * heads * size]`.
+        rows: `[batch, tokens, parts * heads * size]`, or `[tokens, batch, parts * heads * size]`.
         heads: their number.
         size: of one head.
         part: which of the parts, for rows that hold queries, keys and values side by side.
         parts: how many there are.
         factor: what they are multiplied by.
-        of_one: whether the rows are those of one sample, tokens first.
+        tokens_first: see `rows`.
     """
 
     rows: Value
@@ -46,13 +46,13 @@ class Heads:
     part: int = 0
     parts: int = 1
     factor: float = 1.0
-    of_one: bool = False
+    tokens_first: bool = False
 
     @property
     def outer(self) -> Dims:
         """Batch and tokens."""
         outer = (known_dims(self.rows) or ())[:2]
-        return outer[::-1] if self.of_one else outer
+        return outer[::-1] if self.tokens_first else outer
 
 
 def heads_of(value: Value | None, *, turned: bool = False) -> Heads | None:
@@ -72,13 +72,13 @@ def heads_of(value: Value | None, *, turned: bool = False) -> Heads | None:
         if turned and tuple(perm) in (_TURNED, _LAST_TURNED):
             return heads_of(node.inputs[0])
         if tuple(perm) == (_OF_ONE_TURNED if turned else _OF_ONE):
-            return _of_one(node.inputs[0])
+            found = known_dims(node.inputs[0]) or (None, None)
+            return _tokens_first(node.inputs[0], 1, found[1])
         wanted = _BY_HEAD_TURNED if turned else BY_HEAD
         cut = _cut(node.inputs[0], 4) if tuple(perm) == wanted else None
         return None if cut is None else Heads(cut[0], cut[1][2], cut[1][3])
     if is_op(node, "Reshape"):
-        given, made = known_dims(node.inputs[0]), known_dims(value)
-        return heads_of(node.inputs[0], turned=turned) if given and made == (1, *given) else None
+        return None if turned else _stacked(node.inputs[0], known_dims(value))
     return None if turned else _part(node)
 
 
@@ -119,26 +119,37 @@ def _cut(value: Value | None, rank: int) -> tuple[Value, tuple[int, ...]] | None
     return (rows, sizes) if before[2] == int(np.prod(sizes[2:])) else None
 
 
-def _of_one(value: Value | None) -> Heads | None:
-    """The rows `[tokens, 1, heads * size]` that are cut into `[tokens, heads, size]`."""
+def _stacked(value: Value | None, made: Dims | None) -> Heads | None:
+    """The heads of all samples, `[batch * heads, tokens, size]`, made `[batch, heads, tokens, size]`."""
+    given, turn = known_dims(value), None if value is None else value.producer()
+    if given is None or made is None or turn is None or len(given) != 3 or len(made) != 4:
+        return None
+    perm = tuple(ints_attr(turn, "perm") or ()) if is_op(turn, "Transpose") else ()
+    if made[2:] != given[1:] or perm != _OF_ONE:
+        return None
+    return _tokens_first(turn.inputs[0], made[0], made[1])
+
+
+def _tokens_first(value: Value | None, batch: Dim, heads: Dim) -> Heads | None:
+    """The rows `[tokens, batch, heads * size]` that are cut into `[tokens, batch * heads, size]`."""
     node = None if value is None else value.producer()
     rows = node.inputs[0] if node is not None and is_op(node, "Reshape") else None
     before, after = known_dims(rows), known_dims(value)
     if rows is None or before is None or after is None or len(before) != 3 or len(after) != 3:
         return None
-    heads, size = after[1:]
-    if before[1] != 1 or before[0] is None or before[0] != after[0]:
+    tokens, size = before[0], after[2]
+    if None in (tokens, batch) or before[1] != batch or tokens != after[0]:
         return None
     if not isinstance(heads, int) or not isinstance(size, int) or before[2] != heads * size:
         return None
     packed = _packed(rows)
     if packed is None:
-        return Heads(rows, heads, size, of_one=True)
-    return Heads(packed[0], heads, size, packed[1], packed[2], of_one=True)
+        return Heads(rows, heads, size, tokens_first=True)
+    return Heads(packed[0], heads, size, packed[1], packed[2], tokens_first=True)
 
 
 def _packed(value: Value) -> tuple[Value, int, int] | None:
-    """Of a part `[tokens, 1, width]` of rows: the rows `[tokens, 1, parts * width]`, which part, how many."""
+    """Of a part `[tokens, batch, width]` of rows: the rows with all parts, which part, and how many."""
     node = value.producer()
     if node is None or not is_op(node, "Gather") or int_attr(node, "axis", 0) not in (2, -2):
         return None

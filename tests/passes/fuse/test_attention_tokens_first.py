@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention over the rows of one sample, tokens first, as PyTorch's MultiheadAttention is exported."""
+"""Attention over rows whose tokens come first, as PyTorch's MultiheadAttention is exported."""
 
 from __future__ import annotations
 
@@ -104,3 +104,30 @@ SIX = WEIGHTS.replace("{-1, 3, 4}", "{-1, 6, 4}").replace("{-1, 1, 12}", "{-1, 2
 def test_near_misses(body: str, x: str, weights: str, reason: str) -> None:
     (why,) = declined(FUSE, made(body, x, "float[T,b,12] y", weights))
     assert reason in why
+
+
+SAMPLES = "float[5,N,12] q, float[7,N,12] k, float[7,N,12] v"
+MANY = DEEP.replace("Reshape(q3, deep)", "Reshape(q3, queries)").replace("3, deep)", "3, keys)")
+SIZES = WEIGHTS.replace("cut = {-1, 3, 4}", "cut = {0, -1, 4}").replace("rows = {-1, 1,", "rows = {5, -1,")
+SIZES += ", int64[4] queries = {-1, 3, 5, 4}, int64[4] keys = {-1, 3, 7, 4}"
+OTHERS = SIZES.replace("{-1, 3, 5, 4}", "{3, -1, 5, 4}").replace("{-1, 3, 7, 4}", "{3, -1, 7, 4}")
+
+
+@pytest.mark.parametrize(
+    ("end", "y", "behind"), [(END, "5,N,12", []), ("y = Reshape(t, flat)", "R,12", ["Reshape"])]
+)
+def test_samples_of_any_number_are_turned(end: str, y: str, behind: list[str]) -> None:
+    done = fused(made(MANY.replace(END, end), SAMPLES, f"float[{y}] y", SIZES))
+    assert done.ops == ["Transpose", "Transpose", "Transpose", "Attention", "Transpose", *behind]
+
+
+@pytest.mark.parametrize(
+    ("body", "x", "weights", "reason"),
+    [
+        (MANY, SAMPLES, OTHERS, "rows cut into heads"),
+        (MANY, SAMPLES.replace("7,N,12] v", "7,M,12] v"), SIZES, "batches are not known to be equal"),
+        (MANY.replace("[2,0,1,3]", "[0,2,1,3]"), SAMPLES, SIZES, "the result is not rows again"),
+    ],
+)
+def test_samples_that_are_mixed(body: str, x: str, weights: str, reason: str) -> None:
+    assert any(reason in why for why in declined(FUSE, made(body, x, "float[a,b,12] y", weights)))
