@@ -156,8 +156,9 @@ class Line:
     def shortest(self, left: Left, target: float) -> int:
         """The least number of atoms that must be asked to go to reach the target."""
         low, high = 0, self._owner.size
-        least = left(self.snapped(self.ideal(high)))
-        if least > 1 - _SLACK:
+        narrowest = self.snapped(self.ideal(high))
+        least = left(narrowest)
+        if least > 1 - _SLACK and (narrowest < self._atoms).any():
             raise OutOfReachError(
                 f"{target:.1%} of the original cannot be reached: nothing that can be cut counts towards it "
                 "(of bodies, neither MACs nor time are known); give --params, --size or --ratio"

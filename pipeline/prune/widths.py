@@ -101,9 +101,10 @@ def steps(
     per_atom = channels_per_atom(group)
     width = group.atoms * per_atom
     channels, why = _step(width, align, single=per_atom == 1)
-    if halve and LEAST < channels <= width < 2 * channels:
-        channels, why = channels // 2, f"half of its one step of {channels}"
     step = channels // gcd(channels, per_atom)
+    if halve and channels > LEAST and (channels <= width < 2 * channels or step >= group.atoms):
+        why = f"half of its one step of {min(width, step * per_atom)}"
+        step = channels // 2 // gcd(channels // 2, per_atom)
     least = max(1, int(np.ceil(min_keep * group.atoms - 1e-9)))
     most = max(least, int(np.floor(max_keep * group.atoms + 1e-9)))
     return Steps(group.atoms, per_atom, step, least, most, why)

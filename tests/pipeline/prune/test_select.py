@@ -135,6 +135,14 @@ def test_what_is_excluded_or_has_no_score_stays_whole_and_says_so() -> None:
     assert [c.why for c in chosen[1:]] == ["excluded by 'g1*'", "the criterion has no score for it"]
 
 
+def test_a_budget_that_counts_nothing_says_so_but_not_where_widths_are_why() -> None:
+    made = coupling(16)
+    with pytest.raises(OutOfReachError, match="nothing that can be cut counts towards it"):
+        select(made, rising(g0=16), to_reach(lambda _: 1.0, 0.5), ANY)
+    with pytest.raises(OutOfReachError, match=r"every group at its least width 100\.0% is left"):
+        select(made, rising(g0=16), to_reach(lambda k: atoms_left(k, 16), 0.5), Limits(align=16))
+
+
 def test_a_budget_out_of_reach_says_what_is_left_at_least() -> None:
     limits = Limits(align=16, min_keep=0.5)
     with pytest.raises(UsageError, match=r"30\.0% of the original cannot be reached.*50\.0% is left; lower"):

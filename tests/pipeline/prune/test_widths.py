@@ -50,6 +50,12 @@ def test_what_is_narrower_than_one_step_stays() -> None:
     assert allowed(3) == [3]
 
 
+def test_a_group_whose_atoms_and_alignment_meet_at_its_width_only_may_be_halved_when_asked() -> None:
+    made = group("g", 16, per_atom=3)  # 48 channels: the only multiple of 16 and of 3
+    assert steps(made, 16).allowed().tolist() == [16]
+    assert steps(made, 16, halve=True).allowed().tolist() == [8, 16]
+
+
 def test_a_group_of_one_step_may_be_halved_when_asked() -> None:
     for width, least in (
         (16, [8, 16]),
