@@ -36,8 +36,8 @@ def node_errors(
 
     Returns:
         By label of the original node. Left out are nodes whose result the rewritten model does not hold, in
-        this shape or with the channels at the other end. Where a rewrite scales a value, as equalization
-        does, the figure says nothing of accuracy.
+        this shape or with the channels at the other end, or holds as codes alone. Where a rewrite scales a
+        value, as equalization does, the figure says nothing of accuracy.
     """
     pairs = _pairs(original, model)
     found: dict[str, Fidelity] = {}
@@ -60,6 +60,8 @@ def _aligned(want: NDArray[Any], got: NDArray[Any]) -> NDArray[Any] | None:
     """The rewritten value in the layout of the original; None when it is another thing."""
     if not isinstance(want, np.ndarray) or not isinstance(got, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance] - sequences are lists
         return None
+    if got.dtype.kind in "iu":
+        return None  # codes that are read as they are
     if got.shape == want.shape:
         return got
     if got.ndim == want.ndim == 4:

@@ -80,3 +80,13 @@ def test_what_is_quantized_counts_as_its_readers_get_it() -> None:
     want = np.abs(X)
     expected = 10 * np.log10(float(np.square(want).sum()) / float(np.square(want - got).sum()))
     assert found["Abs(b)"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_codes_that_nothing_makes_floats_of_are_left_out() -> None:
+    found = errors(
+        "g (float[1,2,3,4] x) => (float[1,2,3,4] y) <float s = {0.1}, uint8 z = {0}> {"
+        " a = Neg (x)  c = Abs (a)  q = QuantizeLinear (c, s, z)"
+        " r = MaxPool <kernel_shape: ints = [1, 1]> (q)  d = DequantizeLinear (r, s, z)  y = Exp (d) }",
+        r=["Abs(b)"],
+    )
+    assert sorted(found) == ["Exp(y)", "Neg(a)"]
