@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ...analysis.shapes import infer_node
 from ...graph_ir import DataType, Model, Node, Rewriter, Value, constant
 from ...graph_ir.ops import dims, is_constant, string_attr
 from ..base import Context, Exactness, Pass
-from ..pattern import Match, Miss, Op, Rule, op, var
+from ..pattern import Match, Miss, Op, Rule, commute, const, op, var
 from .weights import fold_weights
 
 if TYPE_CHECKING:
@@ -161,18 +162,45 @@ class _Writer:
     ) -> Value:
         """What a new node makes."""
         name = f"{self._name}_{hint}" if hint else self._name
-        return self.rw.node(op_type, inputs, how or {}, before=self.node, name=name).outputs[0]
+        node = self.rw.node(op_type, inputs, how or {}, before=self.node, name=name)
+        infer_node(node)
+        return node.outputs[0]
 
     @property
     def _name(self) -> str:
         return self.node.name or "Einsum"
 
 
+class BiasBehindReshape(Rule):
+    """Reshape(x) + c = Reshape(x + c'), where the last axis of x is set apart and c has those axes alone.
+
+    So a bias comes to stand behind its product. Not done: other Reshapes, and constants with other axes.
+    """
+
+    root: ClassVar[Op] = commute("Add", op("Reshape", var("x"), const("shape")), const("c"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """The same Reshape behind the Add."""
+        sizes, target, addend = dims(m["x"]), m.array("shape").reshape(-1).tolist(), m.array("c")
+        if sizes is None or not sizes:
+            return Miss("rank is not known")
+        kept = len(sizes) - 1
+        apart = tuple(target[kept:])
+        if any(target[:kept]) or len(apart) < 2 or min(apart) < 1 or sizes[-1] != prod(apart):
+            return Miss("not the last axis set apart")
+        if addend.shape[-len(apart) :] != apart or addend.size != prod(apart):
+            return Miss("a constant of other axes")
+        name = m.root.name or "Add"
+        flat = rw.constant(addend.reshape(-1), m["c"].name or "bias", m.root)
+        summed = rw.node("Add", [m["x"], flat], before=m.root, name=name).outputs[0]
+        return rw.node("Reshape", [summed, m["shape"]], before=m.root, name=f"{name}_apart").outputs[0]
+
+
 class EinsumToMatMul(Pass):
     """Write Einsum of two operands as MatMul, with Transpose and Reshape where it needs them.
 
-    The algebra and limits stand with the rule `TwoOperands`. It needs shapes (`infer-shapes`). Attention,
-    int8 and fusions of runtimes are found by MatMul; Einsum has none of them.
+    The algebra and limits stand with the rules `TwoOperands` and `BiasBehindReshape`. It needs shapes
+    (`infer-shapes`). Attention, int8 and fusions of runtimes are found by MatMul; Einsum has none of them.
     """
 
     name: ClassVar[str] = "einsum-to-matmul"
@@ -180,4 +208,4 @@ class EinsumToMatMul(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Rewrite wherever valid; True if anything changed."""
-        return fold_weights(model, ctx, [TwoOperands()])
+        return fold_weights(model, ctx, [TwoOperands(), BiasBehindReshape()])

@@ -89,6 +89,39 @@ def test_near_misses(model: Model, reason: str) -> None:
     assert declined(EinsumToMatMul(), model) == {reason}
 
 
+@pytest.mark.parametrize("bias", ["5,6", "1,5,6", "1,1,5,6"])
+def test_a_bias_goes_behind_the_product(bias: str) -> None:
+    body = 'e = Einsum<equation = "abc,cde->abde">(x, z) y = Add(c, e)'
+    model = build(body, f"z 4,5,6; c {bias}", x="float[A,B,4] x", y="float[A,B,5,6] y")
+    infer_shapes(model)
+    assert rewrite(EinsumToMatMul(), model, A=2, B=3).ops == ["MatMul", "Add", "Reshape"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "bias", "reason"),
+    [
+        ("{0, 0, 5, 6}", "6", "a constant of other axes"),
+        ("{0, 0, 5, 6}", "3,5,6", "a constant of other axes"),
+        ("{0, 3, 5, 6}", "5,6", "not the last axis set apart"),
+        ("{0, 0, 30, 1, 1}", "1,1", "a constant of other axes"),
+        ("{0, 0, -1, 6}", "5,6", "not the last axis set apart"),
+        ("{0, 0, 30}", "30", "not the last axis set apart"),
+    ],
+)
+def test_other_sums_behind_a_reshape_stay(shape: str, bias: str, reason: str) -> None:
+    rank = shape.count(",") + 1
+    y = f"float[{','.join(f'o{i}' for i in range(rank))}] y"
+    model = build(
+        "r = Reshape(x, s) y = Add(r, c)",
+        f"c {bias}",
+        x="float[2,3,30] x",
+        y=y,
+        constants=f"int64[{rank}] s = {shape}",
+    )
+    infer_shapes(model)
+    assert declined(EinsumToMatMul(), model) == {reason}
+
+
 def test_integers_are_left() -> None:
     model = build(
         'y = Einsum<equation = "ab,bc->ac">(x, z)', x="int32[2,3] x, int32[3,4] z", y="int32[2,4] y"
