@@ -65,6 +65,7 @@ TABLE: dict[str, str] = {
     "spread-gates": "layout.gates:SpreadGates",
     "softmax-by-rows": "layout.softmax:SoftmaxByRows",
     "permute-flattened-weights": "layout.flattened_weights:PermuteFlattenedWeights",
+    "convolve-over-two-axes": "layout.two_axes:ConvolveOverTwoAxes",
     "merge-transpose": "fuse.merge_transpose:MergeTransposes",
     "merge-reshape": "fuse.merge_reshape:MergeReshapes",
     "merge-concat": "fuse.merge_concat:MergeConcats",

@@ -36,7 +36,7 @@ INT8_READY = (
 
 # What suits onnxruntime on CPU in a model that nothing else will be done to.
 FINISH = (
-    "infer-shapes,slice-filters,fold-shortcut,infer-shapes,align-channels{every=true},"
+    "infer-shapes,slice-filters,fold-shortcut,convolve-over-two-axes,infer-shapes,align-channels{every=true},"
     "merge-groups,split-prelu,spread-gates,resize-to-matmul,softmax-by-rows,sum-before-layer-norm,"
     "eliminate-dead-code,declare-shapes"
 )

@@ -86,6 +86,10 @@ def optimized_with_sources(
         SourceNode(index, label(node), node, scope)
         for index, (scope, node) in enumerate((s, n) for s in scopes for n in s.graph.node)
     ]
+    for item in sources:  # a node made anew in another's place stays float for the same reason
+        for name, op_type in origins.get(item.label, {}).items():
+            if name in reasons and op_type == item.node.op_type:
+                reasons.setdefault(item.label, reasons[name])
     with tempfile.TemporaryDirectory(prefix="tersor-") as name:
         for item in sources:
             item.node.name = mark(item.index)

@@ -100,6 +100,10 @@ def test_what_the_planner_said_is_the_reason() -> None:
     assert by_name(account(proto, [{"x": IMAGE}], runs=1))["stem"].reason == "it has no quantized input"
     proto.metadata_props.add(key="tersor.left-float", value='{"stem": "excluded"}')
     assert by_name(account(proto, [{"x": IMAGE}], runs=1))["stem"].reason == "excluded"
+    for node in proto.graph.node:  # as a pass would that makes the node anew
+        node.name = "anew" if node.name == "stem" else node.name
+    proto.metadata_props.add(key="tersor.origins", value='{"anew": ["stem\\tConv"]}')
+    assert by_name(account(proto, [{"x": IMAGE}], runs=1))["stem"].reason == "excluded"
 
 
 @pytest.mark.parametrize(
