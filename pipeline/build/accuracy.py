@@ -141,8 +141,8 @@ class Judge:
         assert self.reference is not None
         reference, original = self.reference, self._original
         with (
-            OrtSession(original.path, original.config) as first,
-            OrtSession(candidate.path, candidate.config) as second,
+            OrtSession(original.path, original.config, spinning=False) as first,
+            OrtSession(candidate.path, candidate.config, spinning=False) as second,
         ):
             wanted, given = self._known.lent(first.run), Answers().lent(second.run)
 

@@ -97,7 +97,7 @@ class Search(Trials):
     def _comfortable(self, form: Form) -> bool:
         """Whether the form is accepted, for good reasons, and close enough for data that was not seen."""
         name = self._names[form]
-        return self._accepted(name) and self._closeness(name) >= COMFORT_DB
+        return self._closeness(name) >= COMFORT_DB and self._accepted(name)
 
     def _picked(self, best: Form) -> Form:
         """The form with other rules for the noisiest values, where that brings the outputs closer."""
@@ -174,12 +174,14 @@ class Search(Trials):
             form = replace(best, options=replace(best.options, exclude=excluded))
             if self._try(form) is None:
                 continue
-            last = form
-            if self._accepted(self._names[form]):
+            last, name = form, self._names[form]
+            if too_dear := self._stands(name) and self.times[name] > cheapest * WORSE:
+                dearer += 1  # whatever it will lose: that could only make it dearer still
+            elif self._accepted(name):
                 price = self._price(form)
                 dearer = dearer + 1 if price > cheapest * WORSE else 0
                 cheapest = min(cheapest, price)
-            if dearer == 2 or self._comfortable(form):
+            if dearer == 2 or (too_dear and self._closeness(name) >= COMFORT_DB) or self._comfortable(form):
                 break
         if last is not best:
             for rest in self._rests(best.options.bits):

@@ -60,7 +60,7 @@ class Trials:
 
     def _accepted(self, name: str) -> bool:
         """Whether a candidate is accepted, alone and among its like, and for data that was not seen."""
-        if not distrust(self.judged, self._max_drop)[name][1].accepted:
+        if not self._stands(name):
             return False
         made, judgement = self.judged[name]
         if judgement.vouched:
@@ -69,6 +69,10 @@ class Trials:
         self.judged[name] = (made, judgement)
         digest = next(digest for digest, known in self._digests.items() if known == name)
         self._log.put(digest, name, judgement)
+        return self._stands(name)
+
+    def _stands(self, name: str) -> bool:
+        """Whether a candidate is accepted, alone and among its like, so far as is known."""
         return distrust(self.judged, self._max_drop)[name][1].accepted
 
     def _closeness(self, name: str) -> float:

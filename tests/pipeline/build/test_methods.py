@@ -20,6 +20,7 @@ from tersor.pipeline.build.measured import wanted_by
 from tersor.pipeline.build.result import Candidate
 from tersor.pipeline.build.search import Search
 from tersor.pipeline.build.trial_log import TrialLog
+from tersor.pipeline.build.trials import Judged, Timer
 from tersor.pipeline.build.workshop import Workshop
 from tersor.pipeline.recipe import parse_recipe
 from tersor.pipeline.spec import parse
@@ -128,14 +129,23 @@ def outliers(tmp_path: Path) -> Path:
 
 def searched(work: Path, log: TrialLog | None = None) -> dict[str, tuple[Candidate, float]]:
     """Each candidate of a search with its closeness in dB, by name."""
-    settings = BuildSettings(model=work / "m.onnx", out=work / "out", data=str(work / "calib.npz"))
+    found = judged_by_search(work, lambda _: 0.5, log)
+    return {name: (made, judgement.closeness_db) for name, (made, judgement) in found.items()}
+
+
+def judged_by_search(
+    work: Path, timer: Timer, log: TrialLog | None = None, least_db: float = 20.0
+) -> dict[str, Judged]:
+    settings = BuildSettings(
+        model=work / "m.onnx", out=work / "out", data=str(work / "calib.npz"), min_sqnr_db=least_db
+    )
     feeds = open_feeds(str(work / "calib.npz"), load(work / "m.onnx"))
     judge = Judge(Candidate("original", work / "m.onnx", ""), list(feeds), settings)
     workshop = Workshop(settings, work)
     workshop.calibrate_with(feeds)
-    search = Search(workshop, judge, settings, timer=lambda _: 0.5, log=log)
+    search = Search(workshop, judge, settings, timer=timer, log=log)
     search.run()
-    return {name: (made, judgement.closeness_db) for name, (made, judgement) in search.judged.items()}
+    return search.judged
 
 
 def test_the_search_smooths_where_that_brings_outputs_closer(outliers: Path) -> None:
@@ -198,6 +208,16 @@ def test_single_values_have_their_range_by_another_rule(
     monkeypatch.setattr(Judge, "closeness", again)
     known = searched(two_minds, TrialLog(two_minds / "trials.jsonl", {}))
     assert {name: db for name, (_, db) in known.items()} == {name: db for name, (_, db) in found.items()}
+
+
+@pytest.mark.parametrize(("time", "asked"), [(0.5, True), (5.0, False)])
+def test_what_takes_too_long_is_not_asked_what_it_will_lose(
+    outliers: Path, time: float, *, asked: bool
+) -> None:
+    found = judged_by_search(outliers, lambda made: time if "less-" in made.name else 0.5, least_db=-90)
+    rungs = [judgement for name, (_, judgement) in found.items() if "less-" in name and judgement.accepted]
+    assert rungs
+    assert any(judgement.vouched for judgement in rungs) == asked
 
 
 def test_seven_bits_where_products_saturate(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
