@@ -7,12 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...graph_ir import DataType, Model, Rewriter, Value, constant
-from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, rank, string_attr
+from ...graph_ir import DataType, Model, Node, Rewriter, Value, constant
+from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, is_op, rank, string_attr
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..pattern import Match, Miss, Rule, maybe, op, var
 
+_ROWS = 3  # [batch, rows, width], or a signal [batch, channels, length]
 _DTYPES = (DataType.FLOAT16, DataType.FLOAT)  # onnxruntime has a double kernel for ReduceMean only
 
 
@@ -38,6 +39,8 @@ class SpatialMean(Rule):
             return Miss("no axes: the mean of everything, or of nothing")
         if sorted(a % ndim for a in axes if -ndim <= a < ndim) != list(range(2, ndim)):
             return Miss("other axes than the spatial ones")
+        if ndim == _ROWS and _normalises(node, x):
+            return Miss("part of a normalisation of rows")
         pooled = rw.node("GlobalAveragePool", [x], before=node).outputs[0]
         if int_attr(node, "keepdims", 1):
             return pooled
@@ -46,6 +49,15 @@ class SpatialMean(Rule):
             return rw.node("Squeeze", [pooled], {"axes": spatial}, before=node).outputs[0]
         where = rw.constant(np.array(spatial, dtype=np.int64), "spatial_axes", node)
         return rw.node("Squeeze", [pooled, where], before=node).outputs[0]
+
+
+def _normalises(mean: Node, x: Value) -> bool:
+    """Whether a mean over the last axis is one of squares, or is taken off what it is the mean of."""
+    made = x.producer()
+    squares = is_op(made, "Pow") or (
+        is_op(made, "Mul") and made is not None and made.inputs[0] is made.inputs[1]
+    )
+    return squares or any(is_op(user, "Sub") and x in user.inputs for user, _ in mean.outputs[0].uses())
 
 
 class WholeAveragePool(Rule):
@@ -82,7 +94,8 @@ class ReduceMeanToGlobalAveragePool(Pass):
 
     Not valid, so left alone: unknown rank, or rank below 3; axes that are not constant or are not exactly the
     spatial ones; no axes (the mean of all, or with noop_with_empty_axes of nothing); integers. Not done for
-    double and bfloat16, for which onnxruntime has no such pool.
+    double and bfloat16, for which onnxruntime has no such pool, nor within a normalisation of rows (RMSNorm),
+    which it fuses by the operators it is spelled with.
     """
 
     name: ClassVar[str] = "reduce-mean-to-global-average-pool"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from tersor.analysis.shapes import infer_shapes
 from tersor.passes.fuse.global_pool import ReduceMeanToGlobalAveragePool
 from tests.support.rewriting import declined, model_of, retyped, rewrite
 
@@ -142,3 +143,26 @@ def test_one_window_over_everything(x: str, attributes: str) -> None:
 def test_other_windows(x: str, attributes: str, y: str, reason: str) -> None:
     model = model_of(f"y = AveragePool<{attributes}>(x)", x=f"float[{x}] x", y=f"float[{y}] y")
     assert declined(FUSE, model) == {reason}
+
+
+MEAN = "m = ReduceMean<axes = [-1]>"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"p = Pow(x, two) {MEAN}(p) e = Add(m, eps) r = Sqrt(e) y = Div(x, r)",
+        f"p = Mul(x, x) {MEAN}(p) e = Add(m, eps) r = Sqrt(e) y = Div(x, r)",
+        f"{MEAN}(x) y = Sub(x, m)",
+    ],
+)
+def test_normalisations_of_rows_stay_as_the_runtime_fuses_them(body: str) -> None:
+    weights = "float two = {2}, float eps = {0.00001}"
+    model = model_of(body, weights, x="float[N,5,8] x", y="float[N,5,8] y")
+    infer_shapes(model)
+    assert declined(FUSE, model) == {"part of a normalisation of rows"}
+
+
+def test_a_mean_of_a_signal_that_is_taken_off_something_else() -> None:
+    model = model_of(f"n = Neg(x) {MEAN}(x) y = Sub(n, m)", x="float[N,5,8] x", y="float[N,5,8] y")
+    assert "GlobalAveragePool" in rewrite(FUSE, model).ops
