@@ -33,6 +33,9 @@ from .row_convolution import fits_convolution
 EXCLUDED = "excluded: by name, or by `build` where int8 loses most for the time it saves"
 
 
+_ELEMENTWISE = ISLANDS | {"Add", "Mul", "Sigmoid"}
+
+
 class Candidates:
     """The nodes that could be int8, found in graph order.
 
@@ -170,7 +173,7 @@ class Candidates:
                     self._coded.add(carrier)
                 return
         tail, carrier = self._with_tail(node)
-        if isinstance(self.grid(carrier), str):
+        if isinstance(self.grid(carrier), str) or (tail is None and _rows_for_sums(node)):
             self.planned[node] = NodePlan(Role.LINEAR, quantized_out=False)
             return
         self._take(node, NodePlan(Role.LINEAR, tail), carrier)
@@ -207,6 +210,16 @@ def _bias_add(node: Node) -> Node | None:
     if array is None or weights is None or array.dtype != np.float32 or not np.isfinite(array).all():
         return None
     return add if array.shape == weights[1:] else None
+
+
+def _rows_for_sums(node: Node) -> bool:
+    """Whether a product of rows is only multiplied, added or gated, which is quicker and closer in float.
+
+    Its kernel that ends in codes takes longer than the one that ends in float, and the int8 kernels behind it
+    longer than theirs.
+    """
+    users = [user for user, _ in node.outputs[0].uses()]
+    return is_op(node, "MatMul") and rank(node.inputs[0]) != 2 and all(is_op(u, *_ELEMENTWISE) for u in users)
 
 
 def _elements(value: Value) -> float:

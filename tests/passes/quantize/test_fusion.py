@@ -189,6 +189,14 @@ CASES: dict[str, tuple[Model, dict[str, int]]] = {
         ),
         {"MatMulIntegerToFloat": 2, "Gelu": 1, "QuantizeLinear": 2, "DequantizeLinear": 0},
     ),
+    "gated products of rows": (
+        graph(
+            "g = MatMul(x, w) s = Sigmoid(g) a = Mul(g, s) u = MatMul(x, v) h = Mul(a, u) y = MatMul(h, z)",
+            "float[24,32] w = {seed}, float[24,32] v = {seed}, float[32,24] z = {seed}",
+            x="2,4,24",
+        ),
+        {"MatMulIntegerToFloat": 3, "QLinearMatMul": 0, "QLinearMul": 0, "QuantizeLinear": 2},
+    ),
     "n-d matmul, bias and relu into int8": (
         graph(
             "t = MatMul(x, w) u = Add(t, b) r = Relu(u) p = MatMul(r, z) y = Add(p, k)",
