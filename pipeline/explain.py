@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,14 +13,16 @@ from typing import Any
 from ..analysis.fidelity import Closeness
 from ..analysis.provenance import by_origin
 from ..analysis.shapes import infer_shapes
-from ..backends.base import Feed
+from ..backends.base import BackendError, Feed
 from ..backends.onnxruntime.account import Account, NodeAccount, account
 from ..backends.onnxruntime.config import SessionConfig
+from ..backends.onnxruntime.session import OrtSession
 from ..calibration.data import open_feeds
 from ..graph_ir import Model, UsageError, load
 from ..graph_ir.ops import label, walk_nodes
 from .node_errors import node_errors
 
+DRAWN_AT_RANDOM = "inputs were drawn at random, give real ones with --data"
 DRAWN = 2  # feeds drawn where no data is given
 OFFENDERS = 3
 
@@ -130,6 +132,8 @@ def explain(
     feeds: list[Feed] = list(
         islice(open_feeds(f"random:{seed}:{DRAWN}" if data is None else data, loaded, limit=samples), samples)
     )
+    if data is None:
+        _must_run(model, feeds)
     found = account(
         model,
         feeds,
@@ -143,6 +147,16 @@ def explain(
         infer_shapes(first)
         errors = node_errors(first, loaded, feeds, threads)
     return Explanation(found, errors, len(feeds), data)
+
+
+def _must_run(model: Path, feeds: Sequence[Feed]) -> None:
+    """Run drawn feeds once, so that what fails on them is called by the model's own names."""
+    with OrtSession(model, SessionConfig.beside(model)) as session:
+        try:
+            for feed in feeds:
+                session.run(feed)
+        except BackendError as error:
+            raise BackendError(f"{error}; {DRAWN_AT_RANDOM}") from error
 
 
 def _sources(model: Model) -> dict[str, str]:

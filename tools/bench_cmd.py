@@ -64,7 +64,7 @@ def command(
     cores = os.cpu_count() or 1
     wanted = list(dict.fromkeys(cores if t == 0 else t for t in (threads or [1, 0])))
     found: list[dict[str, Any]] = []
-    with in_words(*models), Progress("timing", total=len(wanted)) as progress:
+    with in_words(*models, drawn=data is None), Progress("timing", total=len(wanted)) as progress:
         for count in wanted:
             progress.say(f"timing on {plural(count, 'thread')}")
             with session_runners(sources, feeds, threads=count) as runners:
@@ -118,21 +118,29 @@ def _shapes(feeds: Sequence[Feed]) -> str:
 
 
 @contextmanager
-def in_words(*models: Path) -> Generator[None]:
+def in_words(*models: Path, drawn: bool = False) -> Generator[None]:
     """Where onnxruntime does not open one of the models, say what is wrong with its file, if that is known.
+
+    Args:
+        models: the files.
+        drawn: whether the inputs are drawn at random, which a model may not run on.
 
     Raises:
         ModelError: a file is no model, or is truncated.
+        BackendError: onnxruntime's own words.
     """
     from ..backends.base import BackendError
     from ..graph_ir import UnsupportedModelError, load
+    from ..pipeline.explain import DRAWN_AT_RANDOM
 
     try:
         yield
-    except BackendError:
+    except BackendError as error:
         for path in models:
             with suppress(UnsupportedModelError):  # of such the runtime knows more
                 load(path)
+        if drawn and " failed: " in str(error):
+            raise BackendError(f"{error}; {DRAWN_AT_RANDOM}") from error
         raise
 
 

@@ -13,6 +13,7 @@ from ...calibration.sensitivity import Sensitivity
 from ...calibration.switches import Per
 from ...graph_ir import DataError, load
 from ...passes.quantize.insert_qdq import InsertQdq
+from .facts import why_not_int8
 from .form import Form
 from .settings import BuildSettings, Progress
 from .workshop import Workshop
@@ -50,6 +51,7 @@ def sensitivity_of(
         workshop = Workshop(settings, Path(folder))
         workshop.calibrate_with(feeds)
         found = workshop.sensitivity(Form(observer, InsertQdq()), list(islice(feeds, runs)), per)
-    if not found.losses:
-        raise DataError("the model has no node that can be quantized; `tersor build` says why")
+        if not found.losses:
+            ready = workshop.int8_ready
+            raise DataError(f"nothing can be int8: {why_not_int8(load(model if ready is None else ready))}")
     return found

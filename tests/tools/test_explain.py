@@ -126,3 +126,18 @@ def test_an_original_that_shares_no_node_is_refused(
     assert done.err == (
         f"error: no node of {MODEL} stands for one of {other}; --original takes the model it was made from\n"
     )
+
+
+@pytest.mark.parametrize("command", ["explain", "bench"])
+def test_a_model_that_does_not_run_on_drawn_inputs_asks_for_real_ones(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1,5] x, int64[1] i) => (float[1,2] y)
+        <float[1,2] table = {seed}> { m = Identity(x) two = Add(i, i) r = Add(two, i) k = Add(r, two)
+        five = Add(k, k) y = Gather(table, five) }"""
+    save(parse(text), tmp_path / "m.onnx")
+    done = tersor(capsys, command, tmp_path / "m.onnx")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "Gather" in done.err
+    assert "tersor_kernel" not in done.err
+    assert done.err.endswith("; inputs were drawn at random, give real ones with --data\n")

@@ -46,7 +46,7 @@ def test_what_cannot_be_measured_is_one_line(capsys: pytest.CaptureFixture[str],
     np.savez(tmp_path / "d.npz", x=np.ones((2, 4), np.float32))
     done = tersor(capsys, "sensitivity", tmp_path / "m.onnx", "--data", tmp_path / "d.npz")
     assert done.code == 2
-    assert done.err == "error: the model has no node that can be quantized; `tersor build` says why\n"
+    assert done.err == "error: nothing can be int8: the model has no Conv, Gemm or MatMul\n"
 
 
 def test_parts_are_called_by_what_the_users_model_has(capsys: pytest.CaptureFixture[str]) -> None:
