@@ -27,7 +27,7 @@ class SlicedConv(Rule):
     element alone. Where only the Slice reads the channels, less is computed. Where others read them too, the
     ones taken are computed twice; that is done for a Slice of steps, which copies element by element, of
     whole blocks of 16 channels with at most 64 products an element. Not valid: slices of other axes; groups;
-    weights that are not constant.
+    weights that are not constant. Not done: channels of an outer graph, which a body would compute each time.
     """
 
     root: ClassVar[Op] = op(
@@ -41,6 +41,8 @@ class SlicedConv(Rule):
         weight = None if conv is None else constant(input_at(conv, 1))
         if act is None or conv is None or weight is None or int_attr(conv, "group", 1) != 1:
             return Miss("no convolution of constant weights before it")
+        if not act.graph is conv.graph is m.root.graph:
+            return Miss("the convolution is of another graph")
         bias = constant(input_at(conv, 2))
         if input_at(conv, 2) is not None and bias is None:
             return Miss("no convolution of constant weights before it")

@@ -113,3 +113,20 @@ def test_channels_that_are_an_output_are_computed_once_where_the_kernel_is_large
     model = made(CONV + "y = Slice(c, s, e, a, k)", weights=weights, y="float[N,32,a,b] c, float[N,d,h,w] y")
     (why,) = declined(SliceFilters(), model)
     assert "copying" in why
+
+
+@pytest.mark.parametrize(
+    ("outside", "inside"),
+    [("c", "u = Slice(c, s, e, a, k)"), ("r", "u = Slice(r, s, e, a, k)"),
+     ("c", "v = Relu(c) u = Slice(v, s, e, a, k)")],
+)  # fmt: skip
+def test_a_loop_does_not_convolve_each_time_what_was_convolved_once(outside: str, inside: str) -> None:
+    act = "r = Relu(c)" if outside == "r" else ""
+    body = (
+        f"{CONV} {act} p = Conv<pads = [1,1,1,1]>(x, g) y = Loop (n, , p) <body = again (int64 i, bool go, "
+        f"float[N,16,6,6] t) => (bool on, float[N,16,6,6] q) {{ {inside} q = Add(t, u) on = Identity(go) }}>"
+    )
+    weights = f"{FEW}float[16,4,3,3] g = {{seed}}, {bounds()}"
+    model = model_of(body, weights, x=f"{X}, int64 n", y="float[N,16,6,6] y")
+    infer_shapes(model)
+    assert declined(SliceFilters(), model) == {"the convolution is of another graph"}
