@@ -18,6 +18,8 @@ from ..pattern import Match, Miss, Op, Rule, const, op, var
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_STEEPEST = 16.0  # of a slope: for x > 0 the two products cancel, and a digit is lost for each factor of ten
+
 
 @dataclass(frozen=True)
 class SlopesAsProducts(Rule):
@@ -28,7 +30,7 @@ class SlopesAsProducts(Rule):
     LeakyRelu of slope 0, which has a kernel of its own.
 
     Not valid below opset 7, where PRelu aligns its slopes otherwise. For infinite x a product with 0 is no
-    number. Not done: other element types than float32, slopes that are not constant.
+    number. Not done: other element types than float32, slopes that are not constant or beyond 16.
     """
 
     int8: bool = False
@@ -42,8 +44,8 @@ class SlopesAsProducts(Rule):
             return Miss("opset below 7")
         if x.dtype != DataType.FLOAT or slopes.dtype != np.float32:
             return Miss("not float32")
-        if not np.isfinite(slopes).all():
-            return Miss("slopes are not finite")
+        if not (np.abs(slopes) <= _STEEPEST).all():
+            return Miss("slopes are not finite, or so steep that the sum would cancel")
         channels = _channels(x, slopes, self.int8)
         name = node.name or "PRelu"
 

@@ -70,7 +70,13 @@ def test_slopes_of_every_kind() -> None:
         (retyped(made("y = PRelu(x, s)", "s 16,1,1"), onnx.TensorProto.DOUBLE), "not float32"),
         (
             with_array(made("y = PRelu(x, s)", "s 16,1,1"), "s", np.full((16, 1, 1), np.inf, np.float32)),
-            "slopes are not finite",
+            "slopes are not finite, or so steep that the sum would cancel",
+        ),
+        (
+            with_array(
+                made("y = PRelu(x, s)", "s 16,1,1"), "s", np.geomspace(1, 1e5, 16, dtype="f4")[:, None, None]
+            ),
+            "slopes are not finite, or so steep that the sum would cancel",
         ),
     ],
 )
