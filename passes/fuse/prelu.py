@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PRelu of many slopes as products and a sum, which runtimes have fast kernels for."""
+"""PRelu of many slopes as a product and a sum, which runtimes have fast kernels for."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ..pattern import Match, Miss, Op, Rule, const, op, var
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_STEEPEST = 16.0  # of a slope: for x > 0 the two products cancel, and a digit is lost for each factor of ten
+_STEEPEST = -16.0  # of a slope: the larger the product beside x, the more digits the sum loses
 
 
 @dataclass(frozen=True)
-class SlopesAsProducts(Rule):
-    """PRelu(x, s) = (1 - s) Relu(x) + s x: for x >= 0 it is x, below it is s x.
+class SlopesAsProduct(Rule):
+    """PRelu(x, s) = x + Relu((s - 1) x) for s <= 1: the product is positive where x is not, s x less x.
 
-    Where each channel of a picture has a slope, a product is a depthwise convolution of one pixel: in float
-    behind a convolution in whole blocks of channels, which it takes as they lie, and in int8. There Relu is a
-    LeakyRelu of slope 0, which has a kernel of its own.
+    Where each channel of a picture has a slope, the product is a depthwise convolution of one pixel: in float
+    behind a convolution in whole blocks of channels, which it takes as they lie, and in int8.
 
-    Not valid below opset 7, where PRelu aligns its slopes otherwise. For infinite x a product with 0 is no
-    number. Not done: other element types than float32, slopes that are not constant or beyond 16.
+    The sum is as exact as x, of which s x may be a small part. Not valid below opset 7, where PRelu aligns
+    its slopes otherwise, and for x of minus infinity. Not done: other element types than float32, slopes that
+    are not constant, or not from -16 to 1.
     """
 
     int8: bool = False
@@ -44,28 +44,23 @@ class SlopesAsProducts(Rule):
             return Miss("opset below 7")
         if x.dtype != DataType.FLOAT or slopes.dtype != np.float32:
             return Miss("not float32")
-        if not (np.abs(slopes) <= _STEEPEST).all():
-            return Miss("slopes are not finite, or so steep that the sum would cancel")
-        channels = _channels(x, slopes, self.int8)
-        name = node.name or "PRelu"
-
-        def scaled(value: Value, factors: NDArray[np.float32], hint: str) -> Value:
-            if channels is None:
-                given = rw.constant(factors, f"{name}_{hint}", node)
-                return rw.node("Mul", [value, given], before=node, name=f"{name}_{hint}").outputs[0]
-            filters = rw.constant(factors.reshape(channels, 1, 1, 1), f"{name}_{hint}", node)
-            return rw.node(
-                "Conv", [value, filters], {"group": channels}, before=node, name=f"{name}_{hint}"
-            ).outputs[0]
-
-        kind, how = ("LeakyRelu", {"alpha": 0.0}) if self.int8 else ("Relu", {})
-        positive = rw.node(kind, [x], how, before=node, name=f"{name}_relu").outputs[0]
-        rest = scaled(positive, np.asarray(1 - slopes, np.float32), "rest")
-        return rw.node("Add", [rest, scaled(x, slopes, "slope")], before=node, name=name).outputs[0]
+        if not ((slopes >= _STEEPEST) & (slopes <= 1)).all():
+            return Miss("a slope is steeper than 1 or -16")
+        channels, name = _channels(x, slopes, self.int8), node.name or "PRelu"
+        factors = np.asarray(slopes - 1, np.float32)
+        if channels is None:
+            given = rw.constant(factors, f"{name}_factors", node)
+            scaled = rw.node("Mul", [x, given], before=node, name=f"{name}_scaled").outputs[0]
+        else:
+            given = rw.constant(factors.reshape(channels, 1, 1, 1), f"{name}_factors", node)
+            how = {"group": channels}
+            scaled = rw.node("Conv", [x, given], how, before=node, name=f"{name}_scaled").outputs[0]
+        rest = rw.node("Relu", [scaled], before=node, name=f"{name}_rest").outputs[0]
+        return rw.node("Add", [x, rest], before=node, name=name).outputs[0]
 
 
 def _channels(x: Value, slopes: NDArray[np.float32], int8: bool) -> int | None:
-    """How many channels there are, if products are to be convolutions."""
+    """How many channels there are, if the product is to be a convolution."""
     sizes = dims(x)
     if sizes is None or len(sizes) != 4 or not isinstance(sizes[1], int):
         return None
@@ -78,9 +73,9 @@ def _channels(x: Value, slopes: NDArray[np.float32], int8: bool) -> int | None:
 
 @dataclass(frozen=True)
 class SplitPRelu(Pass):
-    """Compute PRelu of several slopes by Relu, products and a sum.
+    """Compute PRelu of several slopes by a product, Relu and a sum.
 
-    The algebra and limits stand with the rule `SlopesAsProducts`. It needs shapes (`infer-shapes`).
+    The algebra and limits stand with the rule `SlopesAsProduct`. It needs shapes (`infer-shapes`).
 
     onnxruntime's PRelu decides for each element by a branch and takes up to eight times as long on CPU; it is
     also an operator that its blocked layout of pictures has to be left for, and has no int8 kernel. For the
@@ -97,4 +92,4 @@ class SplitPRelu(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Rewrite wherever valid; True if anything changed."""
-        return apply_rules(model, ctx, [SlopesAsProducts(self.int8)])
+        return apply_rules(model, ctx, [SlopesAsProduct(self.int8)])

@@ -67,7 +67,7 @@ CHECKED = ["--validate", "end"]
         (["build", "m.onnx", "-o", "feeds", "--recipe", "r.toml"], "the folder of data of the recipe"),
         (["build", "m.onnx", "-o", "o", "--data", ""], "data is empty"),
         (["prune", "m.onnx", "-o", "score.py", "--ratio", ".5", "--metric", "score:feeds"], "is --metric"),
-        (["prune", "m.onnx", "-o", "o", "--latency", ".5", "--data", "feeds", "--cache", "feeds/c"], "--data"),
+        (["prune", "m.onnx", "-o", "o", "--latency=.5", "--data", "feeds", "--cache", "feeds/c"], "--data"),
         (["prune", "m.onnx", "-o", "-", "--ratio", ".5"], "'-' is no file"),
     ],
 )  # fmt: skip
