@@ -92,10 +92,11 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
 
 
 def from_proto(proto: onnx.ModelProto, base_dir: str | None = None, *, name: str = "model") -> ir.Model:
-    """Import a ModelProto (which the IR goes on referring to; do not edit it afterwards).
+    """Import a ModelProto.
 
     Args:
-        proto: the model.
+        proto: the model. The IR goes on referring to its tensors, which take new names as their values do: do
+            not edit it afterwards, and hand over a copy of what is needed again as it is.
         base_dir: the folder external data lies in; None when there is none.
         name: how errors call the model.
 
