@@ -84,7 +84,8 @@ class TrialLog:
 
     def _read(self, path: Path) -> None:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            text = path.read_text(encoding="utf-8")
+            lines = text.splitlines()
             head: object = json.loads(lines[0]) if lines else None
         except (OSError, ValueError) as error:
             raise UsageError(f"--trials {str(path)!r} is no log of trials; name another file") from error
@@ -107,9 +108,11 @@ class TrialLog:
                     raise DataError(
                         f"--trials {str(path)!r}, line {number} is broken; remove the file"
                     ) from error
-                # It was being written when the search was stopped.
-                with atomic_write(path) as beside:
-                    beside.write_text("".join(f"{kept}\n" for kept in lines[:-1]), encoding="utf-8")
+                del lines[-1]
+        if text != "".join(f"{line}\n" for line in lines):
+            # The last line was being written when the search was stopped.
+            with atomic_write(path) as beside:
+                beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _judgement(data: dict[str, Any]) -> Judgement:

@@ -52,6 +52,16 @@ def test_a_line_that_was_cut_off_is_forgotten(tmp_path: Path) -> None:
     assert TrialLog(path, FACTS).get("2f") is not None
 
 
+def test_a_line_that_lacks_its_end_alone_is_kept_apart_from_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    TrialLog(path, FACTS).put("1f", "a", judged("a", 30.0)[1])
+    path.write_text(path.read_text()[:-1])
+    TrialLog(path, FACTS).put("2f", "a", judged("a", 30.0)[1])
+    log = TrialLog(path, FACTS)
+    assert log.get("1f") is not None
+    assert log.get("2f") is not None
+
+
 @pytest.mark.parametrize("text", ["", "no log\n", "[1]\n", '{"other": 1}\n', "\x00\n"])
 def test_another_file_is_not_written_to(tmp_path: Path, text: str) -> None:
     path = tmp_path / "trials.jsonl"
