@@ -11,7 +11,7 @@ import numpy as np
 
 from ...analysis.shapes import infer_node
 from ...graph_ir import DataType, Model, Node, Rewriter, Value, constant
-from ...graph_ir.ops import dims, is_constant, string_attr
+from ...graph_ir.ops import dims, int_attr, is_constant, string_attr
 from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, Op, Rule, commute, const, op, var
 from .weights import fold_weights
@@ -174,21 +174,25 @@ class _Writer:
 class BiasBehindReshape(Rule):
     """Reshape(x) + c = Reshape(x + c'), where the last axis of x is set apart and c has those axes alone.
 
-    So a bias comes to stand behind its product. Not done: other Reshapes, and constants with other axes.
+    So a bias comes to stand behind its product. Not valid below opset 7, where Add aligns c otherwise, and
+    for c of a higher rank. Not done: other Reshapes, and constants with other axes.
     """
 
-    root: ClassVar[Op] = commute("Add", op("Reshape", var("x"), const("shape")), const("c"))
+    reshape: ClassVar[Op] = op("Reshape", var("x"), const("shape"))
+    root: ClassVar[Op] = commute("Add", reshape, const("c"))
 
     def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
         """The same Reshape behind the Add."""
         sizes, target, addend = dims(m["x"]), m.array("shape").reshape(-1).tolist(), m.array("c")
         if sizes is None or not sizes:
             return Miss("rank is not known")
+        if rw.opset(m.root) < 7 or int_attr(m.node(self.reshape), "allowzero", 0):
+            return Miss("opset below 7, or zeros for sizes")
         kept = len(sizes) - 1
         apart = tuple(target[kept:])
         if any(target[:kept]) or len(apart) < 2 or min(apart) < 1 or sizes[-1] != prod(apart):
             return Miss("not the last axis set apart")
-        if addend.shape[-len(apart) :] != apart or addend.size != prod(apart):
+        if addend.shape[-len(apart) :] != apart or addend.size != prod(apart) or addend.ndim > len(target):
             return Miss("a constant of other axes")
         name = m.root.name or "Add"
         flat = rw.constant(addend.reshape(-1), m["c"].name or "bias", m.root)

@@ -122,6 +122,24 @@ def test_other_sums_behind_a_reshape_stay(shape: str, bias: str, reason: str) ->
     assert declined(EinsumToMatMul(), model) == {reason}
 
 
+@pytest.mark.parametrize(
+    ("body", "bias", "opset", "reason"),
+    [
+        ("r = Reshape(x, s) y = Add(r, c)", "1,1,1,5,6", 17, "a constant of other axes"),
+        ("r = Reshape<allowzero = 1>(x, s) y = Add(r, c)", "5,6", 17, "opset below 7, or zeros for sizes"),
+        ("r = Reshape(x, s) y = Add<broadcast = 1>(r, c)", "5,6", 6, "opset below 7, or zeros for sizes"),
+    ],
+    ids=["a higher rank", "no elements", "opset 6"],
+)
+def test_a_bias_that_does_more_stays(body: str, bias: str, opset: int, reason: str) -> None:
+    y = f"float[{'o,' if len(bias) > 3 else ''}B,T,5,6] y"
+    zeros = "int64[4] s = {0, 0, 5, 6}"
+    model = build(body, f"c {bias}", x="float[A,2,30] x", y=y, constants=zeros, opset=opset)
+    infer_shapes(model)
+    result = rewrite(EinsumToMatMul(), model, numbers=False)
+    assert (result.changed, result.reasons) == (False, {reason})
+
+
 def test_integers_are_left() -> None:
     model = build(
         'y = Einsum<equation = "ab,bc->ac">(x, z)', x="int32[2,3] x, int32[3,4] z", y="int32[2,4] y"
