@@ -99,6 +99,8 @@ class Emitter:
                 ready = self.values.quantized(made, self.plan.params[value], node, value.name or "")
             if made in self._filters:
                 ready = self.values.narrowed(ready, self._filters[made], node)
+            if value in self.plan.params and self.values.codes_of(ready) is None:
+                self.plan.params[ready] = self.plan.params[value]  # for the int8 nodes that quantise it
             self.rw.replace(value, ready)
         self.rw.erase_all(planned.absorbed(node))
 

@@ -60,3 +60,19 @@ def test_a_relu_that_no_int8_reads(tmp_path: Path) -> None:
     _, after, _ = quantised(graph("t = MatMul(x, w) u = Add(t, b) y = Relu(u)", WEIGHTS, x="2,9,24"))
     found = optimised(after, tmp_path)
     assert found.ops["MatMulIntegerToFloat"] == found.ops["Relu"] == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "t = MatMul(x, w) u = Add(t, b) p = MatMul(u, z) y = Add(p, k)",
+        "t = MatMul(x, w) u = Add(t, b) y = MatMul(u, z)",
+        "t = MatMul(x, w) u = Add(t, b) v = Tanh(u) p = MatMul(u, z) q = MatMul(v, z) y = Sub(p, q)",
+    ],
+)
+def test_rows_that_end_in_float_are_quantised_for_the_next_layer(body: str, tmp_path: Path) -> None:
+    model = graph(body, WEIGHTS, x="2,9,24")
+    feed = feeds_of(model)[0]
+    before, after, _ = quantised(model)
+    assert optimised(after, tmp_path).float_linear == 0
+    assert sqnr(run(before, feed, off=True)[0], run(after, feed)[0]) > 30
