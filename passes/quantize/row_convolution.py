@@ -3,6 +3,9 @@
 
     x [B, T, K] -> codes -> Unsqueeze [1, B, T, K] -> com.microsoft.QLinearConv -> Squeeze [B, T, N] -> DQ
 
+The kernel refuses pictures without pixels, but not a batch without pictures. So where B is not known, and
+may be 0, it counts pictures, [B, 1, T, K]; where T is not, the product ends in float.
+
 onnxruntime requantises within that kernel. QGemm does it in a pass of its own and takes matrices alone, and
 behind MatMulIntegerToFloat the Relu and the Q are passes over floats. The codes are the same but for the
 rounding of ties and of the bias, so this is no choice of accuracy.
@@ -16,7 +19,7 @@ import numpy as np
 
 from ...graph_ir import Node, Value
 from ...graph_ir.numerics import QuantParams, quantize_bias
-from ...graph_ir.ops import rank, static_shape
+from ...graph_ir.ops import dims, static_shape
 from .gates import MICROSOFT
 from .linear_form import LinearForm
 from .values import ValueWriter
@@ -28,9 +31,12 @@ _FOURS, _FEWEST = 4, 16  # the fast int8 kernel takes so many channels at once, 
 
 
 def fits_convolution(node: Node) -> bool:
-    """Whether a MatMul of constant weights is one of rows of three axes that the fast kernel takes."""
-    shape = static_shape(node.inputs[1]) or ()
-    if rank(node.inputs[0]) != 3 or len(shape) != 2:
+    """Whether a MatMul of constant weights is one of rows of three axes that the fast kernel takes.
+
+    Of a number that is not known there may be none: a picture without pixels.
+    """
+    shape, sizes = static_shape(node.inputs[1]) or (), dims(node.inputs[0]) or ()
+    if len(sizes) != 3 or len(shape) != 2 or not isinstance(sizes[1], int) or 0 in sizes:
         return False
     channels, filters = shape
     return channels % _FOURS == 0 and filters % _FOURS == 0 and filters >= _FEWEST
@@ -57,8 +63,9 @@ def row_convolution(
     filters = np.ascontiguousarray(turned).reshape(*turned.shape, 1, 1)
     scales = QuantParams(form.params.scale, form.params.zero_point, 0)
     weight, w_scale, w_zero = values.weight_codes(source, filters, scales, node)
-    first = rw.constant(np.zeros(1, np.int64), f"{name}_first", node)
-    pixels = values.node("Unsqueeze", [codes, first], node, f"{name}_pixels")
+    pictures = 0 if isinstance((dims(node.inputs[0]) or (None,))[0], int) else 1
+    axis = rw.constant(np.array([pictures], np.int64), f"{name}_axis", node)
+    pixels = values.node("Unsqueeze", [codes, axis], node, f"{name}_pixels")
     operands = [pixels, *values.grid(grid, node, name), weight, w_scale, w_zero]
     operands += values.grid(params, node, f"{name}_result")
     if form.bias is not None:
@@ -67,5 +74,5 @@ def row_convolution(
     rw.model.opset_imports.setdefault(MICROSOFT, 1)
     attributes = {"channels_last": 1, "kernel_shape": [1, 1]}
     made = rw.node("QLinearConv", operands, attributes, before=node, name=name, domain=MICROSOFT).outputs[0]
-    rows = values.node("Squeeze", [made, first], node, f"{name}_rows")
+    rows = values.node("Squeeze", [made, axis], node, f"{name}_rows")
     return values.dequantized(rows, params, node, f"{name}_rows")

@@ -20,7 +20,7 @@ BODY = "t = MatMul(x, w) u = Add(t, b) r = Relu(u) p = MatMul(r, z) y = Add(p, k
 @pytest.mark.parametrize(
     ("body", "x"),
     [
-        (BODY, "n,t,24"),
+        (BODY, "n,9,24"),
         (BODY, "n,1,24"),
         (BODY.replace("Add(t, b)", "Add(b, t)"), "2,9,24"),
         (BODY.replace("Relu(u)", "Clip(u, low, high)"), "2,9,24"),
@@ -43,6 +43,7 @@ def test_numbers_are_those_of_the_float_model(body: str, x: str, tmp_path: Path)
     ("body", "weights", "x"),
     [
         (BODY, WEIGHTS, "2,3,4,24"),
+        (BODY, WEIGHTS, "2,t,24"),
         (BODY, WEIGHTS.replace("24", "22"), "2,9,22"),
         (BODY, WEIGHTS.replace("32", "30"), "2,9,24"),
         (BODY, WEIGHTS.replace("32", "12"), "2,9,24"),
@@ -54,6 +55,13 @@ def test_others_end_in_float(body: str, weights: str, x: str, tmp_path: Path) ->
     found = optimised(after, tmp_path)
     assert found.ops["QLinearConv"] == 0
     assert found.float_linear == 0
+
+
+@pytest.mark.parametrize(("x", "size"), [("n,9,24", (0, 9, 24)), ("n,t,24", (2, 0, 24))])
+def test_no_rows_run_as_well(x: str, size: tuple[int, ...]) -> None:
+    before, after, _ = quantised(graph(BODY, WEIGHTS, x=x))
+    feed = {"x": np.zeros(size, np.float32)}
+    assert run(after, feed)[0].shape == run(before, feed, off=True)[0].shape == size
 
 
 def test_a_relu_that_no_int8_reads(tmp_path: Path) -> None:
