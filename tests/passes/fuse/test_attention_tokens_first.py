@@ -108,8 +108,8 @@ def test_near_misses(body: str, x: str, weights: str, reason: str) -> None:
 
 SAMPLES = "float[5,N,12] q, float[7,N,12] k, float[7,N,12] v"
 MANY = DEEP.replace("Reshape(q3, deep)", "Reshape(q3, queries)").replace("3, deep)", "3, keys)")
-SIZES = WEIGHTS.replace("cut = {-1, 3, 4}", "cut = {0, -1, 4}").replace("rows = {-1, 1,", "rows = {5, -1,")
-SIZES += ", int64[4] queries = {-1, 3, 5, 4}, int64[4] keys = {-1, 3, 7, 4}"
+ROWS_OF_MANY = WEIGHTS.replace("cut = {-1, 3, 4}", "cut = {0, -1, 4}").replace("= {-1, 1,", "= {5, -1,")
+SIZES = ROWS_OF_MANY + ", int64[4] queries = {-1, 3, 5, 4}, int64[4] keys = {-1, 3, 7, 4}"
 OTHERS = SIZES.replace("{-1, 3, 5, 4}", "{3, -1, 5, 4}").replace("{-1, 3, 7, 4}", "{3, -1, 7, 4}")
 
 
