@@ -22,6 +22,12 @@ def model_files(model: Model, path: Path) -> list[Path]:
     return [path, *(path.parent / place for place in sorted(places))]
 
 
+def written_files(path: Path) -> list[Path]:
+    """A file that `save` wrote, and the one with its weights if they lie beside it."""
+    weights = path.with_name(path.name + ".data")
+    return [path, weights] if weights.is_file() else [path]
+
+
 def as_protobuf(model: Model, path: Path, folder: Path) -> Path:
     """The model's file if runtimes can open it; a text form is written to `folder` as protobuf."""
     if path.suffix not in TEXT_FORMATS:

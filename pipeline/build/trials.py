@@ -10,6 +10,7 @@ from ...graph_ir import DataError, TersorError
 from .accuracy import Judge
 from .budget import Budget
 from .choose import distrust, priced
+from .files import written_files
 from .form import Form
 from .lock import hash_files
 from .result import Candidate, Composition, Judgement
@@ -110,7 +111,7 @@ class Trials:
 
     def _judged(self, name: str, made: Candidate) -> str:
         """Judge and time a candidate; gives the name of an earlier one with the same bytes, or its own."""
-        digest = hash_files([made.path])
+        digest = hash_files(written_files(made.path))
         name = self._digests.setdefault(digest, name)
         if name in self.judged:
             return name
@@ -135,7 +136,7 @@ class Trials:
         made = self._make(form)
         if made is None:
             return -math.inf
-        digest = hash_files([made.path])
+        digest = hash_files(written_files(made.path))
         closeness = self._log.closeness(digest)
         if closeness is None:
             closeness = self._judge.closeness(made)
