@@ -13,9 +13,10 @@ from ...graph_ir import Model, Node, Rewriter, Value, constant
 from ...graph_ir.ops import input_at, int_attr, is_op
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
+from ..layout.blocks import BLOCK
 from ..pattern import Match, Miss, Op, Rule, maybe, op, var
 from .slices import taken
-from .split_filters import ALONE, BLOCK, SplitLayer
+from .split_filters import ALONE, SplitLayer
 
 _MOST_PRODUCTS = 64  # for each element that a Slice of steps copies, at which a second convolution is as fast
 

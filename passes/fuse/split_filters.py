@@ -13,6 +13,7 @@ import numpy as np
 
 from ...graph_ir import Node, Rewriter, Value, constant
 from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, is_op, only_user, rank
+from ..layout.blocks import BLOCK
 from ..linear.bias import bias_add
 from ..pattern import Match, Miss, Op, Rule, maybe, op, var
 
@@ -23,8 +24,6 @@ ALONE = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwi
 _MORE_ALONE = ("Elu", "Gelu", "Swish")
 _GATES = ("Sigmoid", "HardSigmoid")
 _MOST_STEPS = 3
-BLOCK = 16
-"""Channels that kernels of float convolutions work on at once."""
 _LEAST_INT8_ROWS = 32
 _LEAST_ROWS, _LEAST_INPUTS = 128, 192
 
