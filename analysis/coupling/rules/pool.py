@@ -34,12 +34,20 @@ def pool(ties: Ties) -> None:
         _spatial(ties, x, y)
 
 
-def _spatial(ties: Ties, x: Value | None, y: Value | None) -> None:
+def _rank(ties: Ties, x: Value | None, y: Value | None) -> int | None:
+    """The rank of both; pins the node where they are not those of a pooling."""
     if x is None or y is None:
-        return
+        return None
     rank = ties.rank(x) or 0
     if rank < 2 or not equal_rank(ties, x, y):
         ties.pin_node("its ranks are not those of a pooling")
+        return None
+    return rank
+
+
+def _spatial(ties: Ties, x: Value | None, y: Value | None) -> None:
+    rank = _rank(ties, x, y)
+    if x is None or y is None or rank is None:
         return
     pin_axes(ties, range(2, rank), _WINDOW, x, y)
     tie_except(ties, range(2, rank), x, y)
@@ -52,11 +60,8 @@ def global_pool(ties: Ties) -> None:
     of the two operators takes it.
     """
     x, y = operand(ties, 0), result(ties, 0)
-    if x is None or y is None:
-        return
-    rank = ties.rank(x) or 0
-    if rank < 2 or not equal_rank(ties, x, y):
-        ties.pin_node("its ranks are not those of a pooling")
+    rank = _rank(ties, x, y)
+    if x is None or y is None or rank is None:
         return
     tie_except(ties, range(2, rank), x, y)
     for axis in range(2, rank):
