@@ -91,6 +91,24 @@ def refuse_unwritable(target: Path) -> None:
     _refuse_closed(target.parent, shown)
 
 
+def refuse_replacing(target: Path, suffixes: Iterable[str] = (".onnx", *TEXT_FORMATS)) -> None:
+    """Refuse to write over a file that is, by its name, not of the kind that is written.
+
+    Args:
+        target: where it goes.
+        suffixes: of that kind; a model's by default.
+
+    Raises:
+        UsageError: there is such a file.
+    """
+    kinds = tuple(suffixes)
+    if target.is_file() and target.suffix not in kinds:
+        raise UsageError(
+            f"{str(target)!r} is there already and not a {kinds[0]} file by its name; give another name, "
+            "or remove it"
+        )
+
+
 def refuse_unwritable_folder(folder: Path) -> None:
     """Find out whether a folder, which need not exist yet, can be written into.
 

@@ -33,6 +33,7 @@ from ..pipeline.outputs import (
     refuse_foreign_weights,
     refuse_overwriting,
     refuse_own_weights,
+    refuse_replacing,
     refuse_unwritable,
     save_over,
 )
@@ -124,6 +125,7 @@ def optimize_file(source: Path | str, target: Path | str, settings: Settings | N
     dumped = [] if chosen.dump is None else [chosen.dump]
     refuse_overwriting([target, data_file(target), *dumped], {INPUT: source, **chosen.untouched})
     refuse_unwritable(target)
+    refuse_replacing(target)
     text = f"{FREEZE},{chosen.passes}" if chosen.freeze_default_inputs else chosen.passes
     pipeline = parse(text)
     # One pause for all: switching the collector on again makes it walk the whole model once more.

@@ -14,6 +14,7 @@ from ..pipeline.outputs import (
     refuse_foreign_weights,
     refuse_overwriting,
     refuse_own_weights,
+    refuse_replacing,
     refuse_unwritable,
     same,
 )
@@ -56,6 +57,10 @@ def refuse_paths(
     refuse_overwriting(models, {"--plan": plan})
     for written in models[:1] + plans:
         refuse_unwritable(written)
+    if out is not None:
+        refuse_replacing(out)
+    if save_plan is not None:
+        refuse_replacing(save_plan, [".json"])
     if any(same(written, planned) for written in models for planned in plans):
         raise UsageError(f"--save-plan {str(save_plan)!r} is where the model goes; give another file")
 

@@ -230,7 +230,7 @@ def _facts(subject: _Subject, result: Model) -> tuple[Facts, Facts]:
 
 
 def _notes(subject: _Subject, settings: Settings, pruned: Pruned | None, *, timed: bool) -> list[str]:
-    found = [*subject.notes, *([] if pruned is None else pruned.notes)]
+    found = [*subject.notes, *([] if pruned is None else [*pruned.notes, *pruned.far()])]
     if is_quantized(subject.model):
         found.append(
             "the model is quantized already, and its scales stay as they were measured; better prune the "
@@ -239,9 +239,12 @@ def _notes(subject: _Subject, settings: Settings, pruned: Pruned | None, *, time
     if not timed:
         found.append("no input could be drawn that the model runs on, so nothing was timed; give --data")
     if settings.metric is None:
-        found.append("without --metric the accuracy was not judged; nothing was given up for it")
+        found.append("without --metric the accuracy was not judged: nothing says how much of it is left")
     if settings.data is None and pruned is not None:
-        found.append("without --data no weights were refitted; data usually keeps far more of the accuracy")
+        found.append(
+            "without --data no weights were refitted to make up for what was removed; expect to train the "
+            "result again, or give data"
+        )
     return found
 
 

@@ -15,7 +15,7 @@ FEW_SAMPLES = 16
 
 
 def doubts(feeds: Sequence[Feed], whole: bool, reference: float | None) -> list[str]:
-    """Notes on feeds that are few, all the same, or without content, and on a metric of 0.
+    """Notes on feeds that are few, all the same, or without content, and on a metric of 0 or none.
 
     Args:
         feeds: those of the user that candidates are compared on.
@@ -34,6 +34,10 @@ def doubts(feeds: Sequence[Feed], whole: bool, reference: float | None) -> list[
             found.append(f"input {name!r} is constant in --data: ranges and closeness hold for nothing else")
         elif len(arrays) > 1 and all(np.array_equal(a, arrays[0]) for a in arrays[1:]):
             found.append(f"input {name!r} is the same in all samples of --data: ranges hold for it alone")
+    if feeds and reference is None:
+        found.append(
+            "closeness is of samples that ranges were measured on, too; `tersor compare` tells it of others"
+        )
     if reference == 0:
         found.append("the metric is 0 for the original; what is lost of it cannot be told")
     return found

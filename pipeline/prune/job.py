@@ -24,6 +24,9 @@ def silent(stage: str, done: int, total: int | None) -> None:
     """Tell nobody."""
 
 
+FAR_DB = 10.0  # of SQNR: a third of the outputs' size is noise
+
+
 @dataclass(frozen=True)
 class Job:
     """What is wanted.
@@ -115,3 +118,13 @@ class Pruned:
     notes: list[str] = field(default_factory=list[str])
     held: bool = True
     tried: list[Chosen] = field(default_factory=list["Chosen"])
+
+    def far(self) -> list[str]:
+        """A note where what is left answers so far from the original that it can hardly serve as it is."""
+        judged = [each.judgement for each in self.rounds if each.kept and each.judgement is not None]
+        if not judged or not judged[-1].fidelity or not judged[-1].sqnr_db < FAR_DB:
+            return []
+        distance = f"{judged[-1].sqnr_db:.1f} dB of SQNR"
+        return [
+            f"the outputs are far from the original's ({distance}): train the result again, or remove less"
+        ]

@@ -87,3 +87,22 @@ def test_without_a_metric_it_says_that_nothing_was_judged(
         assert done.code == 0, done.err
         told = any("the accuracy was not judged" in note for note in json.loads(done.out)["notes"])
         assert told is not judged
+
+
+def test_outputs_far_from_the_originals_are_said_to_be(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    digits = Path(__file__).parents[2] / "examples" / "digits"
+    given = [
+        "prune",
+        digits / "digits.onnx",
+        "-o",
+        folder / "o.onnx",
+        "--json",
+        "--data",
+        digits / "calib.npz",
+    ]
+    for ratio, far in (("0.9", True), ("0.05", False)):
+        done = tersor(capsys, *given, "--ratio", ratio)
+        assert done.code == 0, done.err
+        assert any("far from the original's" in note for note in json.loads(done.out)["notes"]) is far

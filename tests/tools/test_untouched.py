@@ -69,6 +69,10 @@ CHECKED = ["--validate", "end"]
         (["prune", "m.onnx", "-o", "score.py", "--ratio", ".5", "--metric", "score:feeds"], "is --metric"),
         (["prune", "m.onnx", "-o", "o", "--latency=.5", "--data", "feeds", "--cache", "feeds/c"], "--data"),
         (["prune", "m.onnx", "-o", "-", "--ratio", ".5"], "'-' is no file"),
+        (["opt", "m.onnx", "calib.npz"], "is there already and not a .onnx file"),
+        (["opt", "m.onnx", "score.py"], "is there already and not a .onnx file"),
+        (["prune", "m.onnx", "-o", "calib.npz", "--ratio", ".5"], "is there already and not a .onnx file"),
+        (["prune", "m.onnx", "-o", "o", "--save-plan", "score.py", "--ratio", ".5"], "not a .json file"),
     ],
 )  # fmt: skip
 def test_what_is_read_is_never_written_over(

@@ -18,24 +18,24 @@ def feeds(count: int, batch: int = 1) -> list[Feed]:
 
 def test_good_data_is_not_doubted() -> None:
     assert doubts(feeds(FEW_SAMPLES), True, 0.5) == []
-    assert doubts(feeds(2, batch=FEW_SAMPLES), True, None) == []
-    assert doubts(feeds(3), False, None) == []  # there are more than these
+    assert doubts(feeds(2, batch=FEW_SAMPLES), True, 0.5) == []
+    assert doubts(feeds(3), False, 0.5) == []  # there are more than these
 
 
 @pytest.mark.parametrize(("count", "said"), [(1, "has 1 sample;"), (15, "has 15 samples;")])
 def test_few_samples(count: int, said: str) -> None:
-    (note,) = doubts(feeds(count), True, None)
+    (note,) = doubts(feeds(count), True, 0.5)
     assert said in note
 
 
 def test_the_same_sample_again_and_again() -> None:
-    (note,) = doubts(feeds(1) * 20, True, None)
+    (note,) = doubts(feeds(1) * 20, True, 0.5)
     assert note.startswith("input 'x' is the same in all samples")
 
 
 @pytest.mark.parametrize("scales", [[0.0] * 20, [float(i) for i in range(20)]])
 def test_samples_without_content(scales: list[float]) -> None:
-    (note,) = doubts([{"x": np.full((1, 3), scale, np.float32)} for scale in scales], True, None)
+    (note,) = doubts([{"x": np.full((1, 3), scale, np.float32)} for scale in scales], True, 0.5)
     assert note.startswith("input 'x' is constant")
 
 
@@ -44,8 +44,13 @@ def test_no_data_is_not_doubted_but_a_metric_of_nothing_is() -> None:
     assert note.startswith("the metric is 0 for the original")
 
 
+def test_without_a_metric_closeness_is_of_the_samples_of_the_ranges() -> None:
+    (note,) = doubts(feeds(FEW_SAMPLES), True, None)
+    assert "tersor compare" in note
+
+
 def test_an_input_of_one_number_is_doubted_only_when_it_never_changes() -> None:
     moving = [{"t": np.full((1,), step, np.float32)} for step in range(20)]
-    assert doubts(moving, True, None) == []
-    (note,) = doubts(moving[:1] * 20, True, None)
+    assert doubts(moving, True, 0.5) == []
+    (note,) = doubts(moving[:1] * 20, True, 0.5)
     assert note.startswith("input 't' is the same in all samples")
