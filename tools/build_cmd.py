@@ -108,7 +108,7 @@ def command(
     if as_json:
         print_json(to_dict(result, settings))
     else:
-        _print(result, settings.out, samples)
+        _print(result, settings.out)
 
 
 def _print_others(result: BuildResult) -> None:
@@ -169,7 +169,7 @@ def left_float(rows: Sequence[AuditRow]) -> list[str]:
     return lines
 
 
-def _print(result: BuildResult, out: Path, samples: int) -> None:
+def _print(result: BuildResult, out: Path) -> None:
     from .render import macs, plural, print_table, quantity, size
 
     before, after = result.facts[result.before.name], result.facts[result.winner.name]
@@ -208,9 +208,7 @@ def _print(result: BuildResult, out: Path, samples: int) -> None:
     for line in left_float(() if found is None else found.misses):
         print(line)
     if result.sensitivity is not None:
-        table = result.sensitivity
-        options = f"--observer {table.observer} --samples {samples} --runs {table.samples}"
-        print(f"sensitivity: {table.summary()}; `tersor sensitivity {options}` shows which")
+        print(f"sensitivity: {result.sensitivity.summary()}; report.json lists them")
     _print_concurrency(result)
     for note in result.notes:
         print(f"note: {note}")

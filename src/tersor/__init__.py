@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-    from .graph_ir import Model, TersorError, load, save, verify
+    from .graph_ir import DataError, Model, ModelError, TersorError, UsageError, load, save, verify
     from .passes.base import Context
     from .pipeline.build import BuildResult
     from .pipeline.prune.report import PruneReport
@@ -31,8 +31,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Context",
+    "DataError",
     "Model",
+    "ModelError",
     "TersorError",
+    "UsageError",
     "__version__",
     "build",
     "load",
@@ -45,8 +48,11 @@ __all__ = [
 
 _HOMES = {
     "Context": "passes.base",
+    "DataError": "graph_ir",
     "Model": "graph_ir",
+    "ModelError": "graph_ir",
     "TersorError": "graph_ir",
+    "UsageError": "graph_ir",
     "load": "graph_ir",
     "save": "graph_ir",
     "verify": "graph_ir",
