@@ -12,7 +12,7 @@ from ...graph_ir.ops import dims
 from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, Rule, commute, const, op, var
 from .batch_norm import scale_and_shift
-from .weights import Wide, channels, fold_weights
+from .weights import Array, channels, fold_weights
 
 
 class NormAlone(Rule):
@@ -35,7 +35,7 @@ class NormAlone(Rule):
             return found
         if found[0].shape != (count,):
             return Miss("parameters are not one value a channel")
-        return _convolved(m.root, m["x"], found[0], found[1], rw)
+        return by_channel(m["x"], *found, m.root, rw, m.root.name or m.root.op_type)
 
 
 class FactorOfEachChannel(Rule):
@@ -54,7 +54,7 @@ class FactorOfEachChannel(Rule):
         factors = channels(m.array("c"), -3, count, 4)
         if factors is None or m.array("c").size != count or count == 1:
             return Miss("not one factor for each channel")
-        return _convolved(m.root, m["x"], factors, None, rw)
+        return by_channel(m["x"], factors, None, m.root, rw, m.root.name or m.root.op_type)
 
 
 def _channels(x: Value) -> int | None:
@@ -64,14 +64,21 @@ def _channels(x: Value) -> int | None:
     return sizes[1] if isinstance(sizes[1], int) else None
 
 
-def _convolved(node: Node, x: Value, factors: Wide, shift: Wide | None, rw: Rewriter) -> Value:
-    name = node.name or node.op_type
-    filters = rw.constant(factors.astype(np.float32).reshape(-1, 1, 1, 1), f"{name}_factors", node)
-    inputs = [x, filters]
+def by_channel(x: Value, factors: Array, shift: Array | None, near: Node, rw: Rewriter, name: str) -> Value:
+    """A factor and a shift for each channel, s x + t, as a depthwise convolution of one pixel.
+
+    Args:
+        x: [N, C, H, W].
+        factors: s, [C].
+        shift: t, [C]; None for none.
+        near: the node it goes before.
+        rw: the door for edits.
+        name: of the convolution.
+    """
+    inputs = [x, rw.constant(factors.astype(np.float32).reshape(-1, 1, 1, 1), f"{name}_factors", near)]
     if shift is not None:
-        inputs.append(rw.constant(shift.astype(np.float32), f"{name}_shift", node))
-    how = {"group": len(factors)}
-    return rw.node("Conv", inputs, how, before=node, name=name).outputs[0]
+        inputs.append(rw.constant(shift.astype(np.float32), f"{name}_shift", near))
+    return rw.node("Conv", inputs, {"group": len(factors)}, before=near, name=name).outputs[0]
 
 
 class AffineToConv(Pass):

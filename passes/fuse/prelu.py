@@ -14,6 +14,7 @@ from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..layout.blocks import BLOCK
 from ..pattern import Match, Miss, Op, Rule, const, op, var
+from .affine_conv import by_channel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,9 +53,7 @@ class SlopesAsProduct(Rule):
             given = rw.constant(factors, f"{name}_factors", node)
             scaled = rw.node("Mul", [x, given], before=node, name=f"{name}_scaled").outputs[0]
         else:
-            given = rw.constant(factors.reshape(channels, 1, 1, 1), f"{name}_factors", node)
-            how = {"group": channels}
-            scaled = rw.node("Conv", [x, given], how, before=node, name=f"{name}_scaled").outputs[0]
+            scaled = by_channel(x, factors.reshape(channels), None, node, rw, f"{name}_scaled")
         rest = rw.node("Relu", [scaled], before=node, name=f"{name}_rest").outputs[0]
         return rw.node("Add", [x, rest], before=node, name=name).outputs[0]
 

@@ -9,6 +9,7 @@ from typing import cast
 from ...graph_ir import ExternalTensor, Model, save
 from ...graph_ir.export import TEXT_FORMATS
 from ...graph_ir.ops import walk_graphs
+from ..outputs import data_file
 
 
 def model_files(model: Model, path: Path) -> list[Path]:
@@ -24,7 +25,7 @@ def model_files(model: Model, path: Path) -> list[Path]:
 
 def written_files(path: Path) -> list[Path]:
     """A file that `save` wrote, and the one with its weights if they lie beside it."""
-    weights = path.with_name(path.name + ".data")
+    weights = data_file(path)
     return [path, weights] if weights.is_file() else [path]
 
 
