@@ -8,13 +8,13 @@ is guessed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil, prod
 
 from ..graph_ir import DataType, Function, Graph, Model, Node, TensorProtocol, Value, gc_paused
-from ..graph_ir.ops import constant_tensor, is_standard, label, subgraphs, walk_graphs
+from ..graph_ir.ops import constant_tensor, has_subgraph, is_standard, label, subgraphs, walk_graphs
 from . import cost_contrib as contrib
 from . import expr
 from .contrib_rules import MICROSOFT
@@ -105,21 +105,28 @@ def cost(model: Model, *, bindings: Mapping[str, int] | None = None) -> CostTabl
 
 
 def macs_by_node(model: Model, *, bindings: Mapping[str, int] | None = None) -> list[tuple[Node, int]]:
-    """The MACs of the main graph's nodes that have any and can be counted, in order; see `cost`.
+    """The MACs of the nodes that have any and can be counted, in order.
+
+    Unlike in `cost`, nodes in bodies stand for themselves, so every branch of an If counts, not the dearest.
 
     Args:
         model: shapes inferred.
         bindings: sizes of named dims; any other name counts as 1.
     """
     counter = _Counter(model, dict(bindings or {}))
-    found: list[tuple[Node, int]] = []
     with gc_paused():
-        for node in model.graph:
-            with suppress(Uncountable):
-                macs = counter.macs(node, {})
-                if macs:
-                    found.append((node, macs))
-    return found
+        counted = ((node, counter.counted(node)) for node in working_nodes(model.graph))
+        return [(node, macs) for node, macs in counted if macs]
+
+
+def working_nodes(graph: Graph) -> Iterator[Node]:
+    """The nodes of a graph, in order; in place of one with bodies, the nodes of these."""
+    for node in graph:
+        if has_subgraph(node):
+            for body in subgraphs(node):
+                yield from working_nodes(body)
+        else:
+            yield node
 
 
 def _weight(value: Value | None) -> TensorProtocol | None:
@@ -249,6 +256,12 @@ class _Counter:
         # Of fused attention also the states come out, which no rule needs.
         made = node.outputs if is_standard(node) else node.outputs[:1]
         return rule(Case(node, inputs, [self.sizes(v) for v in made if v.name]))
+
+    def counted(self, node: Node) -> int:
+        """The node's count; 0 when it cannot be counted."""
+        with suppress(Uncountable):
+            return self.macs(node, {})
+        return 0
 
     def bodies(self, node: Node, bodies: Sequence[Graph], reasons: dict[str, None]) -> int:
         costs = [self.graph(body) for body in bodies]

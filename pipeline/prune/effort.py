@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...analysis.cost import working_nodes
 from ...backends.onnxruntime.speeds import ELEMENT_PS, MAC_PS
 from ...graph_ir import Model, Node, is_constant
 from .layers import Sizes
@@ -64,7 +65,7 @@ class Effort:
             for row, _ in rows:
                 macs[row] += value
         sizes = Sizes(bindings)
-        for node in model.graph:
+        for node in working_nodes(model.graph):
             for value in () if node.op_type in _FUSED | _VIEWS else (*node.inputs, *node.outputs):
                 shape = None if value is None or is_constant(value) else sizes.of(value)
                 if value is None or not shape:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...analysis import expr
+from ...analysis.cost import working_nodes
 from ...analysis.shapes import dims_of
 from ...graph_ir import AttributeType, DataType, Model, Node, Value
 from ...graph_ir.ops import has_reference_attribute, int_attr, is_constant, is_standard
@@ -156,10 +157,10 @@ class Sizes:
 
 
 def linear_layers(model: Model, bindings: Mapping[str, int]) -> Iterator[Placed]:
-    """The linear layers of the main graph that can be timed by themselves."""
+    """The linear layers that can be timed by themselves."""
     sizes = Sizes(bindings)
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
-    for node in model.graph:
+    for node in working_nodes(model.graph):
         if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and is_standard(node):
             placed = _placed(node, sizes, opset)
             if placed is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...analysis.cost import working_nodes
 from ...graph_ir import Model
 from .layers import Sizes, linear_layers
 from .spend import Axes, Axis, Products
@@ -55,7 +56,7 @@ class Predictor:
         timed = {p.node for p, grid in zip(placed, grids, strict=True) if grid is not None}
         sizes = Sizes(bindings)
         moved: list[tuple[float, list[Axis]]] = []
-        for node in model.graph:
+        for node in working_nodes(model.graph):
             for output in node.outputs if node not in timed else ():
                 shape = sizes.of(output)
                 if shape:

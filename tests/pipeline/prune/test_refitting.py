@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 
 from tersor.analysis.coupling import couple
 from tersor.analysis.evaluate import Evaluator
-from tersor.graph_ir import Model, Rewriter, UsageError, constant, fingerprint, parse
+from tersor.graph_ir import Model, Rewriter, constant, fingerprint, parse
 from tersor.passes.base import Context
 from tersor.passes.prune.apply import apply_plan
 from tersor.passes.prune.plan import Cut, PrunePlan
 from tersor.pipeline.prune import refitting
 from tersor.pipeline.prune.budget import Budget
+from tersor.pipeline.prune.effort import Effort
 from tersor.pipeline.prune.job import Job
+from tersor.pipeline.prune.layers import linear_layers
 from tersor.pipeline.prune.rounds import prune
+from tersor.pipeline.prune.spend import Spend
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -91,5 +94,23 @@ def test_layers_in_bodies_are_pruned_by_their_weights_and_not_refitted() -> None
     result = prune(model, Job(Budget("params", 0.6)), feeds=data)
     assert [(g.group, g.after) for g in result.groups] == [("h:1", 16)]
     assert refitting.IN_BODIES in result.notes
-    with pytest.raises(UsageError, match="nothing that can be cut counts towards it"):
-        prune(model, Job(Budget("macs", 0.5)), feeds=data)
+
+
+def test_layers_in_bodies_count_towards_macs_and_time() -> None:
+    """Every branch: one cut alone would leave the other as slow as it was."""
+    model = parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        agraph (float[1,8] x, bool c) => (float[1,4] y)
+        <float[8,32] w = {seed}, float[32,4] v = {seed}, float[8,64] u = {seed}, float[64,4] t = {seed}> {
+          y = If (c) <then_branch = a () => (float[1,4] p) { h = MatMul(x, w) p = MatMul(h, v) },
+                      else_branch = b () => (float[1,4] q) { g = MatMul(x, u) q = MatMul(g, t) }>
+        }"""
+    )
+    coupling = couple(model)
+    spend = Spend(model, coupling)
+    assert [group.name for group in coupling.groups] == ["h:1", "g:1"]
+    assert spend.left("macs", np.array([16, 64])) == pytest.approx(1 - 16 * 12 / (96 * 12))
+    assert spend.left("macs", np.array([32, 32])) == pytest.approx(1 - 32 * 12 / (96 * 12))
+    assert Effort(spend, model, 16, {}).left(np.array([16, 32])) < 0.75
+    assert [placed.node.op_type for placed in linear_layers(model, {})] == ["MatMul"] * 4
+    assert sum(g.after for g in prune(model, Job(Budget("macs", 0.5))).groups) == 48
