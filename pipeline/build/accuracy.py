@@ -130,7 +130,9 @@ class Judge:
                 f"vouch for {needed_db(self.samples):.1f} dB: {one_line(error)}"
             )
             return replace(judgement, accepted=False, reason=reason)
-        return replace(judgement, expected=expected_drop([drop, *forward], mirrored, self.samples))
+        assert self.reference is not None  # there is a drop
+        expected = expected_drop([drop, *forward], mirrored, self.samples, self.reference)
+        return replace(judgement, expected=expected)
 
     def _drops_beyond(self, candidate: Candidate) -> tuple[list[float], list[float]]:
         """The drops of the metric under each of `FORWARD` but 1, and `MIRRORED`, times a candidate's error.

@@ -11,12 +11,19 @@ y and y_candidate the outputs of the original and of the candidate, and moves by
 (k < 0) is as likely as the error itself, and tips other answers over. The slope through the origin, with
 the variance of counted answers (which grows as k), is sum(|d_k|) / sum(|k|): eight measurements of which the
 last ones see eight times the answers tip over. A metric that rises counts as one that falls, since both are
-answers that tipped over; half an answer is added for what was too rare to be seen. From the factor on under
-which a fifth of the metric is gone, above 2, nothing is told of small errors, and d_k is left out. What
-leaves the range that the original's answers have (a probability below zero) is brought back to its end.
+answers that tipped over. From the factor on under which a fifth of the metric is gone, above 2, nothing is
+told of small errors, and d_k is left out. What leaves the range that the original's answers have (a
+probability below zero) is brought back to its end.
+
+A handful of answers is a poor estimate, and the fastest of many forms has one that is small by chance.
+So what counts is the upper end: one standard deviation is added, and half an answer for what was too rare to
+be seen. The counts are of Poisson's kind, but an answer that tips over under one factor does so under the
+larger ones, too: of answers whose thresholds lie evenly from 0 to 8, half are counted once, a quarter twice
+and an eighth each three and four times, which makes the variance 37/15 of the mean.
 
 A metric that answers smoothly (an error, a signal-to-noise ratio) needs no such help: there d_k follows a
-power of k > 0, and d_1 says it all. Nothing is known of outputs that are not floats of one shape.
+power of k > 0, and d_1 says it all; counts of whole answers, which may look like that by chance, are no such
+thing. Nothing is known of outputs that are not floats of one shape.
 """
 
 from __future__ import annotations
@@ -41,9 +48,11 @@ MIRRORED = (-1, -2, -4, -8)
 # Without amplified errors: how close a form must be for one sample to do; 10 dB less for each tenfold.
 ONE_SAMPLE_DB = 55.0
 MOST_BYTES = 256 << 20  # of answers that are remembered
+_WHOLE = 1e-3  # how far from a whole number rounding takes a count of answers
 _POWERS = (0.8, 2.2)  # smooth metrics grow as the error or as its square
 _BROKEN = 0.2  # a drop by which a model is no longer frayed but broken
 _ENOUGH = 1000  # values that tell a range
+_OVERLAP = 37 / 15  # variance over mean of answers counted under several factors
 
 
 def needed_db(samples: int) -> float:
@@ -51,25 +60,31 @@ def needed_db(samples: int) -> float:
     return ONE_SAMPLE_DB - 10 * math.log10(max(1, samples))
 
 
-def expected_drop(forward: Sequence[float], mirrored: Sequence[float], samples: int) -> float:
-    """The drop to be expected on other data.
+def expected_drop(
+    forward: Sequence[float], mirrored: Sequence[float], samples: int, reference: float = 1.0
+) -> float:
+    """The drop to be expected on other data, at the upper end of what the answers seen allow for.
 
     Args:
         forward: relative drops of the metric under `FORWARD` times the error; negative where it rose.
         mirrored: those under `MIRRORED` times the error.
         samples: how many the metric looks at.
+        reference: the metric of the original; drops of whole answers are told by it.
     """
-    if all(move > 0 for move in forward):
+    counts = [move * reference * samples for move in forward]
+    whole = all(abs(count - round(count)) < _WHOLE for count in counts)
+    if not whole and all(move > 0 for move in forward):
         powers = [math.log2(b / a) for a, b in pairwise(forward)]
         if all(_POWERS[0] <= power <= _POWERS[1] for power in powers):
             return forward[0]
-    tipped, errors = 0.5 / max(1, samples), 0
+    moved, errors = 0.0, 0
     for factor, *moves in zip(FORWARD, forward, mirrored, strict=True):
         if factor > FORWARD[1] and max(abs(move) for move in moves) > _BROKEN:
             break
-        tipped += sum(abs(move) for move in moves)
+        moved += sum(abs(move) for move in moves)
         errors += factor * len(moves)
-    return tipped / errors
+    answers = moved * max(1, samples)
+    return (answers + math.sqrt(_OVERLAP * answers) + 0.5) / max(1, samples) / errors
 
 
 class Answers:
