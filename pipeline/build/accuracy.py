@@ -131,8 +131,8 @@ class Judge:
             )
             return replace(judgement, accepted=False, reason=reason)
         assert self.reference is not None  # there is a drop
-        expected = expected_drop([drop, *forward], mirrored, self.samples, self.reference)
-        return replace(judgement, expected=expected)
+        expected, at_most = expected_drop([drop, *forward], mirrored, self.samples, self.reference)
+        return replace(judgement, expected=expected, at_most=at_most)
 
     def _drops_beyond(self, candidate: Candidate) -> tuple[list[float], list[float]]:
         """The drops of the metric under each of `FORWARD` but 1, and `MIRRORED`, times a candidate's error.

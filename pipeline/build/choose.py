@@ -16,7 +16,7 @@ ALIKE_DB = 3.0  # apart, candidates' outputs are still alike in closeness
 TIE = 0.02  # candidates this close in time are told apart by accuracy
 PRICE_PER_DB = 0.015  # the part of the speed that a dB is worth which is lacking to be comfortable
 MOST_PRICE = 0.2
-PRICE_OF_DROP = 10.0  # the part of the speed that a drop expected on other data is worth, for each part lost
+PRICE_OF_DROP = 10.0  # the part of the speed that a drop likely on other data is worth, for each part lost
 ROUNDING_DB = 60.0  # outputs closer than this differ by rounding only
 TOLD = 2  # refused candidates that the sentence names
 NOISE = 0.01  # how much slower than the original a candidate may look and still count as not slower
@@ -28,7 +28,7 @@ Judged = tuple[Candidate, Judgement]
 def priced(time: float, judgement: Judgement) -> float:
     """A time with the price of what is likely to be lost on other data; see `pick`."""
     if judgement.vouched and judgement.drop is not None:
-        price = PRICE_OF_DROP * (judgement.expected or 0.0)
+        price = PRICE_OF_DROP * (judgement.at_most or 0.0)
     else:
         price = max(0.0, PRICE_PER_DB * (COMFORT_DB - _accuracy(judgement)))
     return time * (1 + min(MOST_PRICE, price))
@@ -148,9 +148,10 @@ def pick(
 ) -> tuple[Candidate, str]:
     """The fastest accepted candidate that is not slower than the original; ties go to the more accurate.
 
-    A metric on a few hundred samples cannot tell one per cent. So what is expected to be lost on other data
-    counts as if it took more time: one per cent as ten. Where that is not known, each dB that outputs lack to
-    be comfortably close to the original's counts `PRICE_PER_DB`. The price is at most `MOST_PRICE`.
+    A metric on a few hundred samples cannot tell one per cent. So what may be lost on other data (the upper
+    end of what is expected) counts as if it took more time: one per cent as ten. Where that is not known,
+    each dB that outputs lack to be comfortably close to the original's counts `PRICE_PER_DB`. The price is at
+    most `MOST_PRICE`.
 
     Args:
         judged: candidates by name; the original is among them.

@@ -15,11 +15,11 @@ answers that tipped over. From the factor on under which a fifth of the metric i
 told of small errors, and d_k is left out. What leaves the range that the original's answers have (a
 probability below zero) is brought back to its end.
 
-A handful of answers is a poor estimate, and the fastest of many forms has one that is small by chance.
-So what counts is the upper end: one standard deviation is added, and half an answer for what was too rare to
-be seen. The counts are of Poisson's kind, but an answer that tips over under one factor does so under the
-larger ones, too: of answers whose thresholds lie evenly from 0 to 8, half are counted once, a quarter twice
-and an eighth each three and four times, which makes the variance 37/15 of the mean.
+Half an answer is added for what was too rare to be seen. A handful of answers is a poor estimate, and the
+fastest of many forms has one that is small by chance; so the upper end of the estimate, one standard
+deviation above, is told, too. The counts are of Poisson's kind, but an answer that tips over under one factor
+does so under the larger ones: of answers whose thresholds lie evenly from 0 to 8, half are counted once, a
+quarter twice and an eighth each three and four times, which makes the variance 37/15 of the mean.
 
 A metric that answers smoothly (an error, a signal-to-noise ratio) needs no such help: there d_k follows a
 power of k > 0, and d_1 says it all; counts of whole answers, which may look like that by chance, are no such
@@ -62,8 +62,8 @@ def needed_db(samples: int) -> float:
 
 def expected_drop(
     forward: Sequence[float], mirrored: Sequence[float], samples: int, reference: float = 1.0
-) -> float:
-    """The drop to be expected on other data, at the upper end of what the answers seen allow for.
+) -> tuple[float, float]:
+    """The drop to be expected on other data, and the upper end of that.
 
     Args:
         forward: relative drops of the metric under `FORWARD` times the error; negative where it rose.
@@ -76,15 +76,16 @@ def expected_drop(
     if not whole and all(move > 0 for move in forward):
         powers = [math.log2(b / a) for a, b in pairwise(forward)]
         if all(_POWERS[0] <= power <= _POWERS[1] for power in powers):
-            return forward[0]
+            return forward[0], forward[0]
     moved, errors = 0.0, 0
     for factor, *moves in zip(FORWARD, forward, mirrored, strict=True):
         if factor > FORWARD[1] and max(abs(move) for move in moves) > _BROKEN:
             break
         moved += sum(abs(move) for move in moves)
         errors += factor * len(moves)
+    scale = 1 / max(1, samples) / errors
     answers = moved * max(1, samples)
-    return (answers + math.sqrt(_OVERLAP * answers) + 0.5) / max(1, samples) / errors
+    return (answers + 0.5) * scale, (answers + 0.5 + math.sqrt(_OVERLAP * answers)) * scale
 
 
 class Answers:

@@ -67,6 +67,7 @@ def _judgement(judgement: Judgement) -> dict[str, Any]:
         "metric": judgement.metric,
         "drop": None if judgement.drop is None else _figure(judgement.drop),
         "expected_drop": None if judgement.expected is None else _figure(judgement.expected),
+        "expected_at_most": None if judgement.at_most is None else _figure(judgement.at_most),
         "closeness_db": _figure(judgement.closeness_db),
         "fidelity": {name: _closeness(c) for name, c in judgement.fidelity.items()},
     }

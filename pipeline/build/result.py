@@ -56,6 +56,7 @@ class Judgement:
         failed: whether it could not be run or scored at all; it is not accepted then.
         vouched: whether it was asked what is to be expected on other data (see `evidence`).
         expected: that drop, by this candidate alone; None where nothing needed to be run for it.
+        at_most: the upper end of that estimate.
     """
 
     accepted: bool
@@ -67,6 +68,7 @@ class Judgement:
     failed: bool = False
     vouched: bool = False
     expected: float | None = None
+    at_most: float | None = None
 
     @property
     def closeness_db(self) -> float:

@@ -270,7 +270,7 @@ def test_quantizing_to_one_grid_or_two_makes_a_difference() -> None:
 
 def expecting(name: str, sqnr_db: float, expected: float) -> Judged:
     candidate, judgement = judged(name, sqnr_db, drop=0.0)
-    return candidate, replace(judgement, vouched=True, expected=expected)
+    return candidate, replace(judgement, vouched=True, expected=expected, at_most=expected)
 
 
 def test_what_is_expected_is_the_mean_of_those_alike() -> None:
