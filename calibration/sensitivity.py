@@ -86,6 +86,7 @@ class Sensitivity:
         together_db: signal-to-noise ratio of the worst output when all parts are quantised.
         sum_db: the same if the noise of the parts just added up.
         observer: the rule the ranges were chosen by; empty where the caller of `sensitivity` knows.
+        form: the name of the int8 form that was taken apart; likewise.
     """
 
     losses: tuple[Loss, ...]
@@ -93,6 +94,7 @@ class Sensitivity:
     together_db: float
     sum_db: float
     observer: str = ""
+    form: str = ""
 
     def summary(self, share: float = 0.9) -> str:
         """`3 of 52 regions make 92% of what int8 loses`: the fewest parts that make up a share of it."""
@@ -107,6 +109,7 @@ class Sensitivity:
         """Plain data; decibels that are infinite are text, which JSON lacks numbers for."""
         return {
             "summary": self.summary(),
+            "form": self.form or None,
             "observer": self.observer or None,
             "samples": self.samples,
             "together_db": _figure(self.together_db),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..pipeline.build import BuildResult
 
 _NODES_SHOWN = 3  # of those that stay float for one reason; report.json has all
+_ALIKE_DB = 1.0  # an output that is closer than what varies of it by no more has one row
 
 
 def command(
@@ -112,19 +113,18 @@ def command(
 
 
 def _print_others(result: BuildResult) -> None:
-    """The speed of the other forms that were timed in the same run, on one thread."""
-    from ..backends.onnxruntime.latency import compare
+    """The speed of the other forms that were timed in the same run, on what the shipped one's is of."""
+    from ..pipeline.build.choose import relative_time, together
 
-    times = result.latency.get(1, {})
-    before = times.get(result.before.name)
-    others = [name for name in times if name not in (result.before.name, result.winner.name)]
-    if before is not None and others:
-        speeds = [
-            f"{name} {compare(before, times[name]).median:.2f}x"
-            + ("" if result.judged[name][1].accepted else " (refused)")
-            for name in others
-        ]
-        print(f"timed beside it, 1 thread: {', '.join(speeds)}")
+    timed = {name for by_name in result.latency.values() for name in by_name}
+    others = [name for name in result.judged if name in timed - {result.before.name, result.winner.name}]
+    speeds: list[str] = []
+    for name in others:
+        judgement = result.judged[name][1]
+        refused = "" if judgement.accepted else f" (refused: {judgement.reason})"
+        speeds.append(f"{name} {1 / relative_time(result.latency, name, result.before.name):.2f}x{refused}")
+    if speeds:
+        print(f"timed beside it{together(result.latency)}: {', '.join(speeds)}")
 
 
 def _print_concurrency(result: BuildResult) -> None:
@@ -192,10 +192,11 @@ def _print(result: BuildResult, out: Path) -> None:
         change = -(judgement.drop or 0.0)
         drop = "kept" if change == 0 else f"{abs(change):.2%} {'gained' if change > 0 else 'lost'}"
         rows.append(("metric", f"{reference.metric:.4f}", f"{judgement.metric:.4f}", drop))
-    rows += [
-        (f"output {name}", "", f"{c.sqnr_db:.1f} dB SQNR", f"cosine {c.cosine:.5f}")
-        for name, c in judgement.fidelity.items()
-    ]
+    for name, c in judgement.fidelity.items():
+        rows.append((f"output {name}", "", f"{c.sqnr_db:.1f} dB SQNR", f"cosine {c.cosine:.5f}"))
+        varying = judgement.varying_db(name)
+        if varying < c.sqnr_db - _ALIKE_DB:
+            rows.append(("  of what varies", "", f"{varying:.1f} dB SQNR", ""))
     found = result.proof.audit
     if found is not None:
         rows.append(
@@ -204,11 +205,15 @@ def _print(result: BuildResult, out: Path) -> None:
         )  # fmt: skip
     print_table(("", result.before.name, result.winner.name, ""), rows)
     print(f"\nshipped: {result.why}")
+    if result.winner.quantized:
+        print(f"{result.winner.name}: {result.winner.words}")
     _print_others(result)
     for line in left_float(() if found is None else found.misses):
         print(line)
     if result.sensitivity is not None:
-        print(f"sensitivity: {result.sensitivity.summary()}; report.json lists them")
+        found_for = result.sensitivity.form
+        of = "" if found_for == result.winner.name else f" of {found_for}"
+        print(f"sensitivity{of}: {result.sensitivity.summary()}; report.json lists them")
     _print_concurrency(result)
     for note in result.notes:
         print(f"note: {note}")

@@ -25,7 +25,7 @@ def command(
     top: int = typer.Option(_TOP, min=1, help="Show so many rows."),
     show_all: bool = typer.Option(False, "--all", help="Show every row."),
     observer: str = typer.Option(
-        "minmax", metavar="NAME", help="How ranges are chosen: minmax, percentile, mse, entropy."
+        "mse", metavar="NAME", help="How ranges are chosen: minmax, percentile, mse, entropy."
     ),
     samples: int = typer.Option(64, min=1, help="Measure ranges on at most so many samples."),
     runs: int = typer.Option(8, min=1, help="Run the parts on so many of them."),
@@ -43,8 +43,9 @@ def command(
     A region is an operator with an int8 kernel and what the kernel takes in: bias, activation, its inputs and
     its result. It is called by its node in MODEL; a tensor that MODEL lacks has the node beside it. SQNR is
     that of the worst output of the model when the part alone is int8, the share is of the noise energy of all
-    parts. What hardly matters on the first sample is run on that one only. Ranges, weights and bias
-    correction are those of `tersor build`.
+    parts. What hardly matters on the first sample is run on that one only. Weights and bias correction are
+    those of `tersor build`; ranges are chosen by one rule for all. The table in build's report.json is of the
+    form that it names: with other ranges, and maybe with more int8, where the search found that better.
     """
     from ..graph_ir import UsageError
     from ..pipeline.build.regions import sensitivity_of
@@ -88,6 +89,7 @@ def _print(found: Sensitivity, top: int) -> None:
         f"\n{found.summary()}; all together: {decibels(found.together_db)} dB "
         f"(the noise of each alone adds up to {decibels(found.sum_db)} dB), {plural(found.samples, 'sample')}"
     )
+    print(f"form: {found.form}; where build finds a better one, it measures that, and report.json names it")
 
 
 def decibels(value: float) -> str:

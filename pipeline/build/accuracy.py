@@ -16,6 +16,7 @@ from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.functions import load_function, user_code
 from ...graph_ir import DataError, one_line
+from .doubts import constant_db, steadiness
 from .evidence import FORWARD, MIRRORED, MOST_BYTES, Answers, Ranges, Run, amplified, expected_drop, needed_db
 from .result import Candidate, Judgement
 from .settings import BuildSettings
@@ -23,7 +24,6 @@ from .settings import BuildSettings
 COMFORT_DB = 35.0  # above this an output is so close that data not seen will hardly tell
 MOST_JUDGED_BYTES = MOST_BYTES * 3 // 4  # of the original's answers to the feeds
 
-_LEAST_VARYING = 1e-9  # an output that is the same for all feeds has nothing to tell apart
 _NUMBERS = "biuf"  # numpy's kinds of what has a distance
 
 Metric = Callable[[Callable[[Feed], list[Any]]], float]
@@ -37,6 +37,10 @@ class Judge:
         feeds: what both are run on; the original's answers are kept, and of feeds with large ones only the
             first few are taken.
         settings: the limits.
+
+    Attributes:
+        constant_db: by output; see `Judgement.constant_db`.
+        doubts: notes on outputs that say little of what becomes of them.
 
     Raises:
         DataError: the metric fails on the original or gives no finite number.
@@ -53,10 +57,9 @@ class Judge:
             self._names = [port.name for port in session.outputs]
             self._answers = few_answers(feeds, self._known.lent(session.run))
             self.feeds = feeds[: len(self._answers)]
-            self._constant_db = {
-                name: constant_db([answers[i] for answers in self._answers])
-                for i, name in enumerate(self._names)
-            }
+            by_name = {name: [each[i] for each in self._answers] for i, name in enumerate(self._names)}
+            self.constant_db = {name: constant_db(answers) for name, answers in by_name.items()}
+            self.doubts = steadiness(by_name, self.constant_db)
             self.reference = self._score(self._ranges.of(self._known.of(session.run)))
 
     def judge(self, candidate: Candidate) -> Judgement:
@@ -78,7 +81,7 @@ class Judge:
                 self._sure()  # or it is no fault of the candidate's
             reason = one_line(error).replace(str(candidate.path), "the candidate")
             return Judgement(False, reason, None, None, {}, failed=True)
-        return replace(self._decide(score, fidelity, unlike), constant_db=self._constant_db)
+        return replace(self._decide(score, fidelity, unlike), constant_db=self.constant_db)
 
     def _sure(self) -> None:
         """Score the original once more.
@@ -98,7 +101,7 @@ class Judge:
             return -math.inf
         if unlike or any(found.broken for found in fidelity.values()):
             return -math.inf
-        return Judgement(True, "", None, None, fidelity, self._constant_db).closeness_db
+        return Judgement(True, "", None, None, fidelity, self.constant_db).closeness_db
 
     def _compared(self, session: OrtSession) -> tuple[dict[str, Closeness], set[str]]:
         """How close each output is over the feeds, and the outputs that differ in more than numbers."""
@@ -211,25 +214,6 @@ def few_answers(feeds: Sequence[Feed], run: Run) -> list[list[Any]]:
         found.append(run(feed))
         size += sum(a.nbytes for a in found[-1] if isinstance(a, np.ndarray))
     return found
-
-
-def constant_db(answers: Sequence[object]) -> float:
-    """Power of an output over the power of what differs between feeds, in dB; 0 where that cannot be told.
-
-    Args:
-        answers: the output for each feed; all of one shape, or there is nothing to tell.
-    """
-    given = [cast("NDArray[Any]", a) for a in answers if isinstance(a, np.ndarray)]
-    arrays: list[NDArray[np.float64]] = [a.astype(np.float64) for a in given if a.dtype.kind == "f"]
-    if len(arrays) < 2 or len(arrays) != len(answers) or any(a.shape != arrays[0].shape for a in arrays):
-        return 0.0
-    with np.errstate(invalid="ignore", over="ignore"):  # infinite values make it infinite, or NaN
-        mean = sum(arrays, np.zeros(arrays[0].shape)) / len(arrays)
-        power = sum(float(np.square(a).sum()) for a in arrays)
-        varying = power - len(arrays) * float(np.square(mean).sum())
-    if not math.isfinite(power) or varying <= power * _LEAST_VARYING:
-        return 0.0
-    return 10 * math.log10(power / varying)
 
 
 def relative_drop(reference: float, score: float) -> float:

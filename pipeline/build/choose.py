@@ -206,7 +206,12 @@ def _speed(times: Times, name: str, original: str) -> str:
         return "as fast as the original"
     text = f"{1 / relative_time(times, name, original):.2f} times the original's speed"
     text += f" by {found[0].rounds} rounds, too few to be sure," if few else ""
-    return text if len(times) == 1 else f"{text} on {' and '.join(map(str, times))} threads together"
+    return text + together(times)
+
+
+def together(times: Times) -> str:
+    """What speeds are of, where that is more than one number of threads."""
+    return "" if len(times) < 2 else f" on {' and '.join(map(str, times))} threads together"
 
 
 def _accuracy(judgement: Judgement) -> float:
@@ -216,7 +221,11 @@ def _accuracy(judgement: Judgement) -> float:
 
 def _others(judged: Mapping[str, Judged], times: Times, original: str) -> str:
     refused = sorted(
-        ((name, judgement) for name, (_, judgement) in judged.items() if not judgement.accepted),
+        (
+            (name, judgement)
+            for name, (candidate, judgement) in judged.items()
+            if not judgement.accepted and not _shown(candidate, judgement)
+        ),
         key=lambda item: -item[1].closeness_db,
     )
     slower = [

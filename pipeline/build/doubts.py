@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +13,20 @@ from numpy.typing import NDArray
 from ...backends.base import Feed
 
 FEW_SAMPLES = 16
+STEADY_DB = 20.0  # an output of which so much is the same for all feeds hardly depends on them
+_LEAST_VARYING = 1e-9  # one that is the same for all feeds has nothing to tell apart
 
 
-def doubts(feeds: Sequence[Feed], whole: bool, reference: float | None) -> list[str]:
+def doubts(
+    feeds: Sequence[Feed], whole: bool, reference: float | None, outputs: Sequence[str] = ()
+) -> list[str]:
     """Notes on feeds that are few, all the same, or without content, and on a metric of 0 or none.
 
     Args:
         feeds: those of the user that candidates are compared on.
         whole: whether that is all there are.
         reference: the metric of the original, None without one.
+        outputs: what `steadiness` says, which is no news where the feeds are the same themselves.
     """
     found: list[str] = []
     samples = sum(next((a.shape[0] for a in feed.values() if a.ndim), 1) for feed in feeds)
@@ -34,6 +40,8 @@ def doubts(feeds: Sequence[Feed], whole: bool, reference: float | None) -> list[
             found.append(f"input {name!r} is constant in --data: ranges and closeness hold for nothing else")
         elif len(arrays) > 1 and all(np.array_equal(a, arrays[0]) for a in arrays[1:]):
             found.append(f"input {name!r} is the same in all samples of --data: ranges hold for it alone")
+    if feeds and not any(note.startswith("input ") for note in found):
+        found += outputs
     if feeds and reference is None:
         found.append(
             "closeness is of samples that ranges were measured on, too; `tersor compare` tells it of others"
@@ -41,3 +49,56 @@ def doubts(feeds: Sequence[Feed], whole: bool, reference: float | None) -> list[
     if reference == 0:
         found.append("the metric is 0 for the original; what is lost of it cannot be told")
     return found
+
+
+def constant_db(answers: Sequence[object]) -> float:
+    """Power of an output over the power of what differs between feeds, in dB; 0 where that cannot be told.
+
+    Args:
+        answers: the output for each feed; all of one shape, or there is nothing to tell.
+    """
+    given = [cast("NDArray[Any]", a) for a in answers if isinstance(a, np.ndarray)]
+    arrays: list[NDArray[np.float64]] = [a.astype(np.float64) for a in given if a.dtype.kind == "f"]
+    if len(arrays) < 2 or len(arrays) != len(answers) or any(a.shape != arrays[0].shape for a in arrays):
+        return 0.0
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite values make it infinite, or NaN
+        mean = sum(arrays, np.zeros(arrays[0].shape)) / len(arrays)
+        power = sum(float(np.square(a).sum()) for a in arrays)
+        varying = power - len(arrays) * float(np.square(mean).sum())
+    if not math.isfinite(power) or varying <= power * _LEAST_VARYING:
+        return 0.0
+    return 10 * math.log10(power / varying)
+
+
+def steadiness(answers: Mapping[str, Sequence[object]], constant: Mapping[str, float]) -> list[str]:
+    """Notes on outputs that hardly depend on the feeds, or not at all.
+
+    Args:
+        answers: by output, for each feed.
+        constant: `constant_db` of each.
+    """
+    found: list[str] = []
+    hardly = sorted(
+        (name for name in answers if constant[name] >= STEADY_DB), key=lambda name: -constant[name]
+    )
+    if hardly:
+        part = 10 ** (-constant[hardly[0]] / 10)
+        found.append(
+            f"{_listed(hardly)} hardly depends on the input: only {part:.1g} of its power varies between "
+            "samples, and that part alone is what candidates are compared by"
+        )
+    same = [name for name, given in answers.items() if not constant[name] and _all_equal(given)]
+    if same:
+        found.append(f"{_listed(same)} is the same for all samples: how close it is says little")
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"output {names[0]!r}" + (f" (like {len(names) - 1} more)" if len(names) > 1 else "")
+
+
+def _all_equal(answers: Sequence[object]) -> bool:
+    if len(answers) < 2 or not isinstance(answers[0], np.ndarray):
+        return False
+    first = answers[0]
+    return all(np.array_equal(cast("Any", each), cast("Any", first)) for each in answers[1:])

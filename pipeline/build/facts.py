@@ -18,6 +18,7 @@ from ...passes.quantize.kinds import LINEAR, refuse_linear
 from .files import model_files
 from .result import Composition, Facts
 
+NOTED = 0.02  # part by which MACs may grow without a word
 _OF_CODES = frozenset({
     "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits", "QLinearConv",
     "QLinearMatMul", "QuantizeLinear",
@@ -80,6 +81,15 @@ def composition(model: Model) -> Composition:
     nodes = list(walk_nodes(model))
     grids = {n.inputs[1].name for n in nodes if n.op_type == "QuantizeLinear" and n.inputs[1] is not None}
     return (*sorted(Counter(n.op_type for n in nodes).items()), ("grids", len(grids)))
+
+
+def padding(before: Facts, after: Facts) -> list[str]:
+    """A note where a form computes more than the original does; none where that is not known."""
+    if before.uncounted or after.uncounted or after.macs <= before.macs * (1 + NOTED):
+        return []
+    more = f"by {after.macs / before.macs - 1:.0%}" if before.macs else "from nothing"
+    why = "channels padded with zeros, or moves of data written as layers, because it is faster so"
+    return [f"MACs grow {more}: {why}; the times include it"]
 
 
 def facts_of(path: Path, bindings: Mapping[str, int]) -> Facts:

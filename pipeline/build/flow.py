@@ -25,7 +25,7 @@ from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
 from .choose import Times, contenders, distrust, pick, unasked
 from .doubts import doubts
-from .facts import bindings_in, drawn, facts_of, why_not_int8
+from .facts import bindings_in, drawn, facts_of, is_quantized, padding, why_not_int8
 from .files import as_protobuf
 from .follow import follow, limits_of, recipe_feeds
 from .lock import code_hash
@@ -41,6 +41,7 @@ JUDGING_FEEDS = 32
 NOISE_PART = 0.25  # of quantization's noise, that answers may differ by from one number of threads to another
 LEAST_FLOAT_SQNR_DB = 40.0  # a lossless pipeline that moves an output further is not trusted
 MOST_TIMED = 10
+WITHOUT_DATA = "without --data only the lossless part was done; data would add int8, often twice as fast"
 TRIAL_ROUNDS, TRIAL_S = 9, 2.0  # of a candidate's first timing, which guides the search
 
 
@@ -73,7 +74,8 @@ def _search(
     settings: BuildSettings, model: Model, feeds: Feeds | None, recipe: Recipe | None, folder: Path
 ) -> BuildResult:
     tell = settings.progress
-    original = Candidate("original", as_protobuf(model, settings.model, folder))
+    words = "the model as it came in"
+    original = Candidate("original", as_protobuf(model, settings.model, folder), words=words)
     tell("opening the model", 0, None)
     signature = signature_of(model)
     if feeds is not None:
@@ -88,9 +90,12 @@ def _search(
     notes_ = [*notes(model), *workshop.notes]
     if lossless.name not in judged:
         notes_.append("the lossless passes found nothing to rewrite")
-    notes_ += doubts([] if feeds is None else judging, len(judging) < JUDGING_FEEDS, judge.reference)
-    if settings.data is not None and settings.data.partition(":")[0] == "random":
-        notes_.append("ranges and closeness were measured on random data: for trying out, not for shipping")
+    quantized = is_quantized(model)
+    if quantized:
+        notes_.append(
+            "the model is quantized already; for int8 as tersor makes it start from the float model"
+        )
+    notes_ += _of_data(settings, judge, [] if feeds is None else judging)
     log = _log(settings, model, feeds, judge)
     search = Search(workshop, judge, settings, _beside(original, judging), log)
     if recipe is not None:
@@ -104,15 +109,13 @@ def _search(
         except UnobservableError as error:  # outputs made of such values could not vouch for int8 either
             notes_.append(f"no int8: {error}")
         else:
-            if not search.judged:
+            if not search.judged and not quantized:
                 notes_.append(f"no int8: {why_not_int8(load(workshop.int8_ready))}")
         judged |= distrust(search.judged, settings.max_drop)
         if log.reused:
             notes_.append(f"{log.reused} candidates had been judged before, as {str(log.path)!r} says")
-    elif feeds is None:
-        notes_.append(
-            "without --data only the lossless part was done; data would add int8, often twice as fast"
-        )
+    elif feeds is None and not quantized:
+        notes_.append(WITHOUT_DATA)
     times = _times(judged, judging, settings, search.times) if judging else {}
     bindings = bindings_in(signature, judging)
     winner, why, proof = _chosen(judged, times, judge, original, judging, bindings)
@@ -125,9 +128,18 @@ def _search(
             winner, why = lossless, "float: the lossless passes only, nothing could be measured"
     notes_ += [note for note in workshop.notes if note not in notes_]
     shown = {c.name: facts_of(c.path, bindings) for c in (original, winner)}
+    notes_ += padding(shown[original.name], shown[winner.name])
     return BuildResult(
         winner, why, original, shown, judged, times, proof, notes_, sensitivity=search.sensitivity
     )
+
+
+def _of_data(settings: BuildSettings, judge: Judge, feeds: Sequence[Feed]) -> list[str]:
+    """Notes on the user's data, as far as it is judged on."""
+    found = doubts(feeds, len(feeds) < JUDGING_FEEDS, judge.reference, judge.doubts)
+    if settings.data is not None and settings.data.partition(":")[0] == "random":
+        found.append("ranges and closeness were measured on random data: for trying out, not for shipping")
+    return found
 
 
 def _chosen(

@@ -92,7 +92,8 @@ def follow(
             texts.append(str(step.pipeline))
     path = work / "recipe.onnx"
     save(model, path, provenance=True)
-    made = Candidate("recipe", path, ",".join(texts), rule, quantized=is_quantized(model))
+    words = f"what recipe {recipe.name!r} makes"
+    made = Candidate("recipe", path, ",".join(texts), rule, quantized=is_quantized(model), words=words)
     return made, context.notes
 
 

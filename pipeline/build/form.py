@@ -52,13 +52,50 @@ class Form:
         return " ".join(words)
 
     @property
+    def words(self) -> str:
+        """What its name stands for."""
+        if not self.corrected:
+            return PLAIN_WORDS
+        options, count = self.options, len(self.picked)
+        ranges = f"ranges by {RULES[self.observer.partition(':')[0]]}"
+        if count:
+            ranges += f", of {count} value{'s' * (count != 1)} by another rule"
+        said = ["static int8", ranges]
+        if options.mse_weights:
+            said.append("weight scales by least squared error")
+        if options.join_concats:
+            said.append("one grid for what a Concat joins")
+        if not options.float_stem:
+            said.append("the first convolution int8, too")
+        if not options.float_tail:
+            said.append("int8 to the very outputs")
+        said += [f"after {method.partition('{')[0]}" for method in self.methods]
+        if options.exclude:
+            said.append(f"{len(options.exclude)} more layer{'s' * (len(options.exclude) != 1)} left float")
+        if self.rest:
+            said.append(RESTS[self.rest.partition("{")[0]])
+        return "; ".join(said)
+
+    @property
     def rules(self) -> str:
         """How its ranges are chosen, in words."""
         return "".join((self.observer, *(f", of {value!r} {rule}" for value, rule in self.picked)))
 
 
 PLAIN = "plain u8s8"
-"""Every layer int8, ranges by the extremes, nothing corrected: what a quantizer without a search gives."""
+PLAIN_WORDS = "every layer int8; ranges by the extremes; nothing corrected"
+"""What a quantizer without a search gives."""
+
+RULES = {
+    "entropy": "least divergence",
+    "minmax": "the extremes",
+    "mse": "least squared error",
+    "percentile": "percentiles",
+}
+RESTS = {
+    "quantize-dynamic": "MatMul, Gemm and LSTM among them with ranges found in every run",
+    "weight-only": "MatMul and Gemm among them with int8 weights",
+}
 
 
 def plain(scheme: str) -> Form:

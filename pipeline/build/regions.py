@@ -24,7 +24,7 @@ def sensitivity_of(
     data: str,
     per: Per = "region",
     *,
-    observer: str = "minmax",
+    observer: str = "mse",
     samples: int = 64,
     runs: int = 8,
     progress: Progress | None = None,

@@ -32,6 +32,7 @@ def to_dict(result: BuildResult, settings: BuildSettings) -> dict[str, Any]:
         "model": settings.model.name,
         "target": settings.target,
         "shipped": result.winner.name,
+        "words": result.winner.words,
         "why": result.why,
         "pipeline": result.winner.pipeline,
         "observer": result.winner.observer,
@@ -41,6 +42,7 @@ def to_dict(result: BuildResult, settings: BuildSettings) -> dict[str, Any]:
         "candidates": [
             {
                 "name": name,
+                "words": candidate.words,
                 "pipeline": candidate.pipeline,
                 "bytes": _size(result, name),
                 **_judgement(judgement),
@@ -69,13 +71,16 @@ def _judgement(judgement: Judgement) -> dict[str, Any]:
         "expected_drop": None if judgement.expected is None else _figure(judgement.expected),
         "expected_at_most": None if judgement.at_most is None else _figure(judgement.at_most),
         "closeness_db": _figure(judgement.closeness_db),
-        "fidelity": {name: _closeness(c) for name, c in judgement.fidelity.items()},
+        "fidelity": {
+            name: _closeness(c, judgement.varying_db(name)) for name, c in judgement.fidelity.items()
+        },
     }
 
 
-def _closeness(closeness: Closeness) -> dict[str, Any]:
+def _closeness(closeness: Closeness, varying_db: float) -> dict[str, Any]:
     return {
         "sqnr_db": _figure(closeness.sqnr_db),
+        "varying_db": _figure(varying_db),
         "cosine": _figure(closeness.cosine),
         "max_abs": _figure(closeness.max_abs),
     }

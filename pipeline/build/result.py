@@ -30,6 +30,7 @@ class Candidate:
         config: the session it wants.
         quantized: whether it computes in int8.
         composition: equal for those that take equal time; see `facts.composition`.
+        words: what the name stands for.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Candidate:
     config: SessionConfig = field(default_factory=SessionConfig)
     quantized: bool = False
     composition: Composition = ()
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class Judgement:
     expected: float | None = None
     at_most: float | None = None
 
+    def varying_db(self, output: str) -> float:
+        """An output's signal-to-noise ratio in dB, of the part of it that depends on the input."""
+        return self.fidelity[output].sqnr_db - self.constant_db.get(output, 0.0)
+
     @property
     def closeness_db(self) -> float:
         """The worst output's signal-to-noise ratio in dB, of the part of it that depends on the input.
@@ -78,9 +84,7 @@ class Judgement:
         apart is left; this is what candidates are compared by.
         """
         default = float("inf" if self.accepted else "-inf")
-        return min(
-            (c.sqnr_db - self.constant_db.get(n, 0.0) for n, c in self.fidelity.items()), default=default
-        )
+        return min(map(self.varying_db, self.fidelity), default=default)
 
     @property
     def sqnr_db(self) -> float:

@@ -31,6 +31,8 @@ from .placement import Region, regions_of, share_of
 from .result import Candidate
 from .settings import BuildSettings
 
+DYNAMIC_WORDS = "MatMul and Gemm int8, with ranges found in every run"
+FLOAT_WORDS = "the lossless passes, and what suits the runtime"
 LEAST_DYNAMIC = 0.03  # of the work of linear layers; less in MatMul and Gemm, and dynamic int8 gains nothing
 
 
@@ -71,7 +73,7 @@ class Workshop:
         manager.run(self._finish, model, Context(seed=self.settings.seed), [Verify()])
         path = self._path("float")
         save(model, path, provenance=True)
-        return Candidate("float", path, str(pipeline))
+        return Candidate("float", path, str(pipeline), words=FLOAT_WORDS)
 
     @cached_property
     def _finish(self) -> Pipeline:
@@ -165,7 +167,8 @@ class Workshop:
             pipeline = Pipeline((*pipeline.elements, *rest.elements))
         manager.run(self._finish, model, context, [Verify()])
         self.notes += [note for note in context.notes if note not in self.notes]
-        return self._written(form.name, model, self._whole(pipeline, form.methods), form.rules)
+        made = self._written(form.name, model, self._whole(pipeline, form.methods), form.words)
+        return replace(made, observer=form.rules)
 
     def range_of(self, form: Form, value: str) -> tuple[float, float]:
         """The range that a form has for a value, by name."""
@@ -226,7 +229,7 @@ class Workshop:
             threads=0,
             progress=watched,
         )
-        return replace(found, observer=form.observer)
+        return replace(found, observer=form.rules, form=form.name)
 
     def dynamic(self, name: str, methods: tuple[str, ...] = ()) -> Candidate | None:
         """Dynamic int8 of the linear layers; None when there are none worth it, or a method does nothing."""
@@ -240,12 +243,14 @@ class Workshop:
         if not result.changed:
             return None
         manager.run(self._finish, model, context, [Verify()])
-        return self._written(name, model, self._whole(pipeline, methods))
+        words = "; ".join((DYNAMIC_WORDS, *(f"after {method}" for method in methods)))
+        return self._written(name, model, self._whole(pipeline, methods), words)
 
-    def _written(self, name: str, model: Model, pipeline: str, observer: str = "") -> Candidate:
+    def _written(self, name: str, model: Model, pipeline: str, words: str) -> Candidate:
         path = self._path(name)
         save(model, path, provenance=True)
-        return Candidate(name, path, pipeline, observer, quantized=True, composition=composition(model))
+        kind = composition(model)
+        return Candidate(name, path, pipeline, quantized=True, composition=kind, words=words)
 
     def _whole(self, last: Pipeline, methods: tuple[str, ...]) -> str:
         between = "".join(f"{parse(method)},infer-shapes," for method in methods)

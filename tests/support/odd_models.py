@@ -138,6 +138,12 @@ def without_linear() -> onnx.ModelProto:
     return model(nodes, [port("x", [2, 6])], [port("y", [2, 6])])
 
 
+def linear() -> onnx.ModelProto:
+    """One MatMul over an input `x` of shape [2, 3]."""
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "matmul")
+    return model([node], [port("x", [2, 3])], [port("y", [2, 4])], {"w": weight(3, 4)})
+
+
 def one_node() -> onnx.ModelProto:
     return model([helper.make_node("Relu", ["x"], ["y"])], [port("x", [2, 3])], [port("y", [2, 3])])
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tersor build` on wrong input: one clear line, exit code 2, nothing left; and what it prints otherwise."""
+"""`tersor build` on wrong input: one clear line, exit code 2, nothing left."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import onnx
 import pytest
 
 from tests.support import odd_models
-from tests.support.building import DIGITS, FILES, hashes, steady, work_in
-from tests.support.command import Done, tersor
+from tests.support.building import DIGITS, hashes, steady, work_in
+from tests.support.command import tersor
 from tests.support.user_code import HERE, X
 
 
@@ -25,13 +24,6 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return work_in(tmp_path / "work", monkeypatch)
-
-
-def linear() -> onnx.ModelProto:
-    """One MatMul over an input `x` of shape [2, 3]."""
-    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], "matmul")
-    ports = [odd_models.port("x", [2, 3])], [odd_models.port("y", [2, 4])]
-    return odd_models.model([node], *ports, {"w": odd_models.weight(3, 4)})
 
 
 def refused(capsys: pytest.CaptureFixture[str], folder: Path, model: Path, *options: object) -> str:
@@ -59,7 +51,9 @@ def truncated(folder: Path) -> None:
 
 
 def weightless(folder: Path) -> None:
-    onnx.save(linear(), folder / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    onnx.save(
+        odd_models.linear(), folder / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+    )
     (folder / "w.bin").unlink()
 
 
@@ -98,7 +92,7 @@ def test_bad_models(
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    onnx.save(linear(), tmp_path / "m.onnx")
+    onnx.save(odd_models.linear(), tmp_path / "m.onnx")
     return tmp_path / "m.onnx"
 
 
@@ -240,44 +234,6 @@ def test_the_folder_of_the_result_is_asked_for(capsys: pytest.CaptureFixture[str
     done = tersor(capsys, "build", model)
     assert done.code == 2
     assert "missing option '-o' / '--out'" in done.err
-
-
-def built(capsys: pytest.CaptureFixture[str], model: Path, out: Path, *options: object) -> Done:
-    done = tersor(capsys, "build", model, "-o", out, "--rounds", 1, *options)
-    assert (done.code, done.err) == (0, "")
-    assert sorted(hashes(out)) == FILES
-    return done
-
-
-def test_the_table_has_every_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path) -> None:
-    data = ["--data", f"{HERE}:feeds", "--metric", f"{HERE}:mean", "--max-drop", "99%"]
-    lines = built(capsys, model, tmp_path / "out", *data).out.splitlines()
-    for word in ("size", "parameters", "MACs", "nodes", "latency, 1 thread ", "metric", "output y"):
-        assert any(line.startswith(word) for line in lines), word
-    assert any(line.startswith("shipped: ") for line in lines)
-    assert any(line.startswith("sensitivity: ") and "report.json" in line for line in lines)
-    assert any(line.startswith("concurrent callers: answers agree") for line in lines)
-    assert lines[-1].endswith("model.onnx, session.json, report.json, build.lock.json")
-
-
-def test_without_data_the_table_says_what_data_would_add(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
-) -> None:
-    assert (
-        "note: without --data only the lossless part was done" in built(capsys, model, tmp_path / "out").out
-    )
-
-
-def test_a_table_without_timings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    onnx.save(odd_models.texts(), tmp_path / "m.onnx")
-    out = built(capsys, tmp_path / "m.onnx", tmp_path / "out").out
-    assert "latency" not in out
-    assert "nothing was timed; give --data" in out
-
-
-def test_json_is_the_report(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path) -> None:
-    out = built(capsys, model, tmp_path / "out", "--json").out
-    assert json.loads(out) == json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
 
 
 def test_an_interrupt_is_said_in_one_line(

@@ -21,7 +21,7 @@ MODEL, DATA = DIGITS / "digits.onnx", DIGITS / "calib.npz"
 def test_the_json_holds_every_part(capsys: pytest.CaptureFixture[str], per: str, kinds: set[str]) -> None:
     asked = ("--data", DATA, "--per", per, "--samples", "8", "--runs", "2", "--json")
     found = json.loads(tersor(capsys, "sensitivity", MODEL, *asked).out)
-    assert (found["per"], found["observer"], found["samples"]) == (per, "minmax", 2)
+    assert (found["per"], found["form"], found["observer"], found["samples"]) == (per, "int8 mse", "mse", 2)
     assert {part["kind"] for part in found["parts"]} == kinds
     assert found["parts"][-1]["cumulative"] == pytest.approx(1, abs=1e-5)
     assert all(part["output"] == "logits" for part in found["parts"])
@@ -35,7 +35,8 @@ def test_the_table_is_cut_and_says_so(capsys: pytest.CaptureFixture[str]) -> Non
     assert "13 more with --all" in short
     assert "more with" not in whole
     assert len(whole.splitlines()) == len(short.splitlines()) + 12
-    assert "of 16 regions make 9" in whole.splitlines()[-1]
+    assert "of 16 regions make 9" in whole.splitlines()[-2]
+    assert whole.splitlines()[-1].startswith("form: int8 mse; where build finds a better one, ")
 
 
 def test_what_cannot_be_measured_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tersor.pipeline.build.doubts import FEW_SAMPLES, doubts
+from tersor.pipeline.build.doubts import FEW_SAMPLES, constant_db, doubts, steadiness
 from tests.support.user_code import Feed
 
 
@@ -54,3 +54,19 @@ def test_an_input_of_one_number_is_doubted_only_when_it_never_changes() -> None:
     assert doubts(moving, True, 0.5) == []
     (note,) = doubts(moving[:1] * 20, True, 0.5)
     assert note.startswith("input 't' is the same in all samples")
+
+
+def test_outputs_that_hardly_depend_on_the_feeds_are_named_and_those_that_do_are_not() -> None:
+    moving = [np.full((1, 2), step, np.float32) for step in range(3)]
+    answers = {"much": moving, "little": [1000 + each for each in moving], "none": [moving[1]] * 3}
+    hardly, never = steadiness(answers, {name: constant_db(given) for name, given in answers.items()})
+    assert hardly.startswith("output 'little' hardly depends on the input: only 7e-07 of its power varies")
+    assert never == "output 'none' is the same for all samples: how close it is says little"
+    assert steadiness({"one": moving[:1]}, {"one": 0.0}) == [], "one sample tells nothing of that"
+
+
+def test_outputs_of_samples_that_are_the_same_are_not_doubted_themselves() -> None:
+    said = ["output 'y' is the same for all samples"]
+    assert said[0] in doubts(feeds(FEW_SAMPLES), True, 0.5, said)
+    (note,) = doubts(feeds(1) * FEW_SAMPLES, True, 0.5, said)
+    assert note.startswith("input 'x'")
