@@ -112,7 +112,7 @@ def apply_masks(model: Model, masks: Masks, ctx: Context) -> bool:
         mend(cuts, node)
     _sweep(rewriter, read)
     _slice(rewriter, masks, ctx)
-    _settle(model, before, masks, names)
+    _settle(model, before, cuts.masks, names)
     verify(model)
     return True
 

@@ -61,7 +61,7 @@ def continued(before: Coupling, plan: PrunePlan, after: Coupling, added: Collect
         before: of the original.
         plan: what was cut.
         after: of the result.
-        added: names of constants that the result has and the original lacks: biases a refit made.
+        added: names of values the original lacks: biases a refit made, zeros put back where channels were.
     """
     kept, masks = plan.kept(), plan.masks(before)
     known = {group.name: group for group in before.groups}

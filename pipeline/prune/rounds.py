@@ -166,8 +166,8 @@ class _Work:
     def accept(self, made: Made) -> None:
         """Go on from a round's result."""
         self.plan = compose(self.plan, made.plan)
-        added = set(made.model.graph.initializers) - set(self.model.graph.initializers)
-        self._unseen = made, added
+        was, now = ({value.name or "" for value in steps.values(m)} for m in (self.model, made.model))
+        self._unseen = made, now - was
         self.model, self._left, self.notes = made.model, made.left, [*self.notes, *made.notes]
         self._groups = steps.along(self._groups, made.chosen)
 

@@ -127,13 +127,13 @@ def applied(model: Model, plan: PrunePlan, coupling: Coupling) -> Model:
     """
     with gc_paused():
         copy = model.clone()
-        twins = dict(zip(_values(model), _values(copy), strict=True))
+        twins = dict(zip(values(model), values(copy), strict=True))
         masks = plan.masks(coupling)
         apply_masks(copy, {(twins[value], axis): mask for (value, axis), mask in masks.items()}, Context())
     return copy
 
 
-def _values(model: Model) -> Iterator[Value]:
+def values(model: Model) -> Iterator[Value]:
     """What the graphs hold and compute, in an order that is the same for a copy."""
     for graph in walk_graphs(model):
         yield from graph.inputs

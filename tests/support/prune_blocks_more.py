@@ -82,6 +82,17 @@ def _attention_of_places() -> Model:
     )
 
 
+def _efficient_channel_attention() -> Model:
+    """ECA: each channel's gate is a sum over its neighbours, which are the zeros of those that went, too."""
+    return build(
+        f"""a = Conv<{P1}>(x, w1)  p = GlobalAveragePool(a)  q = Squeeze(p, last)
+        t = Transpose<perm = [0, 2, 1]>(q)  k = Conv<pads = [2, 2]>(t, w2)  u = Transpose<perm = [0, 2, 1]>(k)
+        v = Unsqueeze(u, last)  s = Sigmoid(v)  m = Mul(a, s)  y = Conv(m, w3)""",
+        "w1 16,3,3,3; w2 1,1,5; w3 4,16,1,1",
+        constants="int64[1] last = {3}",
+    )
+
+
 def _looked_up() -> Model:
     """Features at a few places of each picture."""
     return build(
@@ -108,6 +119,7 @@ MORE_BLOCKS: Mapping[str, Maker] = {
     "distribution head": _distribution_head,
     "spatial attention": _attention_of_places,
     "features looked up": _looked_up,
+    "window over channels": _efficient_channel_attention,
     "deformable conv": lambda: build(
         f"""a = Conv<{P1}>(x, w0)  o = Conv<{P1}>(x, wo)  d = DeformConv<{P1}>(a, w1, o, b1)  r = Relu(d)
         y = Conv(r, w2)""",

@@ -102,7 +102,8 @@ class _Silencer:
     # -- nodes that sum over channels ---------------------------------------------------------------------
 
     def conv(self, node: onnx.NodeProto) -> None:
-        node.input[0] = self.silenced(node.input[0], 1)
+        rank = self.ranks[node.input[0]]  # a window may slide over channels
+        node.input[0] = self.silenced(node.input[0], *range(1, rank))
         self.nodes.append(node)
 
     def gemm(self, node: onnx.NodeProto) -> None:

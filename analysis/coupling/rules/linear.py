@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ....graph_ir import Value
-from ....graph_ir.ops import int_attr
+from ....graph_ir.ops import int_attr, ints_attr
 from ..ties import AxisKey, Ties
 from .common import operand, pin_axes, result, table, tie_same
 
@@ -16,7 +18,8 @@ def conv(ties: Ties) -> None:
     """Conv, FusedConv: x [N, C, ...], W [M, C / group, ...], B [M], y [N, M, ...].
 
     Tied: batch of x and y; C of x with axis 1 of W (summed over); M of W, B and y (made); FusedConv's added Z
-    with y. In groups, see `_grouped`. Pinned: the spatial axes, for a window slides over them.
+    with y. In groups, see `_grouped`. Pinned: the spatial axes, for a window slides over them; but see
+    `_over_channels`.
     """
     x, w, y = operand(ties, 0), operand(ties, 1), result(ties, 0)
     _conv(ties, x, w, y, [operand(ties, 2)], operand(ties, 3))
@@ -51,7 +54,10 @@ def _conv(
     if rank < 3 or ties.rank(w) != rank or ties.rank(y) != rank:
         ties.pin_node("its ranks are not those of a convolution")
         return
-    _windows(ties, rank, x, w, y)
+    over = _over_channels(ties, rank, x, y)
+    _windows(ties, rank, x, w, y, over)
+    for axis in over:
+        ties.contracts((x, axis), (y, axis))
     made = _made(ties, (w, 0), (y, 1), per_output)
     if added is not None:
         for axis in range(rank):
@@ -70,10 +76,28 @@ def _made(ties: Ties, rows: AxisKey, out: AxisKey, per_output: list[Value | None
     return [out, rows, *(axis for axis in vectors if ties.size(axis) != 1 or ties.size(out) == 1)]
 
 
-def _windows(ties: Ties, rank: int, x: Value, w: Value, y: Value) -> None:
+def _over_channels(ties: Ties, rank: int, x: Value, y: Value) -> list[int]:
+    """Axes a window slides over that hold channels: attention by channels, as ECA has it.
+
+    There x and y have a single channel for the Conv, and the axis keeps its length. Such an axis may be cut:
+    the window goes on seeing zeros where channels were (`fixes.counts.conv`). Axes of pictures with a
+    single channel look alike, but are pinned by the other ends.
+    """
+    node = ties.node
+    if node.op_type != "Conv" or ties.size((x, 1)) != 1 or ties.size((y, 1)) != 1:
+        return []
+    strides = ints_attr(node, "strides") or [1] * (rank - 2)
+    return [
+        axis
+        for axis in range(2, rank)
+        if strides[axis - 2] == 1 and (size := ties.size((x, axis))) != 1 and size == ties.size((y, axis))
+    ]
+
+
+def _windows(ties: Ties, rank: int, x: Value, w: Value, y: Value, but: Sequence[int] = ()) -> None:
     tie_same(ties, (x, 0), (y, 0))
     for axis in range(2, rank):
-        for value in (x, w, y):
+        for value in (w,) if axis in but else (x, w, y):
             ties.pin((value, axis), _WINDOW)
 
 

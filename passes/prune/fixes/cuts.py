@@ -32,7 +32,7 @@ class Cuts:
 
     def __init__(self, rewriter: Rewriter, masks: Masks) -> None:
         self.rw = rewriter
-        self.masks = masks
+        self.masks = dict(masks)
 
     # -- looking ------------------------------------------------------------------------------------------
 
@@ -148,6 +148,12 @@ class Cuts:
                 kept = self.rw.node("Gather", [vector, at], {"axis": 0}, before=before, name=name)
                 parts.append(kept.outputs[0])
         return self.rw.node("Concat", parts, {"axis": 0}, before=before, name=name).outputs[0]
+
+    def replace(self, old: Value, new: Value) -> None:
+        """Make every user read a value of the same size instead, which is cut as the old one was to be."""
+        self.rw.replace(old, new)
+        for value, axis in [key for key in self.masks if key[0] is old]:
+            self.masks[new, axis] = self.masks.pop((value, axis))
 
     def set_attribute(self, node: Node, name: str, value: object) -> None:
         """Set an attribute, or remove it with None; does nothing when it is so already."""

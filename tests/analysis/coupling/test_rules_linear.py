@@ -31,6 +31,34 @@ def test_inputs_outputs_and_windows_stay() -> None:
 
 
 @pytest.mark.parametrize(
+    ("conv", "weight", "free"),
+    [
+        ("Conv<pads = [1, 1]>", "1,1,3", True),
+        ("Conv<dilations = [2], pads = [4, 0]>", "1,1,3", True),
+        ("Conv<pads = [1, 1], strides = [2]>", "1,1,3", False),
+        ("Conv", "1,1,3", False),  # shorter behind it
+        ("Conv<pads = [1, 1]>", "2,1,3", False),  # a picture, for all that is known
+    ],
+)
+def test_a_window_slides_over_channels(conv: str, weight: str, free: bool) -> None:
+    """Only where the Conv has a single channel of its own and keeps the length."""
+    body = f"h = Gemm(x, w1)  u = Unsqueeze(h, one)  c = {conv}(u, k)  f = Flatten(c)  y = Gemm(f, w2)"
+    length = {"2,1,3": 16}.get(weight, 8 if free else 4 if "strides" in conv else 6)
+    model = build(
+        body,
+        f"w1 12,8; k {weight}; w2 {length},5",
+        x="float[2,12] x",
+        y="float[2,5] y",
+        constants="int64[1] one = {1}",
+    )
+    if free:
+        assert places(model, "h:1") == ["c:2", "f:1", "h:1", "u:2", "w1:1", "w2:0"]
+        assert cut(model) == {"h:1": 8}
+    else:
+        assert reason(model, "h") == "a window slides over it"
+
+
+@pytest.mark.parametrize(
     ("body", "weights", "groups"),
     [
         ("r = Conv<group = 8, pads = [1, 1, 1, 1]>(a, d, e)", "d 8,1,3,3; e 8", {"a:1": 8}),

@@ -47,6 +47,23 @@ def test_depthwise_channels_go_with_their_outputs() -> None:
     assert "b = Conv<group=2>(a, w2, b2)" in text
 
 
+@pytest.mark.parametrize("opset", [9, 17])
+def test_a_window_over_channels_sees_zeros_where_they_were(opset: int) -> None:
+    model = build(
+        """h = MatMul(x, w1)  u = Reshape(h, row)  c = Conv<pads = [1, 1]>(u, k, b)  f = Flatten(c)
+        y = MatMul(f, w2)""",
+        "w1 12,6; k 1,1,3; b 1; w2 6,5",
+        x="float[2,12] x",
+        y="float[2,5] y",
+        constants="int64[3] row = {0, 1, -1}",
+        opset=opset,
+    )
+    text = cut(model, {"w1:1 h:1 u:2 c:2 f:1 w2:0": "101101"})
+    assert "Pad" in text
+    assert "{0, 4, 1, 2, 4, 3}" in text
+    assert "c = Gather<axis=2>" in text
+
+
 def test_groups_of_a_transposed_conv() -> None:
     text = cut(
         grouped(4, 8, 12, "ConvTranspose"),
