@@ -7,7 +7,9 @@ followed through these choices to a fixed point before one is made:
 
 - a pinned product pins its factors; a product all of whose factors are pinned is pinned;
 - a choice with one factor left is settled; of several, one that counts heads (it batches a product of two
-  activations) goes first - or last, where heads are to get narrower instead of fewer -, then one of at least
+  activations) goes first - or last, where heads are to get narrower instead of fewer -; where several do, for
+  queries share heads of keys and values, these go, each with its queries, if there are at least `SHARED`;
+  then one of at least
   `PLENTY` positions that no statistics are taken over (the groups of a GroupNorm, of which whole ones go, as
   of the operator of that name), then the longest, then the outermost; the others are pinned.
 """
@@ -22,6 +24,7 @@ from ...graph_ir.ops import label
 from .spaces import Spaces
 from .ties import AxisKey, Choice, Link
 
+SHARED = 4  # heads of keys and values, enough for whole ones to go
 PLENTY = 8  # positions of a factor, enough for it to be cut before longer ones
 
 
@@ -63,12 +66,12 @@ class _Settling:
     ) -> None:
         self._spaces = spaces
         self._normalised = normalised
-        self._heads = heads
         self._whole = whole
         self._touching: dict[int, list[Choice]] = {}
         for choice in choices:
             for axis in (choice.axis, *choice.factors):
                 self._touching.setdefault(spaces.of(axis), []).append(choice)
+        self._heads = self._with_factors(heads)
         self._queue = deque(space for space in self._touching if space in spaces.pins)
 
     def free(self, choice: Choice) -> list[int]:
@@ -90,8 +93,12 @@ class _Settling:
         """Pin all factors but the best."""
         free = self.free(choice)
         first = [i for i in free if self._counts_heads(choice, i) is self._whole]
+        shared = [i for i in first if choice.sizes[i] >= SHARED] if self._whole else []
         calm = [i for i in free if choice.sizes[i] >= PLENTY and not self._is_normalised(choice, i)]
-        chosen = max(first or calm or free, key=lambda i: (choice.sizes[i], -i))
+        if shared:  # keys and values have no part in the other factor
+            chosen = max(shared, key=lambda i: (self._products(choice, i), choice.sizes[i], -i))
+        else:
+            chosen = max(first or calm or free, key=lambda i: (choice.sizes[i], -i))
         for i in free:
             if i != chosen:
                 self._pin(choice.factors[i], f"{_where(choice)} joins it with an axis that is cut instead")
@@ -108,6 +115,22 @@ class _Settling:
                         self._pin(factor, whole)
                 elif not self.free(choice):
                     self._pin(choice.axis, pins[self._spaces.of(choice.factors[0])])
+
+    def _with_factors(self, heads: set[int]) -> set[int]:
+        """The spaces, and those of the factors of their axes: heads of keys and values, and how many share one."""
+        found, stack = set(heads), list(heads)
+        while stack:
+            space = stack.pop()
+            for choice in self._touching.get(space, ()):
+                if self._spaces.of(choice.axis) == space:
+                    more = {self._spaces.of(factor) for factor in choice.factors} - found
+                    found |= more
+                    stack += more
+        return found
+
+    def _products(self, choice: Choice, factor: int) -> int:
+        """Of how many axes it is a factor."""
+        return len(self._touching[self._spaces.of(choice.factors[factor])])
 
     def _counts_heads(self, choice: Choice, factor: int) -> bool:
         return self._spaces.of(choice.factors[factor]) in self._heads

@@ -93,6 +93,27 @@ def _efficient_channel_attention() -> Model:
     )
 
 
+def grouped_queries(heads: int, shared: int) -> Model:
+    """Attention in which several heads of queries share one of keys and values, which is repeated for each."""
+    each = heads // shared
+    return build(
+        """q0 = MatMul(x, wq)  q1 = Reshape(q0, by)  q = Transpose<perm = [0, 2, 1, 3]>(q1)
+        k0 = MatMul(x, wk)  k1 = Reshape(k0, by_shared)  k2 = Transpose<perm = [0, 2, 1, 3]>(k1)
+        k3 = Unsqueeze(k2, two)  k4 = Expand(k3, often)  k5 = Reshape(k4, whole)
+        k = Transpose<perm = [0, 1, 3, 2]>(k5)
+        v0 = MatMul(x, wv)  v1 = Reshape(v0, by_shared)  v2 = Transpose<perm = [0, 2, 1, 3]>(v1)
+        v3 = Unsqueeze(v2, two)  v4 = Expand(v3, often)  v = Reshape(v4, whole)
+        s = MatMul(q, k)  p = Softmax<axis = -1>(s)  o = MatMul(p, v)  t = Transpose<perm = [0, 2, 1, 3]>(o)
+        r = Reshape(t, rows)  y = MatMul(r, wo)""",
+        f"wq 12,{4 * heads}; wk 12,{4 * shared}; wv 12,{4 * shared}; wo {4 * heads},6",
+        x=ROWS,
+        y=OUT,
+        constants=f"int64[4] by = {{0, 0, {heads}, 4}}, int64[4] by_shared = {{0, 0, {shared}, 4}},"
+        f" int64[1] two = {{2}}, int64[5] often = {{1, {shared}, {each}, 5, 4}}, int64[4] whole = {{0, {heads}, 5, 4}},"
+        " int64[3] rows = {0, 0, -1}",
+    )
+
+
 def _looked_up() -> Model:
     """Features at a few places of each picture."""
     return build(
@@ -120,6 +141,7 @@ MORE_BLOCKS: Mapping[str, Maker] = {
     "spatial attention": _attention_of_places,
     "features looked up": _looked_up,
     "window over channels": _efficient_channel_attention,
+    "grouped queries": lambda: grouped_queries(8, 4),
     "deformable conv": lambda: build(
         f"""a = Conv<{P1}>(x, w0)  o = Conv<{P1}>(x, wo)  d = DeformConv<{P1}>(a, w1, o, b1)  r = Relu(d)
         y = Conv(r, w2)""",

@@ -16,6 +16,7 @@ from tersor.graph_ir.ops import static_shape
 from tersor.passes.base import Context
 from tersor.passes.prune.apply import apply_masks
 from tests.support.coupled import cut, places, reason, sizes
+from tests.support.prune_blocks_more import grouped_queries
 from tests.support.prune_build import build
 from tests.support.prune_cuts import assert_equal, half
 from tests.support.prune_cuts import cut as cut_by
@@ -233,3 +234,25 @@ def test_the_heads_that_stay_keep_their_columns() -> None:
     (group,) = coupling.groups
     apply_masks(model, coupling.masks({group.name: np.array([True, False, False, True])}), Context())
     np.testing.assert_array_equal(weight_of(model, "ws"), before[:, [0, 3]].reshape(12, 18))
+
+
+@pytest.mark.parametrize(
+    ("heads", "shared", "groups"),
+    [
+        (8, 4, {"q0:2": ("q0", "k0", "v0")}),  # whole heads of keys and values, each with its two of queries
+        (16, 4, {"q0:2": ("q0", "k0", "v0")}),
+        (8, 2, {"q0:2": ("q0",)}),  # too few of them: the same of each one's queries
+    ],
+)
+def test_heads_of_keys_and_values_go_with_their_queries(
+    heads: int, shared: int, groups: dict[str, tuple[str, ...]]
+) -> None:
+    model = grouped_queries(heads, shared)
+    coupling = couple(model)
+    assert {g.name: tuple(n.outputs[0].name for n in g.producers) for g in coupling.groups} == groups
+    assert cut(model) == {"q0:2": 4}
+
+
+def test_shared_heads_get_narrower_instead() -> None:
+    found = couple(grouped_queries(8, 4), attention="widths")
+    assert sizes(found) == {"q0:2": 4, "v0:2": 4}
