@@ -94,7 +94,7 @@ def _efficient_channel_attention() -> Model:
 
 
 def grouped_queries(heads: int, shared: int) -> Model:
-    """Attention in which several heads of queries share one of keys and values, which is repeated for each."""
+    """Attention in which heads of queries share one of keys and values, which is repeated for each."""
     each = heads // shared
     return build(
         """q0 = MatMul(x, wq)  q1 = Reshape(q0, by)  q = Transpose<perm = [0, 2, 1, 3]>(q1)
@@ -109,8 +109,8 @@ def grouped_queries(heads: int, shared: int) -> Model:
         x=ROWS,
         y=OUT,
         constants=f"int64[4] by = {{0, 0, {heads}, 4}}, int64[4] by_shared = {{0, 0, {shared}, 4}},"
-        f" int64[1] two = {{2}}, int64[5] often = {{1, {shared}, {each}, 5, 4}}, int64[4] whole = {{0, {heads}, 5, 4}},"
-        " int64[3] rows = {0, 0, -1}",
+        f" int64[1] two = {{2}}, int64[5] often = {{1, {shared}, {each}, 5, 4}},"
+        f" int64[4] whole = {{0, {heads}, 5, 4}}, int64[3] rows = {{0, 0, -1}}",
     )
 
 
