@@ -117,7 +117,7 @@ class _Settling:
                     self._pin(choice.axis, pins[self._spaces.of(choice.factors[0])])
 
     def _with_factors(self, heads: set[int]) -> set[int]:
-        """The spaces, and those of the factors of their axes: heads of keys and values, and how many share."""
+        """The spaces, and those of the factors of their axes: shared heads, and the queries of each."""
         found, stack = set(heads), list(heads)
         while stack:
             space = stack.pop()
