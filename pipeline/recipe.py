@@ -10,7 +10,7 @@
     [[step]]
     prune = { macs = 0.5, data = "calib" }
     [[step]]
-    calibrate = { data = "calib", observer = "entropy" }
+    calibrate = { data = "calib", observer = "mse" }
     [[step]]
     passes = "insert-qdq"
     accept = { sqnr_db = 25, max_drop = "1%" }
@@ -22,6 +22,7 @@ Paths are relative to the recipe. Steps without `data` take what `--data` says o
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class CalibrateStep:
     """Measure ranges on the section `data` (None: what the command line gives) by the rule `observer`."""
 
     data: str | None = None
-    observer: str = "entropy"
+    observer: str = "mse"
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,14 @@ class Recipe:
     data: Mapping[str, DataSource]
     backend: str = TARGETS[0]
     text: str = ""
+
+    @property
+    def accept(self) -> Accept | None:
+        """The tightest of what its steps accept; None where none says."""
+        given = [s.accept for s in self.steps if not isinstance(s, CalibrateStep) and s.accept is not None]
+        drops = [each.max_drop for each in given if each.max_drop is not None]
+        levels = [each.sqnr_db for each in given if each.sqnr_db is not None]
+        return Accept(max(levels, default=None), min(drops, default=None)) if given else None
 
     @property
     def needs_data(self) -> bool:
@@ -281,4 +290,7 @@ def _accept(where: str, section: Any) -> Accept:
     most = None if drop is None else placed(f"{where}: `max_drop`", lambda: share(drop))
     if most is not None and not 0 <= most <= 1:
         raise UsageError(f"{where}: `max_drop` is a share from 0 to 1, not {drop!r}")
-    return Accept(None if sqnr is None else placed(f"{where}: `sqnr_db`", lambda: figure(sqnr)), most)
+    least = None if sqnr is None else placed(f"{where}: `sqnr_db`", lambda: figure(sqnr))
+    if least is not None and not math.isfinite(least):
+        raise UsageError(f"{where}: `sqnr_db` is a number of dB, not {least}")
+    return Accept(least, most)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,17 +70,17 @@ def command(
 
     Writes model.onnx, session.json, report.json and build.lock.json into DIR. What is shipped is never slower
     than MODEL and keeps within the limits, as measured here; if nothing better is found, it is MODEL itself,
-    and the report says why. Without --data only the lossless part is done.
+    and the report says why. Without --data only the lossless part is done. Exits with 1 when what a
+    recipe makes misses a limit and the recipe says to `accept` one.
 
     The functions: `feeds()` gives an iterable of dicts, input name to array. `metric(run)` calls `run(feed)`,
     which gives the list of outputs, as often as it likes, and returns a number.
     """
     from ..pipeline.amounts import seconds, share
     from ..pipeline.build import BuildSettings, build
-    from ..pipeline.build.report import to_dict
+    from ..pipeline.build.report import REPORT_FILE
     from ..pipeline.build.settings import BUDGET_S, MAX_DROP, MIN_SQNR_DB
     from .progress import Progress
-    from .render import print_json
 
     with Progress(f"building {model.name}") as progress:
 
@@ -107,9 +108,17 @@ def command(
         )
         result = build(settings)
     if as_json:
-        print_json(to_dict(result, settings))
+        # What was written: it has the limits of a recipe, too.
+        print(result.winner.path.with_name(REPORT_FILE).read_text(encoding="utf-8"), end="")
     else:
         _print(result, settings.out)
+    if result.unmet:
+        print(
+            f"error: recipe {recipe!r} does not keep what it accepts: {result.unmet}; "
+            f"shipped instead: {result.winner.name}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
 
 
 def _print_others(result: BuildResult) -> None:

@@ -100,5 +100,4 @@ def _listed(names: Sequence[str]) -> str:
 def _all_equal(answers: Sequence[object]) -> bool:
     if len(answers) < 2 or not isinstance(answers[0], np.ndarray):
         return False
-    first = answers[0]
-    return all(np.array_equal(cast("Any", each), cast("Any", first)) for each in answers[1:])
+    return all(np.array_equal(cast("Any", each), cast("Any", answers[0])) for each in answers[1:])

@@ -27,7 +27,7 @@ from .choose import Times, contenders, distrust, pick, unasked
 from .doubts import doubts
 from .facts import bindings_in, drawn, facts_of, is_quantized, padding, why_not_int8
 from .files import as_protobuf
-from .follow import follow, limits_of, recipe_feeds
+from .follow import follow, held, limits_of, recipe_feeds, unmet
 from .lock import code_hash
 from .result import BuildResult, Candidate, Judgement, Proof
 from .search import Search
@@ -100,7 +100,7 @@ def _search(
     search = Search(workshop, judge, settings, _beside(original, judging), log)
     if recipe is not None:
         made, found = follow(recipe, settings, feeds, folder, judge)
-        judged[made.name] = (made, judge.judge(made))
+        judged[made.name] = (made, held(recipe, judge.judge(made)))
         notes_ += found
     elif feeds is not None and workshop.int8_ready is not None:
         workshop.calibrate_with(feeds)
@@ -129,9 +129,8 @@ def _search(
     notes_ += [note for note in workshop.notes if note not in notes_]
     shown = {c.name: facts_of(c.path, bindings) for c in (original, winner)}
     notes_ += padding(shown[original.name], shown[winner.name])
-    return BuildResult(
-        winner, why, original, shown, judged, times, proof, notes_, sensitivity=search.sensitivity
-    )
+    missed = unmet(recipe, judged)
+    return BuildResult(winner, why, original, shown, judged, times, proof, notes_, search.sensitivity, missed)
 
 
 def _of_data(settings: BuildSettings, judge: Judge, feeds: Sequence[Feed]) -> list[str]:

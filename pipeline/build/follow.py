@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -20,8 +20,10 @@ from .accuracy import Judge
 from .facts import is_quantized
 from .measured import measure, wanted_by
 from .pruning import pruned
-from .result import Candidate
+from .result import Candidate, Judgement
 from .settings import BuildSettings
+
+NAME = "recipe"  # of the candidate
 
 
 def recipe_feeds(recipe: Recipe, given: Feeds | None, model: Model) -> Feeds | None:
@@ -38,15 +40,40 @@ def recipe_feeds(recipe: Recipe, given: Feeds | None, model: Model) -> Feeds | N
 
 
 def limits_of(recipe: Recipe, settings: BuildSettings) -> BuildSettings:
-    """The settings with the tightest limits that any step of the recipe accepts."""
-    accepts = [s.accept for s in recipe.steps if not isinstance(s, CalibrateStep) and s.accept is not None]
-    drops = [a.max_drop for a in accepts if a.max_drop is not None]
-    levels = [a.sqnr_db for a in accepts if a.sqnr_db is not None]
+    """The settings with the tightest limits that any step of the recipe accepts.
+
+    Raises:
+        UsageError: one is a share of the metric, and there is none.
+    """
+    accept = recipe.accept
+    if accept is None:
+        return settings
+    drop, level = accept.max_drop, accept.sqnr_db
+    if drop is not None and settings.metric is None:
+        raise UsageError(f"recipe {recipe.name!r} accepts a share of the metric (`max_drop`); give --metric")
     return replace(
         settings,
-        max_drop=min([settings.max_drop, *drops]),
-        min_sqnr_db=max([settings.min_sqnr_db, *levels]),
+        max_drop=settings.max_drop if drop is None else min(settings.max_drop, drop),
+        min_sqnr_db=settings.min_sqnr_db if level is None else max(settings.min_sqnr_db, level),
     )
+
+
+def held(recipe: Recipe, judgement: Judgement) -> Judgement:
+    """The judgement of what a recipe made, refused where outputs are further off than the recipe accepts.
+
+    A metric stands in for the limit of the command line, but for none that a recipe names.
+    """
+    level = None if recipe.accept is None else recipe.accept.sqnr_db
+    if level is None or not judgement.accepted or judgement.sqnr_db >= level:
+        return judgement
+    return replace(
+        judgement, accepted=False, reason=f"an output has {judgement.sqnr_db:.1f} dB, allowed {level:.1f} dB"
+    )
+
+
+def unmet(recipe: Recipe | None, judged: Mapping[str, tuple[Candidate, Judgement]]) -> str:
+    """Why what a recipe made is not what it says to accept; empty where it is, or says nothing."""
+    return "" if recipe is None or recipe.accept is None else judged[NAME][1].reason
 
 
 def follow(
@@ -93,7 +120,7 @@ def follow(
     path = work / "recipe.onnx"
     save(model, path, provenance=True)
     words = f"what recipe {recipe.name!r} makes"
-    made = Candidate("recipe", path, ",".join(texts), rule, quantized=is_quantized(model), words=words)
+    made = Candidate(NAME, path, ",".join(texts), rule, quantized=is_quantized(model), words=words)
     return made, context.notes
 
 

@@ -34,6 +34,7 @@ def to_dict(result: BuildResult, settings: BuildSettings) -> dict[str, Any]:
         "shipped": result.winner.name,
         "words": result.winner.words,
         "why": result.why,
+        "unmet": result.unmet,
         "pipeline": result.winner.pipeline,
         "observer": result.winner.observer,
         "limits": {"max_drop": settings.max_drop, "min_sqnr_db": settings.min_sqnr_db},

@@ -136,6 +136,7 @@ class BuildResult:
         proof: what was checked of the winner.
         notes: what was left alone, frozen or skipped, and what more data would add.
         sensitivity: what each region of static int8 costs the outputs; None where that was not measured.
+        unmet: why what a recipe made is not what it says to `accept`; empty where it is, or says nothing.
     """
 
     winner: Candidate
@@ -147,6 +148,7 @@ class BuildResult:
     proof: Proof
     notes: list[str] = field(default_factory=list[str])
     sensitivity: Sensitivity | None = None
+    unmet: str = ""
 
     def speedup(self, threads: int) -> float:
         """How many times faster the winner is than the original, with so many threads."""

@@ -69,7 +69,7 @@ def test_a_recipe_is_read_into_plain_data(tmp_path: Path) -> None:
     assert isinstance(passes, PassesStep)
     assert (str(passes.pipeline), passes.accept) == ("inline,(cse)!3", Accept(25.0, 0.01))
     assert measured == CalibrateStep("calib", "percentile:99.9")
-    assert given == CalibrateStep(None, "entropy")
+    assert given == CalibrateStep(None, "mse")
     assert recipe.needs_data
     assert isinstance(lossless, PassesStep)
     assert lossless.preset == "lossless"
@@ -113,6 +113,7 @@ STEP = "recipe = 1\n[[step]]\n"
         (STEP + 'preset = "losless"', "no preset is called 'losless'; did you mean lossless?"),
         (STEP + 'pases = "cse"', "'pases' is not known; did you mean passes?"),
         (STEP + 'passes = "cse"\naccept = {sqnr = 3}', "'sqnr' is not known; did you mean sqnr_db?"),
+        (STEP + 'passes = "cse"\naccept = {sqnr_db = nan}', "accept: `sqnr_db` is a number of dB, not nan"),
         (STEP + 'passes = "cse"\naccept = {sqnr_db = "x"}', "accept: `sqnr_db`: 'x' is no number"),
         (
             STEP + 'passes = "cse"\naccept = {max_drop = "x"}',

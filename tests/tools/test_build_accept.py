@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recipe says to `accept` is a check: `tersor build` exits with 1 where it does not hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.support import odd_models
+from tests.support.building import FILES, hashes, steady, work_in
+from tests.support.command import Done, tersor
+from tests.support.user_code import HERE
+
+INT8 = (
+    'recipe = 1\n[[step]]\npreset = "lossless"\n[[step]]\ncalibrate = {}\n[[step]]\npasses = "insert-qdq"\n'
+)
+METRIC = ["--metric", f"{HERE}:mean", "--max-drop", "99%"]
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, and a model."""
+    steady(monkeypatch)
+    onnx.save(odd_models.linear(), tmp_path / "m.onnx")
+    return work_in(tmp_path / "work", monkeypatch)
+
+
+def built(capsys: pytest.CaptureFixture[str], folder: Path, accept: str, *options: object) -> Done:
+    (folder / "r.toml").write_text(INT8 + accept)
+    asked = ["--data", f"{HERE}:feeds", "--recipe", folder / "r.toml", "--rounds", 1, *options]
+    return tersor(capsys, "build", folder / "m.onnx", "-o", folder / "out", *asked)
+
+
+def report(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "out" / "report.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("options", [[], METRIC], ids=["by outputs", "beside a metric"])
+def test_a_limit_that_is_missed_is_exit_1_and_the_original_is_shipped(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str]
+) -> None:
+    done = built(capsys, tmp_path, "accept = { sqnr_db = 300 }\n", *options)
+    assert done.code == 1
+    assert done.err.startswith(f"error: recipe {str(tmp_path / 'r.toml')!r} does not keep what it accepts: ")
+    assert done.err.endswith(" dB, allowed 300.0 dB; shipped instead: original\n")
+    assert sorted(hashes(tmp_path / "out")) == FILES
+    assert str(report(tmp_path)["unmet"]).endswith("allowed 300.0 dB")
+
+
+def test_json_and_a_limit_that_is_missed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    done = built(capsys, tmp_path, "accept = { sqnr_db = 300 }\n", "--json")
+    assert (done.code, json.loads(done.out)) == (1, report(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("accept", "options"),
+    [
+        ("accept = { sqnr_db = 10 }\n", ["--min-sqnr", "1"]),
+        ('accept = { max_drop = "90%", sqnr_db = 10 }\n', METRIC),
+        ("", ["--min-sqnr", "300"]),  # nothing is asked to be accepted: that none is found is no failure
+    ],
+    ids=["outputs", "metric", "no accept"],
+)
+def test_what_is_kept_or_not_asked_for_is_exit_0(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, accept: str, options: list[str]
+) -> None:
+    done = built(capsys, tmp_path, accept, *options)
+    assert (done.code, done.err) == (0, "")
+    assert report(tmp_path)["unmet"] == ""
+
+
+def test_a_share_of_a_metric_that_is_not_there_is_refused_before_any_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    done = built(capsys, tmp_path, 'accept = { max_drop = "1%" }\n')
+    assert done.code == 2
+    assert done.err.endswith("accepts a share of the metric (`max_drop`); give --metric\n")
+    assert not (tmp_path / "out").exists()
