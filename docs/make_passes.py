@@ -19,7 +19,7 @@ TITLES = {
     "fuse": "Fuse: fewer and larger operators",
     "layout": "Layout: move transposes",
     "quantize": "Quantize: int8 and other narrow weights",
-    "precision": "Precision: 16-bit floats",
+    "precision": "Precision: other floats",
     "prune": "Prune: remove channels",
 }
 HEAD = """\

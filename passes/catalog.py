@@ -53,6 +53,8 @@ TABLE: dict[str, str] = {
     "smooth-quant": "quantize.smooth_quant:SmoothQuant",
     "weight-only": "quantize.weight_only:WeightOnly",
     "ternary-weights": "quantize.ternary:TernaryWeights",
+    "store-half": "precision.store_half:StoreHalf",
+    "to-float": "precision.single:ToFloat",
     "to-half": "precision.half:ToHalf",
     "raise-opset": "clean.raise_opset:RaiseOpset",
     "fuse-hard-swish": "fuse.hard_swish:FuseHardSwish",

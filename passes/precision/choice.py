@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes may compute in a 16-bit float: each by itself, then together."""
+"""Which nodes may compute in another float type: each by itself, then together."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Protocol
@@ -25,7 +25,12 @@ from ..quantize.kinds import LINEAR, channel_axis
 LARGEST = {DataType.FLOAT16: 65504.0, DataType.BFLOAT16: (2 - 2.0**-7) * 2.0**127}
 # Unit of rounding relative to one, and the smallest normal number.
 _PRECISION = {DataType.FLOAT16: (2.0**-10, 2.0**-14), DataType.BFLOAT16: (2.0**-7, 2.0**-126)}
-_SCHEMA_TYPE = {DataType.FLOAT16: "tensor(float16)", DataType.BFLOAT16: "tensor(bfloat16)"}
+_SCHEMA_TYPE = {
+    DataType.FLOAT: "tensor(float)",
+    DataType.FLOAT16: "tensor(float16)",
+    DataType.BFLOAT16: "tensor(bfloat16)",
+}
+SINGLE = frozenset({DataType.FLOAT})
 
 # Operators that stay float32, and why. What a runtime has no kernel for is that runtime's business.
 BLOCKED: Mapping[str, str] = {
@@ -51,6 +56,21 @@ MOVING = frozenset(
         "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "Gather",
         "GatherElements", "GatherND", "Expand", "Tile", "Identity", "DepthToSpace", "SpaceToDepth", "Pad",
         "Where", "ScatterND", "ScatterElements", "Compress",
+    }
+)  # fmt: skip
+
+# Operators without a schema of ONNX that compute in the one float type of all they read and make.
+GENERIC = frozenset(
+    {
+        ("", "SimplifiedLayerNormalization"),
+        *(
+            ("com.microsoft", name)
+            for name in (
+                "Attention", "BiasGelu", "EmbedLayerNormalization", "FastGelu", "FusedMatMul", "Gelu",
+                "GroupQueryAttention", "MatMulNBits", "MultiHeadAttention", "QuickGelu", "RotaryEmbedding",
+                "SkipLayerNormalization", "SkipSimplifiedLayerNormalization",
+            )
+        ),
     }
 )  # fmt: skip
 
@@ -190,8 +210,14 @@ def _refuse(node: Node, opset: int, guard: Guard) -> str | None:
     return next(filter(None, (guard.value(node.outputs[i]) for i in outputs)), None)
 
 
-def convertible(node: Node, opset: int, dtype: DataType) -> tuple[list[int], list[int]]:
-    """Indices of the float32 inputs and outputs whose type the operator allows to be `dtype`."""
+def convertible(
+    node: Node, opset: int, dtype: DataType, sources: Collection[DataType] = SINGLE
+) -> tuple[list[int], list[int]]:
+    """Indices of the inputs and outputs of a type in `sources` that the operator allows to be `dtype`."""
+    if not is_standard(node):  # those of `GENERIC` compute in one float type throughout
+        known = (node.domain, node.op_type) in GENERIC
+        given = [i for i, value in enumerate(node.inputs) if known and value and value.dtype in sources]
+        return given, [i for i, value in enumerate(node.outputs) if known and value.dtype in sources]
     found = _schema(node.op_type, opset, _SCHEMA_TYPE[dtype])
     if found is None:
         return [], []
@@ -201,7 +227,7 @@ def convertible(node: Node, opset: int, dtype: DataType) -> tuple[list[int], lis
         picked: list[int] = []
         for index, value in enumerate(values):
             formal = min(index, len(allowed) - 1) if variadic else index
-            known = value is not None and value.dtype == DataType.FLOAT
+            known = value is not None and value.dtype in sources
             if known and formal < len(allowed) and allowed[formal]:
                 picked.append(index)
         return picked
@@ -243,8 +269,18 @@ def _follows(node: Node, choice: Choice) -> bool:
 
 def _drop_light(choice: Choice) -> None:
     """Leave groups of neighbours float that hold no heavy node and no constant table."""
-    seen: set[Node] = set()
-    for start in list(choice.half):
+    for group in neighbours(choice.half):
+        if not any(n.op_type in HEAVY or (n.op_type == "Gather" and is_constant(n.inputs[0])) for n in group):
+            for node in group:
+                del choice.half[node]
+                choice.reasons[node] = "nothing near it is worth the Casts"
+
+
+def neighbours(nodes: Iterable[Node]) -> list[list[Node]]:
+    """Parts the nodes into groups that hand values to each other."""
+    among, seen = dict.fromkeys(nodes), set[Node]()
+    groups: list[list[Node]] = []
+    for start in among:
         if start in seen:
             continue
         group, stack = [start], [start]
@@ -254,11 +290,9 @@ def _drop_light(choice: Choice) -> None:
             around = [v.producer() for v in node.inputs if v is not None]
             around += [user for out in node.outputs for user, _ in out.uses()]
             for other in around:
-                if other is not None and other in choice.half and other not in seen:
+                if other is not None and other in among and other not in seen:
                     seen.add(other)
                     group.append(other)
                     stack.append(other)
-        if not any(n.op_type in HEAVY or (n.op_type == "Gather" and is_constant(n.inputs[0])) for n in group):
-            for node in group:
-                del choice.half[node]
-                choice.reasons[node] = "nothing near it is worth the Casts"
+        groups.append(group)
+    return groups

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
-import numpy as np
-
-from ...graph_ir import DataType, Model, Node, Rewriter, TensorType, UsageError, Value, constant, is_constant
+from ...graph_ir import DataType, Model, UsageError, is_constant
 from ...graph_ir.ops import label
 from ..base import Context, Exactness, Pass
 from ..quantize.facts import RANGES
 from ..quantize.values import drop_orphans, used_initializers
-from .choice import UNTYPED, Extent, Guard, choose, convertible
+from .choice import SINGLE, UNTYPED, Extent, Guard, choose
+from .convert import Converter
 
 _TYPES = {"fp16": DataType.FLOAT16, "bf16": DataType.BFLOAT16}
 _QUIET = ("what it moves is float", "nothing near it is worth the Casts")
@@ -73,69 +72,10 @@ class ToHalf(Pass):
             ctx.note(
                 f"to-half: {UNTYPED} for {untyped} nodes, which stay float32; put infer-shapes before it"
             )
-        _Converter(rewriter, dtype).run(list(choice.half))
+        Converter(rewriter, dtype, SINGLE).run(list(choice.half))
         ctx.counters[self.name] += len(choice.half)
         drop_orphans(rewriter, used)
         return rewriter.edits > 0
-
-
-class _Converter:
-    def __init__(self, rewriter: Rewriter, dtype: DataType) -> None:
-        self.rw, self.dtype = rewriter, dtype
-        self._half: dict[Value, Value] = {}
-
-    def run(self, nodes: list[Node]) -> None:
-        """Make the 16-bit nodes in graph order; then take the old ones out, last first."""
-        made = [self._node(node) for node in nodes]
-        for node, outputs in zip(reversed(nodes), reversed(made), strict=True):
-            with self.rw.standing_for([node]):
-                for old, new in zip(node.outputs, outputs, strict=False):
-                    self._hand_on(old, new, node)
-                self.rw.erase(node)
-
-    def _node(self, node: Node) -> list[Value]:
-        picked, kept = convertible(node, self.rw.opset(node), self.dtype)
-        inputs = list(node.inputs)
-        count = 1 + max(i for i, o in enumerate(node.outputs) if o.name)
-        with self.rw.standing_for([node]):
-            for index in picked:
-                value = inputs[index]
-                assert value is not None
-                inputs[index] = self._narrow(value, node)
-            attributes, title = list(node.attributes.values()), node.name or node.op_type
-            made = self.rw.node(
-                node.op_type, inputs, attributes, before=node, name=title, outputs=count, domain=node.domain
-            )
-        for index, (old, new) in enumerate(zip(node.outputs, made.outputs, strict=False)):
-            new.shape = old.shape
-            new.type = TensorType(self.dtype) if index in kept else old.type
-            if index in kept:
-                self._half[old] = new
-        return list(made.outputs)
-
-    def _narrow(self, value: Value, near: Node) -> Value:
-        """The 16-bit form of what a node reads: a constant rounded here, else one Cast for all readers."""
-        if value not in self._half:
-            name = f"{value.name}_half"
-            if is_constant(value):
-                array = constant(value)
-                assert array is not None
-                self._half[value] = self.rw.constant(np.asarray(array.astype(self.dtype.numpy())), name, near)
-            else:
-                self._half[value] = self._cast(value, self.dtype, name, near)
-        return self._half[value]
-
-    def _hand_on(self, old: Value, new: Value, node: Node) -> None:
-        if not old.uses() and not old.is_graph_output():
-            return
-        if new.dtype == self.dtype:
-            new = self._cast(new, DataType.FLOAT, f"{old.name}_float", node)
-        self.rw.replace(old, new)
-
-    def _cast(self, value: Value, dtype: DataType, name: str, near: Node) -> Value:
-        out = self.rw.node("Cast", [value], {"to": int(dtype)}, before=near, name=name).outputs[0]
-        out.type, out.shape = TensorType(dtype), value.shape
-        return out
 
 
 def values_to_guard(model: Model) -> list[str]:

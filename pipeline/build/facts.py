@@ -55,7 +55,7 @@ def why_not_int8(model: Model) -> str:
         return "the model is quantized already"
     weights = [value.dtype for graph in walk_graphs(model) for value in graph.initializers.values()]
     if any(dtype in (DataType.FLOAT16, DataType.BFLOAT16) for dtype in weights):
-        return "the model is of 16-bit floats; start from the float32 model"
+        return "the model is of 16-bit floats; start from the float32 model, or put to-float before"
     linear = [node for node in model.graph if is_op(node, *LINEAR)]
     refused = Counter(filter(None, map(refuse_linear, linear)))
     if linear and refused.total() == len(linear):

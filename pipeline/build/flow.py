@@ -9,18 +9,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from ...analysis.cost import cost
-from ...analysis.provenance import original_name, origins
-from ...analysis.shapes import infer_shapes
 from ...backends.base import Feed
-from ...backends.onnxruntime.audit import Audit, LeftoverDequantize, audit
 from ...backends.onnxruntime.cpu import host, usable_cores
 from ...backends.onnxruntime.latency import Latency, compare, measure, session_runners
-from ...backends.onnxruntime.runtime_check import MismatchError, Tolerance, check_concurrency, output_steps
 from ...calibration.data import Feeds, open_feeds
 from ...calibration.visit import UnobservableError
-from ...graph_ir import Model, fingerprint, load, notes, signature_of
-from ...graph_ir.ops import label, walk_nodes
+from ...graph_ir import Model, fingerprint, load, notes, signature_of, structure_fingerprint
 from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
 from .choose import Times, contenders, distrust, pick, unasked
@@ -29,6 +23,7 @@ from .facts import bindings_in, drawn, facts_of, is_quantized, padding, why_not_
 from .files import as_protobuf
 from .follow import follow, held, limits_of, recipe_feeds, unmet
 from .lock import code_hash
+from .proving import prove
 from .result import BuildResult, Candidate, Judgement, Proof
 from .search import Search
 from .settings import BuildSettings
@@ -38,7 +33,6 @@ from .trials import Timer
 from .workshop import Workshop
 
 JUDGING_FEEDS = 32
-NOISE_PART = 0.25  # of quantization's noise, that answers may differ by from one number of threads to another
 LEAST_FLOAT_SQNR_DB = 40.0  # a lossless pipeline that moves an output further is not trusted
 MOST_TIMED = 10
 WITHOUT_DATA = "without --data only the lossless part was done; data would add int8, often twice as fast"
@@ -86,7 +80,7 @@ def _search(
     tell("lossless passes", 0, None)
     workshop = Workshop(settings, folder)
     lossless = workshop.float_candidate
-    judged = {original.name: (original, judge.judge(original)), **_lossless(lossless, model, judge)}
+    judged = {original.name: (original, judge.judge(original)), **_floats(workshop, model, judge)}
     notes_ = [*notes(model), *workshop.notes]
     if lossless.name not in judged:
         notes_.append("the lossless passes found nothing to rewrite")
@@ -158,18 +152,22 @@ def _chosen(
             judged[name] = (candidate, judge.vouch(candidate, judgement))
             judged.update(distrust(judged, judge.settings.max_drop))
             continue
-        proof = _prove(winner, original, feeds, bindings, judge.settings, judged[winner.name][1])
+        proof = prove(winner, original, feeds, bindings, judge.settings, judged[winner.name][1])
         if not proof.failure or winner is original:
             return winner, why, proof
         judgement = judged[winner.name][1]
         judged[winner.name] = (winner, replace(judgement, accepted=False, reason=proof.failure))
 
 
-def _lossless(candidate: Candidate, model: Model, judge: Judge) -> dict[str, tuple[Candidate, Judgement]]:
-    """The float candidate, judged; nothing where it is what came in, which would compete with itself."""
-    if fingerprint(load(candidate.path)) == fingerprint(model):
-        return {}
-    return {candidate.name: (candidate, _strict(judge.judge(candidate)))}
+def _floats(workshop: Workshop, model: Model, judge: Judge) -> dict[str, tuple[Candidate, Judgement]]:
+    """The float candidates, judged; without the lossless one where it is what came in."""
+    lossless, single = workshop.float_candidate, workshop.float32_candidate
+    made = load(lossless.path)  # weights are hashed only where that can tell the two apart
+    same = structure_fingerprint(made) == structure_fingerprint(model) and fingerprint(made) == fingerprint(
+        model
+    )
+    found = {} if same else {lossless.name: (lossless, _strict(judge.judge(lossless)))}
+    return found if single is None else {**found, single.name: (single, judge.judge(single))}
 
 
 def _strict(judgement: Judgement) -> Judgement:
@@ -221,63 +219,3 @@ def _times(
         with session_runners(models, feeds, threads=threads) as runners:
             times[threads] = measure(runners, rounds=settings.rounds, budget_s=20)
     return times
-
-
-def _prove(
-    winner: Candidate,
-    original: Candidate,
-    feeds: Sequence[Feed],
-    bindings: Mapping[str, int],
-    settings: BuildSettings,
-    judgement: Judgement,
-) -> Proof:
-    """Audit what onnxruntime makes of the winner, and run it under concurrent callers."""
-    found = _audited(winner, original, bindings)
-    if found is not None and found.misread:
-        row = found.misread[0]
-        return Proof(found, [], f"onnxruntime misreads node {row.node!r}: {row.reason}")
-    left = [] if found is None else _left_over(found, original)
-    if left:
-        where = f" for node {left[0].readers[0]!r}" if left[0].readers else ""
-        reason = f"onnxruntime dequantizes {left[0].initializer!r}{where} in every run"
-        return Proof(found, [], reason)
-    settings.progress("checking concurrent callers", 0, None)
-    part = NOISE_PART if winner.quantized else 0.0
-    limits = Tolerance(
-        step_of=output_steps(winner.path),
-        noise_of={name: part * 10 ** (-c.sqnr_db / 20) for name, c in judgement.fidelity.items()},
-    )
-    try:
-        runs = (
-            check_concurrency(winner.path, feeds[:4], winner.config, budget_s=8, tolerance=limits)
-            if feeds
-            else []
-        )
-    except MismatchError as error:
-        return Proof(found, [], str(error))
-    return Proof(found, runs, "")
-
-
-def _left_over(found: Audit, original: Candidate) -> list[LeftoverDequantize]:
-    """Constants that are dequantized in every run, without those of a model that came quantized."""
-    if not found.leftovers:
-        return []
-    before = {left.initializer for left in audit(original.path, original.config).leftovers}
-    return [left for left in found.leftovers if left.initializer not in before]
-
-
-def _audited(winner: Candidate, original: Candidate, bindings: Mapping[str, int]) -> Audit | None:
-    """The fusion audit of a quantized candidate, nodes called as in the original; None for the others."""
-    if not winner.quantized:
-        return None
-    model = load(winner.path)
-    infer_shapes(model)
-    table = cost(model, bindings=dict(bindings))
-    found = audit(
-        winner.path, winner.config, macs={entry.name: float(entry.macs or 0) for entry in table.nodes}
-    )
-    sources = {label(node): node.op_type for node in walk_nodes(load(original.path))}
-    names = {label(node): original_name(node.op_type, origins(node), sources) for node in walk_nodes(model)}
-    return replace(
-        found, rows=tuple(replace(row, node=names.get(row.node) or row.node) for row in found.rows)
-    )

@@ -24,6 +24,7 @@ from .. import manager
 from ..instruments import Verify
 from ..presets import FINISH, FREEZE, INT8_READY, RAISED
 from ..spec import Pipeline, parse, spec_of
+from . import float32
 from .facts import bindings_in, composition
 from .form import Form
 from .ground import Ground
@@ -68,17 +69,34 @@ class Workshop:
     @cached_property
     def float_candidate(self) -> Candidate:
         """The original after the lossless passes and what suits the runtime."""
-        pipeline = Pipeline((*self.lossless.elements, *self._finish.elements))
-        model = load(self._lossless_path)
+        return self._finished("float", self._lossless_path, self.lossless, FLOAT_WORDS)
+
+    @cached_property
+    def float32_candidate(self) -> Candidate | None:
+        """The same computing in float32; None for a model that computes in nothing else."""
+        if self._single_path is None:
+            return None
+        return self._finished(
+            "float32",
+            self._single_path,
+            float32.to_float32(self.settings),
+            f"float32 throughout; {FLOAT_WORDS}",
+        )
+
+    def _finished(self, name: str, source: Path, before: Pipeline, words: str) -> Candidate:
+        model = load(source)
         manager.run(self._finish, model, Context(seed=self.settings.seed), [Verify()])
-        path = self._path("float")
+        path = self._path(name)
         save(model, path, provenance=True)
-        return Candidate("float", path, str(pipeline), words=FLOAT_WORDS)
+        pipeline = Pipeline((*before.elements, *self._finish.elements))
+        return Candidate(name, path, str(pipeline), words=words)
 
     @cached_property
     def _finish(self) -> Pipeline:
         """What every candidate ends with; nothing when the user gave the passes."""
-        return parse(FINISH) if self.settings.passes is None else Pipeline(())
+        if self.settings.passes is not None:
+            return Pipeline(())
+        return parse(FINISH if self._single_path is None else f"{FINISH},store-half")
 
     @cached_property
     def _lossless_path(self) -> Path:
@@ -90,11 +108,16 @@ class Workshop:
         return path
 
     @cached_property
+    def _single_path(self) -> Path | None:
+        path = self._path("lossless-float32")
+        return path if float32.write(self.settings, path, self.notes) else None
+
+    @cached_property
     def int8_ready(self) -> Path | None:
-        """The float model in the form quantization starts from; None when its opset cannot be raised."""
+        """The float32 model in the form quantization starts from; None when its opset cannot be raised."""
         text = str(parse(INT8_READY))
         context = Context(seed=self.settings.seed)
-        model = load(self._lossless_path)
+        model = load(self._single_path or self._lossless_path)
         manager.run(parse(text), model, context, [Verify()])
         version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
         if version < 13:
@@ -254,7 +277,8 @@ class Workshop:
 
     def _whole(self, last: Pipeline, methods: tuple[str, ...]) -> str:
         between = "".join(f"{parse(method)},infer-shapes," for method in methods)
-        passes = f"{self.lossless},{parse(INT8_READY)},infer-shapes,{between}{last}"
+        before = float32.to_float32(self.settings) if self._single_path is not None else self.lossless
+        passes = f"{before},{parse(INT8_READY)},infer-shapes,{between}{last}"
         return f"{passes},{self._finish}" if self._finish.elements else passes
 
     def _path(self, name: str) -> Path:

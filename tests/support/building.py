@@ -89,7 +89,7 @@ def steady(patch: pytest.MonkeyPatch) -> None:
     """Replace the clock: int8 takes half of the original's time, the float form nine tenths."""
 
     def measured(runners: Mapping[str, Runner], **_: Any) -> dict[str, Latency]:
-        share = {"original": 1.0, "float": 0.9, "int8 dynamic": 0.8}
+        share = {"original": 1.0, "float": 0.9, "float32": 0.9, "int8 dynamic": 0.8}
         return {name: latency(name, *[share.get(name, 0.5)] * 3) for name in runners}
 
     patch.setattr("tersor.pipeline.build.flow.measure", measured)

@@ -13,7 +13,7 @@ import pytest
 from tersor.backends.onnxruntime.audit import Audit, AuditRow, LeftoverDequantize, audit
 from tersor.graph_ir import load, parse, to_proto
 from tersor.graph_ir.provenance import stored_origins
-from tersor.pipeline.build import BuildResult, flow
+from tersor.pipeline.build import BuildResult, proving
 from tersor.pipeline.build.search import Search
 from tests.support import odd_models
 from tests.support.building import check, default_run, quick, steady, work_in
@@ -215,7 +215,7 @@ def test_a_candidate_with_a_weight_dequantized_in_every_run_is_refused(
         found = audit(model)
         return found if model.name == "m.onnx" else replace(found, leftovers=(left,))
 
-    monkeypatch.setattr(flow, "audit", audited)
+    monkeypatch.setattr(proving, "audit", audited)
     onnx.save(text("y = Relu (c)"), tmp_path / "m.onnx")
     result = quick(tmp_path / "m.onnx", tmp_path / "out", data="random:1:4", min_sqnr_db=15.0)
     assert not result.winner.quantized
