@@ -76,7 +76,7 @@ class Loss:
         return self.part.name if self.given else f"{self.part.name} ({self.node})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sensitivity:
     """The parts by falling loss.
 
@@ -95,6 +95,9 @@ class Sensitivity:
     sum_db: float
     observer: str = ""
     form: str = ""
+
+    def __repr__(self) -> str:
+        return f"Sensitivity({self.summary()}; see losses, to_dict())"
 
     def summary(self, share: float = 0.9) -> str:
         """`3 of 52 regions make 92% of what int8 loses`: the fewest parts that make up a share of it."""

@@ -15,6 +15,7 @@ from google.protobuf.message import EncodeError
 from .errors import ModelError, one_line
 from .files import atomic_files, atomic_write, gc_paused
 from .fingerprint import fingerprint
+from .given import given_model, given_path
 from .guard import after_export, quiet
 from .ops import INFERRED, walk_graphs
 from .provenance import stamp, unstamp
@@ -112,8 +113,10 @@ def save(
 
     Raises:
         ModelError: when the file cannot be written, or cannot hold the model.
+        UsageError: one of the two is something else.
     """
-    target = Path(path)
+    given_model("model", model)
+    target = given_path("path", path)
     kind = TEXT_FORMATS.get(target.suffix, "protobuf")
     if external_data and kind != "protobuf":
         raise ModelError(f"{str(target)!r} is a text format, which holds all weights itself; save as .onnx")

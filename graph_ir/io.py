@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -20,6 +19,7 @@ from .data_check import check_external, check_tensors
 from .errors import ModelError, UnsupportedModelError, VerifyError, one_line
 from .export import MAX_PROTO_BYTES, TEXT_FORMATS, save, to_proto, weight_bytes
 from .files import atomic_write, gc_paused
+from .given import given_path
 from .guard import after_import, before_import, has_external, import_domains, quiet, rename_shadows
 from .ops import INFERRED, has_subgraph, label, subgraphs, walk_graphs
 from .protos import Parts, parts_of
@@ -56,8 +56,9 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     Raises:
         ModelError: when the file is missing, empty, not a model, truncated, cyclic, or names external data
             that is missing, too short or outside the model's folder.
+        UsageError: it is no path.
     """
-    file = Path(path)
+    file = given_path("path", path)
     if file.is_dir():
         raise ModelError(f"{str(file)!r} is a folder; give the .onnx file itself")
     if not file.exists():

@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from .errors import VerifyError
+from .given import given_model
 from .ops import BODY_OPS, STANDARD_DOMAINS, dims, label, subgraphs
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ def verify(model: ir.Model, signature: Signature | None = None) -> None:
 
     Raises:
         VerifyError: naming the first node or value that breaks a rule.
+        UsageError: it is no model.
     """
+    given_model("model", model)
     graphs = [(model.graph, model.opset_imports)]
     graphs += [(function.graph, function.opset_imports) for function in model.functions.values()]
     for graph, opsets in graphs:

@@ -27,7 +27,7 @@ DRAWN = 2  # feeds drawn where no data is given
 OFFENDERS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """What became of a model.
 
@@ -42,6 +42,13 @@ class Explanation:
     errors: Mapping[str, Closeness] = field(default_factory=dict[str, Closeness])
     feeds: int = 0
     data: str | None = None
+
+    def __repr__(self) -> str:
+        found = self.account
+        int8 = f"{found.audit.linear_int8} of {found.audit.linear_total} linear nodes int8"
+        return (
+            f"Explanation({len(found.rows)} nodes, {found.total_us:.0f} us, {int8}; see account, to_dict())"
+        )
 
     @property
     def offenders(self) -> list[NodeAccount]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 
 import tersor
-from tersor.graph_ir import ClaimError, UsageError, parse
+from tersor.graph_ir import ClaimError, DataError, UsageError, parse
 from tersor.pipeline.build import BuildSettings
 from tersor.pipeline.prune.report import PruneReport
+from tersor.tools.arguments import called_from
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "typer", "rich", "ml_dtypes", "networkx")
@@ -74,9 +76,9 @@ def test_optimize_goes_from_file_to_file(tmp_path: Path) -> None:
 
 def test_build_refuses_settings_before_it_works(tmp_path: Path) -> None:
     tersor.save(parse(TEXT), tmp_path / "in.onnx")
-    with pytest.raises(UsageError, match="--max-drop is a share of the metric from 0"):
+    with pytest.raises(UsageError, match=r"^max_drop is a share of the metric from 0"):
         tersor.build(tmp_path / "in.onnx", tmp_path / "out", metric="m:f", max_drop=1.5)
-    with pytest.raises(UsageError, match="--max-drop is a share of the metric; give --metric too"):
+    with pytest.raises(UsageError, match=r"^max_drop is a share of the metric; give metric too"):
         tersor.build(tmp_path / "in.onnx", tmp_path / "out", max_drop=0.5)
     assert not (tmp_path / "out").exists()
 
@@ -101,7 +103,7 @@ def test_prune_goes_from_file_to_file(tmp_path: Path) -> None:
         tersor.prune(tmp_path / "in.onnx", None, macs=0.5, aim="speed")
     with pytest.raises(UsageError, match="aim says what a budget of MACs buys; give it with macs"):
         tersor.prune(tmp_path / "in.onnx", None, ratio=0.5, aim="time")
-    with pytest.raises(UsageError, match="give --metric too"):
+    with pytest.raises(UsageError, match="max_drop is a share of the metric; give metric too"):
         tersor.prune(tmp_path / "in.onnx", None, ratio=0.5, max_drop=0.01)
     with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
         tersor.prune(tmp_path / "in.onnx", None, width=0.5)  # pyright: ignore[reportCallIssue]
@@ -166,11 +168,78 @@ def test_what_has_no_name_is_refused_in_one_line(tmp_path: Path, options: dict[s
 def test_a_loaded_model_is_no_path(tmp_path: Path) -> None:
     model: Any = parse(TEXT)
     with pytest.raises(
-        UsageError, match=r"model is a Model, not a path; `tersor.save` writes a model to one"
+        UsageError, match=r"model is a Model, not a path; `tersor.save\(model, path\)` writes a model to one"
     ):
         tersor.build(model, tmp_path / "out")
     with pytest.raises(UsageError, match="out is empty; give a path"):
         tersor.build(tmp_path / "in.onnx", "")
+
+
+def test_a_path_is_no_loaded_model() -> None:
+    path: Any = "in.onnx"
+    calls: list[Callable[[], object]] = [
+        lambda: tersor.run(path),
+        lambda: tersor.verify(path),
+        lambda: tersor.save(path, "out.onnx"),
+    ]
+    for call in calls:
+        with pytest.raises(
+            UsageError, match=r"^model is a str, not a model; `tersor.load\(path\)` gives one$"
+        ):
+            call()
+
+
+def test_what_is_no_path_and_no_pipeline_is_said() -> None:
+    model: Any = parse(TEXT)
+    with pytest.raises(UsageError, match="path is a Model, not a path"):
+        tersor.load(model)
+    with pytest.raises(UsageError, match=r"path is a int, not a path$"):
+        tersor.save(model, 3)  # pyright: ignore[reportArgumentType]
+    passes: Any = ["cse"]
+    for call in (lambda: tersor.run(model, passes), lambda: tersor.optimize("a", "b", passes=passes)):
+        with pytest.raises(UsageError, match="passes is a list; give pipeline text: 'fold-constants,cse'"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"macs": 3}, "macs is the share of the MACs to keep"),
+        ({"ratio": 0.5, "align": 0}, "align must be at least 1, not 0"),
+        ({"ratio": 0.5, "criterion": "taylor"}, "criterion 'taylor' looks at activations; give data"),
+        ({}, "say how much is to go: ratio 0.3, macs 0.5, latency 0.6, or a plan"),
+        ({"ratio": 0.5, "exclude": ["nope"]}, "exclude 'nope' fits no node and no value"),
+    ],
+)
+def test_errors_name_parameters_and_no_options(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    tersor.save(parse(WIDE), tmp_path / "in.onnx")
+    with pytest.raises(UsageError) as told:
+        tersor.prune(tmp_path / "in.onnx", None, **options)
+    assert str(told.value).startswith(said)
+
+
+def test_only_options_that_a_function_has_are_renamed() -> None:
+    with pytest.raises(DataError) as told, called_from(tersor.prune):
+        raise DataError("--global, --max-drop, --save-plan and --min-sqnr failed; --debug shows the trace")
+    text = "whole_model, max_drop, save_plan and --min-sqnr failed; --debug shows the trace"
+    assert str(told.value) == text
+    with pytest.raises(DataError, match=r"^min_sqnr_db and --global$"), called_from(tersor.build):
+        raise DataError("--min-sqnr and --global")
+
+
+def test_reports_are_one_short_line(tmp_path: Path) -> None:
+    tersor.save(parse(WIDE), tmp_path / "in.onnx")
+    optimized = tersor.optimize(tmp_path / "in.onnx", tmp_path / "opt.onnx")
+    assert repr(optimized).startswith("Report(nodes 3 -> 3, bytes ")
+    pruned = tersor.prune(tmp_path / "in.onnx", None, ratio=0.5)
+    assert repr(pruned) == (
+        "PruneReport(parameters 384 -> 192, MACs 768 -> 384, held=True, written=False; see to_dict(), notes)"
+    )
+    built = tersor.build(tmp_path / "in.onnx", tmp_path / "out", rounds=1)
+    assert repr(built).startswith(f"BuildResult({built.winner.name!r} in ")
+    for report in (optimized, pruned, built, built.winner):
+        assert "\n" not in repr(report)
+        assert len(repr(report)) < 200 + len(str(tmp_path))
 
 
 def test_build_hands_its_arguments_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from ..graph_ir import UsageError
+from ..graph_ir import TersorError, UsageError
+from ..graph_ir.given import given_path
 from ..pipeline.amounts import figure, seconds, share, whole
 from ..pipeline.prune.budget import Budget
 from ..pipeline.prune.choice import AIMS, Limits, aim_called
@@ -21,6 +25,38 @@ _TAKES = {
     "data": "a .npz file, a folder, 'module:function' or 'random'",
     "metric": "'module:function', the name of one that can be imported",
 }
+
+_RENAMED = {"global": "whole_model", "min_sqnr": "min_sqnr_db"}
+
+
+@contextmanager
+def called_from(function: Callable[..., object]) -> Generator[None]:
+    """Let messages of errors name a function's own parameters where they name options of the command line."""
+    names = inspect.signature(function).parameters
+
+    def named(option: re.Match[str]) -> str:
+        plain = option[1].replace("-", "_")
+        name = _RENAMED.get(plain, plain)
+        return name if name in names else option[0]
+
+    try:
+        yield
+    except TersorError as error:
+        error.args = (re.sub(r"(?<![\w-])--([a-z][a-z-]*)", named, str(error)),)
+        raise
+
+
+def pipeline_text(option: str, given: object, default: str = "") -> str:
+    """Pipeline text, the default where there is none.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if given is None:
+        return default
+    if isinstance(given, str):
+        return given
+    raise UsageError(f"{option} is a {type(given).__name__}; give pipeline text: 'fold-constants,cse'")
 
 
 def source(option: str, given: object) -> str | None:
@@ -36,19 +72,6 @@ def source(option: str, given: object) -> str | None:
     if isinstance(given, os.PathLike):
         return str(Path(given))  # pyright: ignore[reportUnknownArgumentType]
     raise UsageError(f"{option} is a {type(given).__name__}; give {_TAKES[option]}")
-
-
-def path(option: str, given: object) -> Path:
-    """A path.
-
-    Raises:
-        UsageError: it is empty, which would mean the current folder, or something else, say a loaded model.
-    """
-    if given == "":
-        raise UsageError(f"{option} is empty; give a path")
-    if isinstance(given, (str, os.PathLike)):
-        return Path(given)  # pyright: ignore[reportUnknownArgumentType]
-    raise UsageError(f"{option} is a {type(given).__name__}, not a path; `tersor.save` writes a model to one")
 
 
 def part(option: str, given: object) -> float:
@@ -147,7 +170,7 @@ def prune_settings(
     wanted = Limits.aim if aim is None else aim_called(aim)
     if wanted is None:
         raise UsageError(f"aim is {' or '.join(AIMS)}, not {aim!r}")
-    replayed = None if plan is None else path("plan", plan)
+    replayed = None if plan is None else given_path("plan", plan)
     left_alone = names("exclude", exclude)
     steps, start = count("rounds", rounds), count("seed", seed)
     refuse_mixtures(
@@ -183,11 +206,11 @@ def prune_settings(
         None,
     )
     return Settings(
-        model=path("model", model),
-        out=None if out is None else path("out", out),
+        model=given_path("model", model),
+        out=None if out is None else given_path("out", out),
         job=job,
         plan=replayed,
-        save_plan=None if save_plan is None else path("save_plan", save_plan),
+        save_plan=None if save_plan is None else given_path("save_plan", save_plan),
         refit=refit,
         data=source("data", data),
         samples=count("samples", samples),

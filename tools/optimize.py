@@ -75,7 +75,7 @@ class Settings:
     untouched: Mapping[str, Path | None] = field(default_factory=dict[str, "Path | None"])
 
 
-@dataclass
+@dataclass(repr=False)
 class Report:
     """What was done.
 
@@ -104,6 +104,11 @@ class Report:
     statistics: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     validation: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     copied: bool = False
+
+    def __repr__(self) -> str:
+        nodes = f"nodes {self.before.total()} -> {self.after.total()}"
+        sizes = f"bytes {self.bytes_before} -> {self.bytes_after}"
+        return f"Report({nodes}, {sizes}; see before, after, notes, statistics, timing)"
 
 
 def optimize_file(source: Path | str, target: Path | str, settings: Settings | None = None) -> Report:

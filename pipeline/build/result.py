@@ -35,11 +35,11 @@ class Candidate:
 
     name: str
     path: Path
-    pipeline: str = ""
+    pipeline: str = field(default="", repr=False)
     observer: str = ""
     config: SessionConfig = field(default_factory=SessionConfig)
     quantized: bool = False
-    composition: Composition = ()
+    composition: Composition = field(default=(), repr=False)
     words: str = ""
 
 
@@ -122,7 +122,7 @@ class Proof:
     failure: str
 
 
-@dataclass
+@dataclass(repr=False)
 class BuildResult:
     """Everything the report says.
 
@@ -149,6 +149,12 @@ class BuildResult:
     notes: list[str] = field(default_factory=list[str])
     sensitivity: Sensitivity | None = None
     unmet: str = ""
+
+    def __repr__(self) -> str:
+        speeds = [f"{self.speedup(threads):.2f}x on {threads}" for threads in self.latency]
+        timed = f", {', '.join(speeds)} thread(s)" if speeds else ""
+        where = f"{self.winner.name!r} in {str(self.winner.path)!r}"
+        return f"BuildResult({where}{timed}; see why, judged, facts, notes)"
 
     def speedup(self, threads: int) -> float:
         """How many times faster the winner is than the original, with so many threads."""

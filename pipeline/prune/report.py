@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .sparsify import SparsityReport
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PruneReport:
     """Everything there is to say.
 
@@ -47,6 +47,11 @@ class PruneReport:
     sparsity: SparsityReport | None = None
     judgement: Judgement | None = None
     notes: Sequence[str] = field(default_factory=list[str])
+
+    def __repr__(self) -> str:
+        before, after = self.before, self.after
+        sizes = f"parameters {before.parameters} -> {after.parameters}, MACs {before.macs} -> {after.macs}"
+        return f"PruneReport({sizes}, held={self.held}, written={self.written}; see to_dict(), notes)"
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data."""

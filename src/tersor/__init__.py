@@ -82,15 +82,18 @@ def run(
         check: verify the graph after each pass that changed it.
 
     Raises:
-        UsageError: the text is wrong, or a pass lacks what it requires.
+        UsageError: the text is wrong, a pass lacks what it requires, or `model` is none.
         VerifyError: a pass broke the graph.
     """
+    from .graph_ir.given import given_model
     from .pipeline import manager
     from .pipeline.instruments import Verify
     from .pipeline.presets import LOSSLESS
     from .pipeline.spec import parse
+    from .tools.arguments import pipeline_text
 
-    pipeline = parse(LOSSLESS if passes is None else passes)
+    given_model("model", model)
+    pipeline = parse(pipeline_text("passes", passes, LOSSLESS))
     return manager.run(pipeline, model, context, [Verify()] if check else []).changed > 0
 
 
@@ -113,14 +116,15 @@ def optimize(
         UsageError, ModelError: wrong input.
         VerifyError: a pass broke the graph.
     """
+    from .graph_ir.given import given_path
     from .pipeline.presets import LOSSLESS
-    from .tools.arguments import path
+    from .tools.arguments import pipeline_text
     from .tools.optimize import Settings, optimize_file
 
     settings = Settings(
-        passes=LOSSLESS if passes is None else passes, freeze_default_inputs=freeze_default_inputs
+        passes=pipeline_text("passes", passes, LOSSLESS), freeze_default_inputs=freeze_default_inputs
     )
-    return optimize_file(path("source", source), path("target", target), settings)
+    return optimize_file(given_path("source", source), given_path("target", target), settings)
 
 
 def build(
@@ -160,30 +164,33 @@ def build(
         UsageError, ModelError, DataError: wrong input.
         BackendError: onnxruntime cannot run the model.
     """
+    from .graph_ir.given import given_path
     from .pipeline.build import BuildSettings
     from .pipeline.build import build as build_as_set
     from .pipeline.build.settings import BUDGET_S, MAX_DROP, MIN_SQNR_DB
     from .tools import arguments
     from .tools.build_cmd import refuse_idle
 
-    refuse_idle(metric=metric, max_drop=max_drop, min_sqnr=min_sqnr_db)
-    return build_as_set(
-        BuildSettings(
-            model=arguments.path("model", model),
-            out=arguments.path("out", out),
-            data=arguments.source("data", data),
-            metric=arguments.source("metric", metric),
-            max_drop=MAX_DROP if max_drop is None else arguments.part("max_drop", max_drop),
-            min_sqnr_db=MIN_SQNR_DB if min_sqnr_db is None else arguments.level("min_sqnr_db", min_sqnr_db),
-            passes=passes,
-            recipe=None if recipe is None else str(arguments.path("recipe", recipe)),
-            samples=None if samples is None else arguments.count("samples", samples),
-            rounds=arguments.count("rounds", rounds),
-            budget_s=BUDGET_S if budget is None else arguments.time("budget", budget),
-            trials=None if trials is None else arguments.path("trials", trials),
-            seed=arguments.count("seed", seed),
+    with arguments.called_from(build):
+        refuse_idle(metric=metric, max_drop=max_drop, min_sqnr=min_sqnr_db)
+        least = MIN_SQNR_DB if min_sqnr_db is None else arguments.level("min_sqnr_db", min_sqnr_db)
+        return build_as_set(
+            BuildSettings(
+                model=given_path("model", model),
+                out=given_path("out", out),
+                data=arguments.source("data", data),
+                metric=arguments.source("metric", metric),
+                max_drop=MAX_DROP if max_drop is None else arguments.part("max_drop", max_drop),
+                min_sqnr_db=least,
+                passes=None if passes is None else arguments.pipeline_text("passes", passes),
+                recipe=None if recipe is None else str(given_path("recipe", recipe)),
+                samples=None if samples is None else arguments.count("samples", samples),
+                rounds=arguments.count("rounds", rounds),
+                budget_s=BUDGET_S if budget is None else arguments.time("budget", budget),
+                trials=None if trials is None else given_path("trials", trials),
+                seed=arguments.count("seed", seed),
+            )
         )
-    )
 
 
 def prune(
@@ -245,29 +252,30 @@ def prune(
         UsageError, ModelError, DataError: wrong input, or nothing can be pruned.
         BackendError: onnxruntime cannot run the model.
     """
-    from .tools.arguments import prune_settings
+    from .tools.arguments import called_from, prune_settings
     from .tools.pruning import prune_file
 
     budgets = {"ratio": ratio, "params": params, "macs": macs, "size": size, "latency": latency}
-    settings = prune_settings(
-        model,
-        out,
-        budgets=budgets,
-        aim=aim,
-        criterion=criterion,
-        whole_model=whole_model,
-        exclude=exclude,
-        min_keep=min_keep,
-        max_keep=max_keep,
-        align=align,
-        data=data,
-        samples=samples,
-        refit=refit,
-        rounds=rounds,
-        metric=metric,
-        max_drop=max_drop,
-        plan=plan,
-        save_plan=save_plan,
-        seed=seed,
-    )
-    return prune_file(settings)
+    with called_from(prune):
+        settings = prune_settings(
+            model,
+            out,
+            budgets=budgets,
+            aim=aim,
+            criterion=criterion,
+            whole_model=whole_model,
+            exclude=exclude,
+            min_keep=min_keep,
+            max_keep=max_keep,
+            align=align,
+            data=data,
+            samples=samples,
+            refit=refit,
+            rounds=rounds,
+            metric=metric,
+            max_drop=max_drop,
+            plan=plan,
+            save_plan=save_plan,
+            seed=seed,
+        )
+        return prune_file(settings)

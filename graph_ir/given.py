@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What scripts hand over: a model or a path, told from each other in one line where they are mixed up."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnx_ir as ir
+
+from .errors import UsageError
+
+
+def given_model(name: str, given: object) -> None:
+    """Refuse what is no model.
+
+    Raises:
+        UsageError: it is something else, say the path of one.
+    """
+    if not isinstance(given, ir.Model):
+        raise UsageError(f"{name} is a {type(given).__name__}, not a model; `tersor.load(path)` gives one")
+
+
+def given_path(name: str, given: object) -> Path:
+    """A path.
+
+    Raises:
+        UsageError: it is empty, which would mean the current folder, or something else, say a loaded model.
+    """
+    if given == "":
+        raise UsageError(f"{name} is empty; give a path")
+    if isinstance(given, (str, os.PathLike)):
+        return Path(given)  # pyright: ignore[reportUnknownArgumentType]
+    mend = "; `tersor.save(model, path)` writes a model to one" if isinstance(given, ir.Model) else ""
+    raise UsageError(f"{name} is a {type(given).__name__}, not a path{mend}")
