@@ -119,10 +119,20 @@ def _attention(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
     return [(data[0], data[1], wide // 3)] if isinstance(wide, int) and wide % 3 == 0 else [None]
 
 
+def _lstm(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
+    """All states `[T, D, N, H]`, the last one and the last cell; the weights are `[D, I, 4H]`."""
+    data, weight = view.dims(0), view.dims(1)
+    if data is None or weight is None or len(data) != 3 or len(weight) != 3:
+        return [None] * 3
+    last = (weight[0], data[1], view.int("hidden_size", 0) or expr.div(weight[2], 4))
+    return [(data[0], weight[0], *last[1:]), last, last]
+
+
 RULES: dict[tuple[str, str], Rule] = {
     ("", "SimplifiedLayerNormalization"): _like_first,
     (MICROSOFT, "Attention"): _attention,
     (MICROSOFT, "BiasGelu"): _like_first,
+    (MICROSOFT, "DynamicQuantizeLSTM"): _lstm,
     (MICROSOFT, "FastGelu"): _like_first,
     (MICROSOFT, "FusedConv"): conv,
     (MICROSOFT, "FusedGemm"): _matmul,

@@ -95,6 +95,7 @@ def _nothing(_: Case) -> int:
 
 RULES: dict[str, Callable[[Case], int]] = {
     "Attention": _attention,
+    "DynamicQuantizeLSTM": STANDARD["LSTM"],
     "FusedConv": STANDARD["Conv"],
     "FusedGemm": STANDARD["Gemm"],
     "FusedMatMul": _fused_matmul,

@@ -126,10 +126,18 @@ class Rewriter:
 
     def opset(self, node: ir.Node, domain: str = "") -> int:
         """The opset version of a domain in force at the node; 0 when not imported."""
-        imports = self.model.opset_imports
-        if self.model.functions and (function := self._names.function(_graph_of(node))) is not None:
-            imports = function.opset_imports
+        imports = self._imports(node)
         return imports.get(domain, imports.get("ai.onnx", 0) if domain == "" else 0)
+
+    def import_domain(self, node: ir.Node, domain: str) -> None:
+        """Have a domain in force at the node: version 1 where none is."""
+        self._imports(node).setdefault(domain, 1)
+        self.model.opset_imports.setdefault(domain, 1)
+
+    def _imports(self, node: ir.Node) -> dict[str, int]:
+        if self.model.functions and (function := self._names.function(_graph_of(node))) is not None:
+            return function.opset_imports
+        return self.model.opset_imports
 
     # -- making things ------------------------------------------------------------------------------------
 

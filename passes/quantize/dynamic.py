@@ -11,6 +11,7 @@ import numpy as np
 from ...graph_ir import DataType, Model, Node, Rewriter, UsageError, Value, constant
 from ...graph_ir.numerics import quantize, weight_params
 from ...graph_ir.ops import (
+    constant_tensor,
     float_attr,
     goes_by,
     has_reference_attribute,
@@ -28,24 +29,29 @@ from .values import Key, drop_orphans, used_initializers
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-KINDS = ("MatMul", "Gemm")
+KINDS = ("MatMul", "Gemm", "LSTM")
 LEAST_OPSET = 11
+MICROSOFT = "com.microsoft"
+_LSTM_OPERANDS = 8  # X, W, R, B, sequence_lens, initial_h, initial_c, P
 
 Weights = dict[tuple[Value, tuple[int, ...], Key], tuple[Value, Value, Value]]
 
 
 @dataclass(frozen=True)
 class QuantizeDynamic(Pass):
-    """Quantise MatMul and Gemm of constant weights to int8, with activation scales found at run time.
+    """Quantise MatMul, Gemm and LSTM of constant weights to int8, with activation scales found at run time.
 
     `x @ W + B` becomes `Cast((q(x) - z) @ Wq) * (s * w) + B` with `q, s, z = DynamicQuantizeLinear(x)`
     (one for all that read x) and `Wq` int8 with one scale `w` per column; onnxruntime runs that as one
     DynamicQuantizeMatMul. It needs no data and suits transformers, whose activations differ much between
     inputs. Not done when the weights are not a constant float matrix, or (Gemm) the data input is
     transposed or the bias is not one value per column.
+    An LSTM becomes onnxruntime's own com.microsoft DynamicQuantizeLSTM: W and R are int8 with one scale per
+    direction, gate and unit; its input, and its state in each step, are quantised as it runs. Gates and
+    states are float. Not done for one of `layout` 1, which that operator does not know.
 
     Options:
-        op_types: MatMul, Gemm or both.
+        op_types: some of MatMul, Gemm and LSTM.
         exclude: labels or origins of nodes that stay float.
         bits: 8, or 7 for x86 CPUs without VNNI.
         mse_weights: choose weight scales by least squared error instead of the largest weight.
@@ -63,7 +69,7 @@ class QuantizeDynamic(Pass):
         unknown = sorted(set(self.op_types) - set(KINDS))
         if unknown:
             raise UsageError(
-                f"quantize-dynamic cannot quantise {unknown[0]}; op_types are {' and '.join(KINDS)}"
+                f"quantize-dynamic cannot quantise {unknown[0]}; op_types are {', '.join(KINDS)}"
             )
         if self.bits not in (7, 8):
             raise UsageError(f"quantize-dynamic takes 7 or 8 bits, not {self.bits}")
@@ -87,7 +93,10 @@ class QuantizeDynamic(Pass):
                         left[label(node)] = reason
                 elif rewriter.allowed(self.name, node):
                     left.pop(label(node), None)
-                    self._rewrite(node, rewriter, shared, weights)
+                    if node.op_type == "LSTM":
+                        self._rewrite_lstm(node, rewriter, weights)
+                    else:
+                        self._rewrite(node, rewriter, shared, weights)
                     ctx.counters[self.name] += 1
         drop_orphans(rewriter, used)
         if rewriter.edits > 0:
@@ -101,7 +110,7 @@ class QuantizeDynamic(Pass):
             return "an attribute is set by the function's caller"
         if rewriter.opset(node) < LEAST_OPSET:
             return f"it needs opset {LEAST_OPSET}"
-        return refuse_linear(node)
+        return _refuse_lstm(node) if node.op_type == "LSTM" else refuse_linear(node)
 
     def _rewrite(self, node: Node, rw: Rewriter, shared: dict[Value, Node], ready: Weights) -> None:
         x, source = node.inputs[0], node.inputs[1]
@@ -138,6 +147,60 @@ class QuantizeDynamic(Pass):
                 out = rw.node("Add", [out, added], before=node, name=f"{name}_biased").outputs[0]
             rw.replace(node.outputs[0], out)
             rw.erase(node)
+
+    def _rewrite_lstm(self, node: Node, rw: Rewriter, ready: Weights) -> None:
+        rw.import_domain(node, MICROSOFT)
+        operands: list[Value | None] = [input_at(node, i) for i in range(_LSTM_OPERANDS)]
+        read = list(node.outputs)
+        while len(read) > 1 and not (read[-1].uses() or read[-1].is_graph_output()):
+            del read[-1]
+        with rw.standing_for([node]):
+            for i in (1, 2):
+                source, data = operands[i], constant(operands[i])
+                assert source is not None
+                assert data is not None
+                rows = data.reshape(-1, data.shape[2])  # [directions * gates * hidden, inputs]
+                params = weight_params(rows, 0, bits=self.bits, mse=self.mse_weights)
+                key, top, name = (source, data.shape, params.key), 2 ** (self.bits - 1) - 1, source.name
+                if key not in ready or not source.is_initializer():
+                    codes = np.clip(quantize(rows, params), -top, top).reshape(data.shape)
+                    turned: NDArray[Any] = np.ascontiguousarray(np.transpose(codes, (0, 2, 1)))
+                    ready[key] = (
+                        rw.constant(turned, f"{name}_quantized", node),
+                        rw.constant(params.scale.reshape(data.shape[:2]), f"{name}_scale", node),
+                        rw.constant(params.zero_point.reshape(data.shape[:2]), f"{name}_zero_point", node),
+                    )
+                operands[i], *grid = ready[key]
+                operands += grid
+            made = rw.node(
+                "DynamicQuantizeLSTM",
+                operands,
+                [attr for name, attr in node.attributes.items() if name != "layout"],
+                before=node,
+                name=node.name or "LSTM",
+                domain=MICROSOFT,
+                outputs=len(read),
+            )
+            for old, new in zip(read, made.outputs, strict=True):
+                rw.replace(old, new)
+            rw.erase(node)
+
+
+def _refuse_lstm(node: Node) -> str | None:
+    if int_attr(node, "layout", 0):
+        return "its layout is 1"
+    if constant_tensor(input_at(node, 0)) is not None:
+        return "its data input is a constant"
+    for i in (1, 2):
+        tensor = constant_tensor(input_at(node, i))
+        if tensor is None:
+            return "its weights are not constant"
+        if tensor.dtype != DataType.FLOAT:
+            return f"its weights are {tensor.dtype.name.lower()}, not float"
+        array = tensor.numpy()
+        if array.ndim != 3 or array.size == 0 or not np.isfinite(array).all():
+            return "its weights are empty or not finite"
+    return None
 
 
 def _matrix_and_bias(node: Node) -> tuple[NDArray[Any], NDArray[Any] | None]:

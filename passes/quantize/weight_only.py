@@ -156,7 +156,7 @@ class WeightOnly(Pass):
         self, node: Node, ready: tuple[Value, ...], bias: Value | None, read: RowView, rw: Rewriter
     ) -> None:
         """Replace the node by MatMulNBits, and an Add of its bias."""
-        rw.model.opset_imports.setdefault(MICROSOFT, 1)
+        rw.import_domain(node, MICROSOFT)
         attributes = {
             "K": read.inputs,
             "N": read.outputs,

@@ -20,8 +20,8 @@ from .result import Composition, Facts
 
 NOTED = 0.02  # part by which MACs may grow without a word
 _OF_CODES = frozenset({
-    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits", "QLinearConv",
-    "QLinearMatMul", "QuantizeLinear",
+    "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "MatMulInteger",
+    "MatMulNBits", "QLinearConv", "QLinearMatMul", "QuantizeLinear",
 })  # fmt: skip
 
 

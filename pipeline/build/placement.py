@@ -73,7 +73,7 @@ def share_of(model: Model, op_types: Collection[str]) -> float:
     """The share that operators of some types have in the estimated time of linear nodes; 0 without any."""
     times = {True: 0.0, False: 0.0}
     for entry in cost(model).nodes:
-        if entry.op in LINEAR:
+        if entry.op in LINEAR or entry.op in op_types:
             times[entry.op in op_types] += (entry.macs or 0) * MAC_PS + entry.parameters * ELEMENT_PS
     return times[True] / sum(times.values()) if times[True] else 0.0
 

@@ -83,8 +83,10 @@ class Search(Trials):
         comfortable = self._comfortable(best)
         # Only to tell where the loss is, one feed will do.
         self.sensitivity = self._measured(best, 1 if comfortable else SENSITIVITY_FEEDS)
-        if self.sensitivity is not None and not comfortable:
-            self._climb(best, self.sensitivity)
+        last = best if self.sensitivity is None or comfortable else self._climb(best, self.sensitivity)
+        if last is not best or self._workshop.only_dynamic:
+            for rest in self._rests(best.options.bits):
+                self._try(replace(last, rest=rest))
 
     def dynamic(self) -> None:
         """Dynamic int8 of the linear layers."""
@@ -163,8 +165,8 @@ class Search(Trials):
             self._note(f"sensitivity was not measured: {error}")
             return None
 
-    def _climb(self, best: Form, found: Sensitivity) -> None:
-        """Leave more and more regions float, so long as that pays or nothing is accepted yet."""
+    def _climb(self, best: Form, found: Sensitivity) -> Form:
+        """The last of forms that leave more and more regions float, while that pays or none is accepted."""
         name = self._names[best]
         regions = self._workshop.priced(best, found, self._judge.feeds[0])
         rungs = ladder(regions, self._closeness(name), COMFORT_DB)
@@ -183,12 +185,10 @@ class Search(Trials):
                 cheapest = min(cheapest, price)
             if dearer == 2 or (too_dear and self._closeness(name) >= COMFORT_DB) or self._comfortable(form):
                 break
-        if last is not best:
-            for rest in self._rests(best.options.bits):
-                self._try(replace(last, rest=rest))
+        return last
 
     def _rests(self, bits: int) -> tuple[str, ...]:
-        """What else MatMul and Gemm can be; weights of eight bits only where products do not saturate."""
+        """What else layers left float can be; weights of eight bits only where products do not saturate."""
         dynamic = f"quantize-dynamic{{bits={bits}}}"
         return (dynamic, "weight-only{bits=8}") if bits == 8 else (dynamic,)
 

@@ -16,7 +16,9 @@ from ...calibration.sensitivity import Sensitivity, sensitivity
 from ...calibration.switches import Per
 from ...calibration.visit import UnobservableError
 from ...graph_ir import Model, UsageError, load, save, signature_of
+from ...graph_ir.ops import is_op, walk_nodes
 from ...passes.base import Context
+from ...passes.quantize.dynamic import KINDS as DYNAMIC
 from ...passes.quantize.dynamic import QuantizeDynamic
 from ...passes.quantize.facts import GRIDS, MEANS, RANGES
 from ...passes.quantize.plan import plan
@@ -32,9 +34,9 @@ from .placement import Region, regions_of, share_of
 from .result import Candidate
 from .settings import BuildSettings
 
-DYNAMIC_WORDS = "MatMul and Gemm int8, with ranges found in every run"
+DYNAMIC_WORDS = "MatMul, Gemm and LSTM int8, with ranges found in every run"
 FLOAT_WORDS = "the lossless passes, and what suits the runtime"
-LEAST_DYNAMIC = 0.03  # of the work of linear layers; less in MatMul and Gemm, and dynamic int8 gains nothing
+LEAST_DYNAMIC = 0.03  # of the work of linear layers; with less to do, dynamic int8 gains nothing
 
 
 def _nothing() -> None:
@@ -254,11 +256,18 @@ class Workshop:
         )
         return replace(found, observer=form.rules, form=form.name)
 
+    @cached_property
+    def only_dynamic(self) -> bool:
+        """Whether there are layers that Q/DQ leave float, and dynamic int8 does not."""
+        return self.int8_ready is not None and any(
+            is_op(n, "LSTM") for n in walk_nodes(load(self.int8_ready))
+        )
+
     def dynamic(self, name: str, methods: tuple[str, ...] = ()) -> Candidate | None:
         """Dynamic int8 of the linear layers; None when there are none worth it, or a method does nothing."""
         ground = None if self.int8_ready is None else self.ground(methods)
         model = None if ground is None else ground.model()
-        if model is None or share_of(model, ("MatMul", "Gemm")) < LEAST_DYNAMIC:
+        if model is None or share_of(model, DYNAMIC) < LEAST_DYNAMIC:
             return None
         pipeline = Pipeline((spec_of(QuantizeDynamic(bits=7 if self.reduced else 8)),))
         context = Context(seed=self.settings.seed)

@@ -33,6 +33,11 @@ CASES = {
         "k 2,3,7,4; v 2,3,7,4",
         ROWS,
     ),
+    "DynamicQuantizeLSTM": (
+        "DynamicQuantizeLSTM<hidden_size = 4>(x, gates, back, , , , , , steps, nil, steps, nil)",
+        "steps 1,16",
+        "float[5,2,3] x",
+    ),
     "GroupQueryAttention": (
         "GroupQueryAttention<num_heads = 6, kv_num_heads = 3>(x, k, v, , , seq, total)",
         "k 2,5,24; v 2,5,24",
@@ -60,6 +65,9 @@ def inferred(call: str, weights: str, x: str) -> Model:
     lengths += f", float scale = {{0.5}}, int8[12,7] codes = {{{', '.join('3' * 84)}}}"
     lengths += f", int8[4,3,3,3] filters = {{{', '.join('3' * 108)}}}, uint8 zero = {{7}}, int8 none = {{0}}"
     lengths += f", int8[4,3,1,1] pixels = {{{', '.join('3' * 12)}}}"
+    lengths += f", int8[1,3,16] gates = {{{', '.join('3' * 48)}}}"
+    lengths += f", int8[1,4,16] back = {{{', '.join('3' * 64)}}}"
+    lengths += f", int8[1,16] nil = {{{', '.join('0' * 16)}}}"
     outputs = "h, keys, values" if call.startswith("GroupQuery") else "h"  # onnxruntime 1.23 wants all three
     last = "DequantizeLinear(h, scale, zero)" if call.startswith("QLinear") else "Relu(h)"
     body = f"{outputs} = com.microsoft.{call}  y = {last}"

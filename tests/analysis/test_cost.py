@@ -86,6 +86,11 @@ FUSED = [
     ),
     ("FusedMatMul<transB=1>(q, t)", "float[6,12] t", 2 * 5 * 6 * 12),
     ("SkipLayerNormalization(q, q, c)", "float[12] c", 0),
+    (
+        "DynamicQuantizeLSTM<hidden_size=3>(q, w, r, , , , , , s, z, s, z)",
+        "int8[1,12,12] w, int8[1,3,12] r, float[1,12] s, int8[1,12] z",
+        2 * 5 * 12 * (12 + 3),
+    ),
 ]
 
 

@@ -126,3 +126,64 @@ def test_what_stays_float_is_noted_with_its_reason() -> None:
     }
     apply(again := graph(body, "float[4,4,1] f = {seed}, float[24,24] w = {seed}", x="1,4,24"))
     assert left_float(to_proto(again))["Conv(c)"] == "dynamic int8 is not made of Conv"
+
+
+LSTM = "float[{d},{g},6] w = {{seed}}, float[{d},{g},8] r = {{seed}}, float[{d},{b}] b = {{seed}}"
+
+
+@pytest.mark.parametrize(
+    ("body", "directions", "outputs"),
+    [
+        ("s, y = LSTM<hidden_size=8>(x, w, r, b)", 1, "1,2,8"),
+        ('y, h, c = LSTM<hidden_size=8, direction="bidirectional">(x, w, r, b)', 2, "5,2,2,8"),
+        ("y = LSTM<hidden_size=8, layout=0>(x, w, r)", 1, "5,1,2,8"),
+    ],
+)
+def test_a_recurrent_layer_runs_on_codes(body: str, directions: int, outputs: str, tmp_path: Path) -> None:
+    model = graph(body, LSTM.format(d=directions, g=32, b=64), x="5,2,6")
+    before, feed = to_proto(model), feeds_of(model)[0]
+    assert apply(model).counters["quantize-dynamic"] == 1
+    after = to_proto(model)
+    assert dict(optimised(after, tmp_path).ops) == {"DynamicQuantizeLSTM": 1}
+    want, got = run(before, feed, off=True)[0], run(after, feed)[0]
+    assert got.shape == want.shape == tuple(int(size) for size in outputs.split(","))
+    assert sqnr(want, got) > 28
+
+
+def test_recurrent_layers_that_share_weights_share_their_codes() -> None:
+    weights = "float[1,32,8] w = {seed}, float[1,32,8] r = {seed}"
+    body = "t = LSTM<hidden_size=8>(x, w, r) u = Squeeze<axes=[1]>(t) y = LSTM<hidden_size=8>(u, w, r)"
+    model = parse(
+        f"""<ir_version: 6, opset_import: ["" : 11]> g (float[5,2,8] x) => (float[5,1,2,8] y) <{weights}>
+        {{ {body} }}"""
+    )
+    apply(model)
+    assert len(model.graph.initializers) == 6
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("y = LSTM<hidden_size=8, layout=1>(x, w, r)", "its layout is 1"),
+        ("v = Relu(w) y = LSTM<hidden_size=8>(x, v, r)", "its weights are not constant"),
+    ],
+)
+def test_recurrent_layers_without_a_kernel_stay(body: str, reason: str) -> None:
+    model = graph(body, LSTM.format(d=1, g=32, b=64), x="5,2,6")
+    before = to_proto(model)
+    ctx = apply(model)
+    assert to_proto(model).graph.node == before.graph.node
+    assert (QuantizeDynamic.name, reason) in ctx.misses
+
+
+def test_a_recurrent_layer_of_a_function_gets_the_domain_there(tmp_path: Path) -> None:
+    model = parse("""<ir_version: 9, opset_import: ["" : 17, "own" : 1]>
+    g (float[5,2,1] x) => (float[1,2,1] y) { y = own.f(x) }
+    <domain: "own", opset_import: ["" : 17]>
+    f (x) => (y) { w = Constant<value = float[1,4,1] {1., 2., 3., -4.}>()
+      s, y = LSTM<hidden_size=1>(x, w, w) }""")
+    before, feed = to_proto(model), feeds_of(model)[0]
+    assert apply(model).counters["quantize-dynamic"] == 1
+    after = to_proto(model)
+    assert dict(optimised(after, tmp_path).ops) == {"DynamicQuantizeLSTM": 1}
+    assert sqnr(run(before, feed)[0], run(after, feed)[0]) > 25
