@@ -29,6 +29,7 @@ TABLE: dict[str, str] = {
     "fold-batch-norm": "fuse.batch_norm:FoldBatchNorm",
     "fold-affine": "fuse.affine:FoldAffine",
     "affine-to-conv": "fuse.affine_conv:AffineToConv",
+    "conv-transpose-to-conv": "fuse.conv_transpose:ConvTransposeToConv",
     "fold-pad": "fuse.pad:FoldPad",
     "fold-focus": "fuse.focus:FoldFocus",
     "fold-shortcut": "fuse.shortcut:FoldShortcut",
