@@ -2,19 +2,21 @@
 """Atoms: the smallest sets of positions that must go together, and the groups they fall into.
 
 Spaces that links tie are worked on together, position by position. Convolutions in groups are first taken to
-lose whole groups; one whose input channels all hang together that way loses relative positions instead.
+lose whole groups; one whose input channels all hang together that way loses relative positions instead, and
+one whose channels still do equally many of each group, whichever they are (`balance`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .balance import Blocks, balanced
+from .facts import Grouped, Link, Positions, spread_indices
 from .spaces import Spaces
-from .ties import Grouped, Link, Positions, spread_indices
 
 Pair = tuple[int, Positions, int, Positions]
 """A space and positions of it, and the positions of another (or the same) space they are tied to."""
@@ -50,6 +52,7 @@ class _Ties:
 
     pairs: list[Pair] = field(default_factory=list[Pair])
     pins: dict[int, list[Pin]] = field(default_factory=dict[int, "list[Pin]"])
+    blocks: dict[int, list[int]] = field(default_factory=dict[int, "list[int]"])  # equal numbers of each go
 
 
 def islands(grouped: Sequence[Grouped], links: Sequence[Link], spaces: Spaces) -> list[Island]:
@@ -57,16 +60,20 @@ def islands(grouped: Sequence[Grouped], links: Sequence[Link], spaces: Spaces) -
     by_position: set[Grouped] = {
         g for g in grouped if any(spaces.of(axis) in spaces.pins for axis in (g.inputs, g.outputs))
     }
+    by_count: set[Grouped] = set()
     while True:
-        found = list(_connect(_collect(grouped, links, spaces, by_position), spaces))
-        stuck = _stuck(found, grouped, spaces) - by_position
-        if not stuck:
+        found = list(_connect(_collect(grouped, links, spaces, by_position, by_count), spaces))
+        stuck = _stuck(found, grouped, spaces)
+        if stuck - by_position:
+            by_position |= stuck
+        elif loose := {conv for conv in stuck if conv.own} - by_count:
+            by_count |= loose
+        else:
             return found
-        by_position |= stuck
 
 
 def _stuck(found: Sequence[Island], grouped: Sequence[Grouped], spaces: Spaces) -> set[Grouped]:
-    """The grouped convolutions that cannot lose a whole group."""
+    """The grouped convolutions none of whose input channels can go, or only all of them."""
     home = {space: island for island in found for space in island.spaces}
     stuck: set[Grouped] = set()
     for conv in grouped:
@@ -80,7 +87,11 @@ def _stuck(found: Sequence[Island], grouped: Sequence[Grouped], spaces: Spaces) 
 
 
 def _collect(
-    grouped: Sequence[Grouped], links: Sequence[Link], spaces: Spaces, by_position: set[Grouped]
+    grouped: Sequence[Grouped],
+    links: Sequence[Link],
+    spaces: Spaces,
+    by_position: set[Grouped],
+    by_count: set[Grouped],
 ) -> _Ties:
     ties = _Ties()
     for link in links:
@@ -97,6 +108,13 @@ def _collect(
                 _add(ties, spaces, (outputs, np.repeat(first, each), space, here))
             if weight is not None:
                 _pin(ties, weight, np.arange(spaces.size[weight]), "whole groups of the convolution go")
+            continue
+        if conv in by_count:
+            for space in (inputs, outputs):
+                ties.blocks.setdefault(space, []).append(conv.groups)
+            if weight is not None:  # its columns are put in the order of the first group's
+                first = np.arange(ins, dtype=np.int64)
+                _add(ties, spaces, (weight, first, inputs, first))
             continue
         for space, each in ((inputs, ins), (outputs, outs)):
             here = np.arange(each * conv.groups, dtype=np.int64)
@@ -150,13 +168,33 @@ def _island(members: list[int], pairs: Sequence[Pair], ties: _Ties, spaces: Spac
     ones = [here + start[one] for one, here, _, _ in pairs]
     others = [there + start[other] for _, _, other, there in pairs]
     atom = _label(total, ones, others)
-    count = int(atom.max()) + 1 if total else 0
-    stays: list[str | None] = [None] * count
+    stays = _reasons(atom, members, start, ties)
+    blocks = [Blocks(start[s], spaces.size[s], groups) for s in members for groups in ties.blocks.get(s, ())]
+    if not blocks:
+        return Island(members, start, atom, stays)
+    free = np.array([reason is None for reason in stays])
+    bundles, left = balanced(atom, free, blocks)
+    first = np.unique(atom, return_index=True)[1]
+    ones += [np.full(len(bundle) - 1, first[bundle[0]]) for bundle in bundles]
+    others += [first[bundle[1:]] for bundle in bundles]
+    odd = first[left]
+    atom = _label(total, ones, others)
+    stays = _reasons(atom, members, start, ties)
+    for a in np.unique(atom[odd]).tolist():
+        stays[a] = stays[a] or "without it the groups of a convolution would not be equal"
+    return Island(members, start, atom, stays)
+
+
+def _reasons(
+    atom: Positions, members: Sequence[int], start: Mapping[int, int], ties: _Ties
+) -> list[str | None]:
+    """Why each atom must stay."""
+    stays: list[str | None] = [None] * (int(atom.max()) + 1 if atom.size else 0)
     for space in members:
         for positions, reason in ties.pins.get(space, ()):
             for a in np.unique(atom[positions + start[space]]).tolist():
                 stays[a] = stays[a] or reason
-    return Island(members, start, atom, stays)
+    return stays
 
 
 def _label(total: int, ones: Sequence[Positions], others: Sequence[Positions]) -> Positions:

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 
 from ...graph_ir import Node
 from ...graph_ir.ops import label
+from .facts import AxisKey, Choice, Link
 from .spaces import Spaces
-from .ties import AxisKey, Choice, Link
 
 SHARED = 4  # heads of keys and values, enough for whole ones to go
 PLENTY = 8  # positions of a factor, enough for it to be cut before longer ones

@@ -20,9 +20,10 @@ from ..liveness import reads
 from ..shapes import infer_shapes
 from .atoms import Island, classes, islands
 from .choices import settle
+from .facts import AxisKey, Facts
 from .groups import Coupling, Group, GroupAxis, Pinned
 from .spaces import Spaces
-from .ties import AxisKey, Facts, Ties
+from .ties import Ties
 
 _ONLY, _TOGETHER = "it is the only channel", "all of these channels can only go together"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .ties import AxisKey, Facts
+from .facts import AxisKey, Facts
 
 if TYPE_CHECKING:
     from networkx.utils import UnionFind

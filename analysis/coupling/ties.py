@@ -1,100 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the rules say of nodes: which positions of which axes can only be removed together.
 
-An axis is `(value, axis)`, weights' axes included, or `(node, -1 - k)` for an axis that belongs to no value
-(the hidden units of an LSTM, the factors of a Reshape). Rules speak through `Ties`; everything lands in
-`Facts`, which `spaces` and `atoms` make groups of.
+Rules speak through `Ties`; everything lands in `Facts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from math import prod
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...graph_ir import Node, Value
-from ..shapes import refined_shape
-
-AxisKey: TypeAlias = tuple[Value | Node, int]
-Positions: TypeAlias = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Link:
-    """Position `j` of `result` is position `indices[j]` of `source`."""
-
-    source: AxisKey
-    result: AxisKey
-    indices: Positions
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """An axis that is the row-major product of factors: it can be cut through one of them only."""
-
-    axis: AxisKey
-    factors: tuple[AxisKey, ...]
-    sizes: tuple[int, ...]
-
-    def link(self, factor: int) -> Link:
-        """How the axis hangs on one of its factors."""
-        outer, inner = prod(self.sizes[:factor]), prod(self.sizes[factor + 1 :])
-        return Link(self.factors[factor], self.axis, spread_indices(self.sizes[factor], outer, inner))
-
-
-@dataclass(frozen=True, eq=False)
-class Grouped:
-    """A convolution in groups: input and output channels come in as many equal blocks as there are groups."""
-
-    inputs: AxisKey
-    outputs: AxisKey
-    groups: int
-    weight_in: AxisKey | None
-
-
-@dataclass
-class Facts:
-    """All that the rules said of a model's nodes, in the order of the nodes.
-
-    Attributes:
-        axes: every axis spoken of, with its size (None when it is not a known number), in order of mention.
-        same: axes that are position for position the same.
-        links: ties between axes of other shapes.
-        choices: axes made of factors.
-        grouped: convolutions in groups.
-        pins: axes nothing may be removed from, with the first reason given.
-        heads: axes that batch a product of two activations.
-        producers: (axis, node) where the node makes what stands at the axis's positions.
-        consumers: (axis, node) where the node sums over the axis.
-        normalisers: (axis, node) where the node takes statistics over the axis.
-    """
-
-    axes: dict[AxisKey, int | None] = field(default_factory=dict[AxisKey, "int | None"])
-    same: list[tuple[AxisKey, AxisKey]] = field(default_factory=list[tuple[AxisKey, AxisKey]])
-    links: list[Link] = field(default_factory=list[Link])
-    choices: list[Choice] = field(default_factory=list[Choice])
-    grouped: list[Grouped] = field(default_factory=list[Grouped])
-    pins: dict[AxisKey, str] = field(default_factory=dict[AxisKey, str])
-    heads: list[AxisKey] = field(default_factory=list[AxisKey])
-    producers: list[tuple[AxisKey, Node]] = field(default_factory=list[tuple[AxisKey, Node]])
-    consumers: list[tuple[AxisKey, Node]] = field(default_factory=list[tuple[AxisKey, Node]])
-    normalisers: list[tuple[AxisKey, Node]] = field(default_factory=list[tuple[AxisKey, Node]])
-    _sizes: dict[Value, tuple[int | None, ...] | None] = field(
-        default_factory=dict[Value, "tuple[int | None, ...] | None"]
-    )
-
-    def sizes(self, value: Value) -> tuple[int | None, ...] | None:
-        """Sizes of a value's axes, None for one that is not a known number; None when the rank is unknown."""
-        if value not in self._sizes:
-            shape = refined_shape(value)  # asked for often: read once
-            self._sizes[value] = (
-                None if shape is None else tuple(d if isinstance(d, int) else None for d in shape)
-            )
-        return self._sizes[value]
+from .facts import AxisKey, Choice, Facts, Grouped, Link, Positions, spread_indices
 
 
 class Ties:
@@ -215,17 +133,26 @@ class Ties:
                     continue
                 self.facts.choices.append(Choice(axis, tuple(factors[i] for i in told), tuple(known)))
 
-    def grouped(self, inputs: AxisKey, outputs: AxisKey, groups: int, weight_in: AxisKey | None) -> None:
+    def grouped(
+        self,
+        inputs: AxisKey,
+        outputs: AxisKey,
+        groups: int,
+        weight_in: AxisKey | None,
+        *,
+        own: bool = False,
+    ) -> None:
         """A convolution of more than one group, not depthwise on both sides.
 
         Whole groups go, a block of inputs with its block of outputs; where that hangs everything together,
-        the same relative positions go in every group.
+        the same relative positions go in every group, and where that does, too, equally many.
 
         Args:
             inputs: axis of all input channels.
             outputs: axis of all output channels.
             groups: how many; divides both.
             weight_in: the weight's axis that holds the channels of one group, None when it holds one only.
+            own: its weight is a constant of its own, so each group's columns can be put in another order.
         """
         self._mention((inputs, outputs))
         if weight_in is not None:
@@ -234,7 +161,7 @@ class Ties:
         if any(s is None or s % groups for s in sizes):
             self._give_up((inputs, outputs), "does not divide into the groups of a convolution")
             return
-        self.facts.grouped.append(Grouped(inputs, outputs, groups, weight_in))
+        self.facts.grouped.append(Grouped(inputs, outputs, groups, weight_in, own))
 
     def heads(self, axis: AxisKey) -> None:
         """The axis batches a product of two activations: where a Reshape has a choice, it is cut first."""
@@ -293,8 +220,3 @@ class Ties:
 
 
 Rule: TypeAlias = Callable[[Ties], None]
-
-
-def spread_indices(size: int, outer: int, inner: int) -> Positions:
-    """Which of `size` positions each of `outer * size * inner` belongs to."""
-    return np.tile(np.repeat(np.arange(size, dtype=np.int64), inner), outer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ....graph_ir import Value
+from ....graph_ir import Value, is_constant
 from ....graph_ir.ops import int_attr, ints_attr
 from ..ties import AxisKey, Ties
 from .common import operand, pin_axes, result, table, tie_same
@@ -119,7 +119,10 @@ def _grouped(
         ties.same(inputs, outputs)
     else:
         ties.contracts(inputs)
-        ties.grouped(inputs, outputs, group, inside if ins > group else None)
+        weight = inside[0]
+        alone = isinstance(weight, Value) and is_constant(weight) and len(weight.uses()) == 1
+        own = ties.node.op_type == "Conv" and alone
+        ties.grouped(inputs, outputs, group, inside if ins > group else None, own=own)
 
 
 def deform_conv(ties: Ties) -> None:

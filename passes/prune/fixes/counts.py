@@ -7,13 +7,13 @@ import math
 
 import numpy as np
 
-from ....graph_ir import Node, Value
+from ....graph_ir import Node, Value, constant
 from ....graph_ir.ops import float_attr, input_at, int_attr, ints_attr
 from .cuts import Cuts, Mask, blocks
 
 
 def conv(cuts: Cuts, node: Node, weight_at: int = 1) -> None:
-    """Conv: groups. Whole ones go, or the same positions of each; depthwise ones go with their channel.
+    """Conv: groups. Whole ones go, or equally many positions of each; depthwise ones go with their channel.
 
     One that slides over channels goes on seeing all of them, see `_over_all`.
     """
@@ -25,7 +25,27 @@ def conv(cuts: Cuts, node: Node, weight_at: int = 1) -> None:
     left = _groups_left(cuts, node, groups, (data, out))
     if left * cuts.size(node, weight, 1) != cuts.size(node, data, 1):
         cuts.refuse(node, "its weights are not cut as its input is")
+    if left == groups:
+        _order_columns(cuts, node, groups, weight_at)
     cuts.set_attribute(node, "group", left)
+
+
+def _order_columns(cuts: Cuts, node: Node, groups: int, weight_at: int) -> None:
+    """Where groups lose other positions than the first, bring their columns to where that loses them."""
+    mask, weight = cuts.mask(node.inputs[0], 1), node.inputs[weight_at]
+    stays = None if mask is None else mask.reshape(groups, -1)
+    if stays is None or (stays == stays[0]).all():
+        return
+    array = constant(weight)
+    first = cuts.mask(weight, 1)
+    if weight is None or array is None or len(weight.uses()) > 1 or not np.array_equal(first, stays[0]):
+        cuts.refuse(node, "its groups are not cut alike")
+    columns = array.reshape(groups, -1, *array.shape[1:]).copy()
+    for group, mine in enumerate(stays):
+        order = np.empty(len(mine), np.int64)
+        order[stays[0]], order[~stays[0]] = np.flatnonzero(mine), np.flatnonzero(~mine)
+        columns[group] = columns[group][:, order]
+    cuts.rw.set_data(weight, columns.reshape(array.shape))
 
 
 def _over_all(cuts: Cuts, node: Node) -> None:
@@ -82,16 +102,16 @@ def conv_transpose(cuts: Cuts, node: Node) -> None:
 
 
 def _groups_left(cuts: Cuts, node: Node, groups: int, sides: tuple[Value | None, Value | None]) -> int:
-    """How many groups stay; both sides lose the same ones, or none does and each loses equally in all."""
+    """How many groups stay; both sides lose the same ones, or none does and each loses as many of all."""
     gone: list[list[bool]] = []
     for value in sides:
         mask = cuts.mask(value, 1)
         if mask is None:
             continue
-        whole, inside = blocks(mask, groups)
+        whole, _ = blocks(mask, groups)
         if whole is not None:
             gone.append(whole.tolist())
-        elif inside is None:
+        elif len(mask) % groups or len(set(mask.reshape(groups, -1).sum(axis=1).tolist())) > 1:
             cuts.refuse(node, "its groups are not cut alike")
     if not gone:
         return groups

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from tersor.analysis.coupling.atoms import Island, classes, islands
 from tersor.analysis.coupling.choices import settle
+from tersor.analysis.coupling.facts import AxisKey, Facts
 from tersor.analysis.coupling.graph import couple
 from tersor.analysis.coupling.spaces import Spaces
-from tersor.analysis.coupling.ties import AxisKey, Facts, Ties
+from tersor.analysis.coupling.ties import Ties
 from tersor.graph_ir.text import parse
 
 

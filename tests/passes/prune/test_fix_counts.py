@@ -39,6 +39,16 @@ def test_the_same_positions_of_each_group_go() -> None:
     assert "float[4,3,1,1] w2" in text
 
 
+def test_equally_many_of_each_group_go() -> None:
+    """Which ones may differ: columns of the weight are put in the order of the first group's."""
+    text = cut(
+        grouped(2, 8, 6),
+        {"w1:0 a:1": "10111110", "w2:1": "1011", "w2:0 b2:0 b:1 w3:1": "110011"},
+    )
+    assert "b = Conv<group=2>(a, w2, b2)" in text
+    assert "float[4,3,1,1] w2" in text
+
+
 def test_depthwise_channels_go_with_their_outputs() -> None:
     text = cut(
         grouped(4, 4, 8),
