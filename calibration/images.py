@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +67,9 @@ class Preprocess:
         for name, value in (("mean", self.mean), ("std", self.std)):
             if isinstance(value, tuple) and len(value) not in (1, channels):
                 raise UsageError(f"preprocess: {name} has {len(value)} numbers for {channels} channels")
-        for name, value in (("scale", self.scale), ("mean", self.mean), ("std", self.std)):
-            if any(type(each) not in (int, float) for each in np.array(value, object).ravel()):
-                raise UsageError(f"preprocess: {name} {value!r} is no number")
+        _check_types(vars(self))
         if np.any(np.equal(self.std, 0)):
             raise UsageError("preprocess: std is 0")
-        for name, value in (("size", self.size), ("crop", self.crop)):
-            if value is not None and not (len(value) == 2 and all(type(n) is int and n > 0 for n in value)):
-                raise UsageError(f"preprocess: {name} {value} is not a height and a width")
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Preprocess:
@@ -85,11 +81,8 @@ class Preprocess:
         listed = {
             key: tuple(cast("list[Any]", value)) for key, value in section.items() if isinstance(value, list)
         }
-        try:
-            options: dict[str, Any] = {**section, **listed}
-            return cls(**options)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"preprocess: {error}") from error
+        options: dict[str, Any] = {**section, **listed}
+        return cls(**options)
 
     def fitted(self, signature: Signature) -> Preprocess:
         """With `input` and `size` filled in from the model's signature.
@@ -110,6 +103,27 @@ class Preprocess:
             if isinstance(height, int) and isinstance(width, int):
                 size = (height, width)
         return dataclasses.replace(self, input=name, size=size)
+
+
+def _check_types(given: Mapping[str, Any]) -> None:
+    """Refuse values of another kind than `Preprocess` takes, which a recipe may have.
+
+    Raises:
+        UsageError: naming the field.
+    """
+    if not isinstance(given["input"], str):
+        raise UsageError(f"preprocess: input {given['input']!r} is not a name")
+    for name in ("scale", "mean", "std"):
+        value, listed = given[name], isinstance(given[name], tuple) and name != "scale"
+        for each in value if listed else (value,):
+            if type(each) not in (int, float) or not math.isfinite(each):
+                raise UsageError(f"preprocess: {name} {value!r} is no number{' for each channel' * listed}")
+    for name in ("size", "crop"):
+        value = given[name]
+        pair = isinstance(value, tuple) and [type(n) is int and n > 0 for n in cast("tuple[Any]", value)]
+        if value is not None and pair != [True, True]:
+            shown: object = list(cast("tuple[Any]", value)) if isinstance(value, tuple) else value
+            raise UsageError(f"preprocess: {name} {shown!r} is not a height and a width: [224, 224]")
 
 
 def require_pillow() -> None:

@@ -165,7 +165,8 @@ def parse_recipe(text: str, name: str = "recipe", folder: Path | None = None) ->
     known(where, table, ("recipe", "data", "step", "target"))
     version = table.get("recipe")
     if isinstance(version, bool) or version != VERSION:
-        raise UsageError(f"{where} must begin with `recipe = {VERSION}`, not {version!r}")
+        found = "" if version is None else f", not {version!r}"
+        raise UsageError(f"{where} must begin with `recipe = {VERSION}`{found}")
     data = {
         key: _data(f"{where}, data.{key}", key, section, folder or Path())
         for key, section in typed(where, table, "data", dict, {}).items()
@@ -237,7 +238,9 @@ def _data(where: str, name: str, section: Any, folder: Path) -> DataSource:
     elif not by_name and not names_function(source):
         raise UsageError(f"{where}: no data at {str(path)!r}")
     given = table.get("preprocess")
-    preprocess = None if given is None else placed(where, lambda: Preprocess.of(table_of(where, given)))
+    preprocess = (
+        None if given is None else placed(where, lambda: Preprocess.of(table_of("preprocess", given)))
+    )
     return DataSource(name, source, samples, preprocess)
 
 

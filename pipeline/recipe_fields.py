@@ -3,19 +3,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 
 from ..graph_ir import UsageError
 
+_KINDS = {bool: "true or false", dict: "a table", int: "a whole number", list: "a list", str: "text"}
+
 
 def placed(where: str, make: Callable[[], Any]) -> Any:
-    """Call, with the place put before the message of an error."""
+    """Call, with the place put before the message of an error, and options of the command line as keys."""
     try:
         return make()
     except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
+        text = re.sub(
+            r"(?<![\w-])--([a-z][a-z-]*)", lambda option: f"`{option[1].replace('-', '_')}`", str(error)
+        )
+        raise UsageError(f"{where}: {text}") from error
 
 
 def table_of(where: str, section: Any) -> dict[str, Any]:
@@ -29,7 +35,7 @@ def typed(where: str, table: Mapping[str, Any], key: str, kind: type, default: A
     """The value of a key, of exactly this type; the default without it."""
     value = table.get(key, default)
     if value is not default and type(value) is not kind:
-        raise UsageError(f"{where}: `{key}` must be a {kind.__name__}, not {value!r}")
+        raise UsageError(f"{where}: `{key}` must be {_KINDS[kind]}, not {value!r}")
     return value
 
 

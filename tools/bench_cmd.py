@@ -34,7 +34,11 @@ def command(
         help="Threads of a run, 0 for all; repeatable; 1 and all without it.",
     ),
     rounds: int = typer.Option(25, min=1, help="Turns of each model."),
-    budget: float = typer.Option(60.0, min=0.0, help="Seconds after which no further turn begins."),
+    budget: str = typer.Option(
+        "60s",
+        metavar="TIME",
+        help="Begin no further turn after 90s, 2m or 1h30m, for each number of threads.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     r"""Time models against each other, turn by turn.
@@ -54,10 +58,14 @@ def command(
     from ..backends.onnxruntime.config import SessionConfig
     from ..backends.onnxruntime.latency import compare, measure, session_runners
     from ..calibration import open_feeds
-    from ..graph_ir import load
+    from ..graph_ir import UsageError, load
+    from ..pipeline.amounts import seconds
     from .progress import Progress
     from .render import plural, print_json, print_table
 
+    most = seconds(budget)
+    if not most > 0:
+        raise UsageError(f"--budget must be more than nothing, not {most:g} s")
     names = distinct([str(path) for path in models])
     feeds = list(open_feeds("random" if data is None else data, load(models[0]), limit=min(samples, rounds)))
     sources = {name: (path, SessionConfig.beside(path)) for name, path in zip(names, models, strict=True)}
@@ -68,7 +76,7 @@ def command(
         for count in wanted:
             progress.say(f"timing on {plural(count, 'thread')}")
             with session_runners(sources, feeds, threads=count) as runners:
-                times = measure(runners, rounds=rounds, budget_s=budget)
+                times = measure(runners, rounds=rounds, budget_s=most)
             for name in names:
                 ratio = compare(times[names[0]], times[name])
                 found.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from .. import manager
 from ..instruments import Verify
 from ..presets import FREEZE, PRUNE_READY
 from ..recipe import CalibrateStep, PassesStep, PruneStep, Recipe, Step, check_order
+from ..recipe_fields import placed
 from ..spec import parse
 from .accuracy import Judge
 from .facts import is_quantized
@@ -112,7 +114,8 @@ def follow(
             spec = step.spec
             data = feeds if spec.data is None else recipe.data[spec.data].open(model)
             manager.run(parse(PRUNE_READY), model, context, [Verify()])
-            model = pruned(model, spec, data, context, judge=judge, work=work, tell=settings.progress)
+            cut = partial(pruned, model, spec, data, context, judge=judge, work=work, tell=settings.progress)
+            model = placed(f"recipe {recipe.name!r}, step {number}", cut)
             texts.append(f"{PRUNE_READY},prune")
         else:
             manager.run(step.pipeline, model, context, [Verify()])

@@ -96,9 +96,14 @@ def test_a_section_of_a_recipe() -> None:
         {"scale": "big"},
         {"scale": True},
         {"mean": [0.5, True, 0.5]},
+        {"scale": [1, 1, 1]},
+        {"std": float("inf")},
+        {"input": 3},
     ):
         with pytest.raises(UsageError, match="preprocess"):
             Preprocess.of(wrong)
+    with pytest.raises(UsageError, match=r"^preprocess: size 224 is not a height and a width: \[224, 224\]$"):
+        Preprocess.of({"size": 224})
 
 
 def test_wrong_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,21 @@ def test_bench_reports_every_model_and_thread_count(
     assert math.isfinite(found[1]["speed"]["median"])
 
 
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ("0", "--budget must be more than nothing, not 0 s"),
+        ("soon", "'soon' is no time; write 90s, 2m or 1h30m"),
+        ("nan", "'nan' is no time; write 90s, 2m or 1h30m"),
+    ],
+)
+def test_bench_takes_no_budget_of_nothing(
+    capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path, Path], budget: str, said: str
+) -> None:
+    done = tersor(capsys, "bench", pair[0], "--budget", budget)
+    assert (done.code, done.out, done.err) == (2, "", f"error: {said}\n")
+
+
 def test_bench_takes_samples_of_every_shape_in_turn(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
