@@ -29,7 +29,7 @@ from ...graph_ir.ops import dims, float_attr, int_attr, is_op, rank
 from ..linear.rows import RowView
 from .bias_correction import Means
 from .gates import MICROSOFT, gated, hard_sigmoid, hard_swish, swish
-from .kinds import BOUNDS, average_kernel, data_inputs
+from .kinds import BOUNDS, PASSING, average_kernel, data_inputs
 from .linear_form import Grids, LinearForm, linear_form
 from .quant_plan import NodePlan, QuantPlan, Role
 from .row_convolution import row_convolution
@@ -239,7 +239,7 @@ class Emitter:
             users = [user for user, _ in value.uses()]
             if any(user in self.plan.nodes for user in users):
                 return True
-            if len(users) != 1 or not is_op(users[0], *BOUNDS):
+            if len(users) != 1 or not is_op(users[0], *BOUNDS, *PASSING):
                 return False
             value = users[0].outputs[0]
 

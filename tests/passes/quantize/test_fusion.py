@@ -266,8 +266,10 @@ def test_softmax_only_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("middle", ["Conv<pads=[1,1,1,1]>(t, m)", "ConvTranspose<pads=[1,1,1,1]>(t, m)"])
-def test_an_excluded_node_between_int8_nodes_stays_float(middle: str, tmp_path: Path) -> None:
-    body = f"{IN} f = {middle} u = Relu(f) {out()}"
+@pytest.mark.parametrize("behind", ["Relu(f)", "Transpose<perm=[0,1,3,2]>(f)", "MaxPool<kernel_shape=[1,1]>(f)"])
+def test_an_excluded_node_between_int8_nodes_stays_float(middle: str, behind: str, tmp_path: Path) -> None:
+    """Also where the runtime may move the Q in front of what only moves elements."""
+    body = f"{IN} f = {middle} u = {behind} {out()}"
     model = graph(body, W + ", float[16,16,3,3] m = {seed}")
     _, after, ctx = quantised(model, InsertQdq(float_stem=False, exclude=("Conv(f)",)))
     found = optimised(after, tmp_path)
