@@ -266,7 +266,9 @@ def test_softmax_only_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("middle", ["Conv<pads=[1,1,1,1]>(t, m)", "ConvTranspose<pads=[1,1,1,1]>(t, m)"])
-@pytest.mark.parametrize("behind", ["Relu(f)", "Transpose<perm=[0,1,3,2]>(f)", "MaxPool<kernel_shape=[1,1]>(f)"])
+@pytest.mark.parametrize(
+    "behind", ["Relu(f)", "Transpose<perm=[0,1,3,2]>(f)", "MaxPool<kernel_shape=[1,1]>(f)"]
+)
 def test_an_excluded_node_between_int8_nodes_stays_float(middle: str, behind: str, tmp_path: Path) -> None:
     """Also where the runtime may move the Q in front of what only moves elements."""
     body = f"{IN} f = {middle} u = {behind} {out()}"
