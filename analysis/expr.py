@@ -3,13 +3,15 @@
 
 A *dim* is an ``int``, an ``Expr`` (a polynomial with integer coefficients over atoms, never a plain number)
 or ``None`` (unknown).  An atom is a named size, which is an integer >= 0, or ``floor(p / d)`` of a
-polynomial with coefficients in ``[0, d)``.  Every function returns ``None`` when the result cannot be
-written exactly, so equality of two results that are not ``None`` is equality for every non-negative value
-of the names.
+polynomial with coefficients in ``[0, d)``, or ``min(p, m)`` of a polynomial that is never below zero and a
+number above zero.  Every function returns ``None`` when the result cannot be written exactly, so equality of
+two results that are not ``None`` is equality for every non-negative value of the names.
 
 Division follows ONNX ``Div`` on integers (truncation towards zero); it is only resolved where truncation
 and the result provably agree.  A division by an expression assumes that it is not zero, since the run would
 fail otherwise.
+
+Long because it is the arithmetic of one type.
 """
 
 from __future__ import annotations
@@ -31,7 +33,17 @@ class FloorDiv(NamedTuple):
         return f"floor(({self.num})/{self.den})"
 
 
-Atom: TypeAlias = str | FloorDiv
+class Capped(NamedTuple):
+    """``min(num, most)`` with ``num`` >= 0 and ``most`` > 0: what a slice leaves of ``most`` rows."""
+
+    num: Expr
+    most: int
+
+    def __str__(self) -> str:
+        return f"min({self.num}, {self.most})"
+
+
+Atom: TypeAlias = str | FloorDiv | Capped
 Monomial: TypeAlias = tuple[Atom, ...]
 Dim: TypeAlias = Union[int, "Expr", None]
 """A size, a polynomial in named sizes, or unknown."""
@@ -143,7 +155,8 @@ def product(values: Iterable[Dim]) -> Dim:
 def is_nonneg(a: Dim) -> bool:
     """True when ``a`` >= 0 for every value of its names (a sufficient test).
 
-    No negative coefficient will do; -c*floor(p/d) is first replaced by its lower bound -c*p/d.
+    No negative coefficient will do; -c*floor(p/d) is first replaced by its lower bound -c*p/d,
+    -c*min(p, m) by -c*p or -c*m.
     """
     if a is None or isinstance(a, int):
         return a is not None and a >= 0
@@ -152,6 +165,8 @@ def is_nonneg(a: Dim) -> bool:
             if len(mono) != 1 or isinstance(mono[0], str):
                 return False
             rest = add(a, Expr(((mono, -coef),)))
+            if isinstance(mono[0], Capped):
+                return any(is_nonneg(add(rest, mul(bound, coef))) for bound in mono[0])
             return is_nonneg(add(mul(rest, mono[0].den), mul(mono[0].num, coef)))
     return True
 
@@ -243,12 +258,25 @@ def maximum(a: Dim, b: Dim) -> Dim:
 
 
 def minimum(a: Dim, b: Dim) -> Dim:
-    """The smaller of two dims where the order is provable."""
+    """The smaller of two dims, where the order is provable or one is a number."""
     if a is None or b is None:
         return None
     if is_nonneg(sub(a, b)):
         return b
-    return a if is_nonneg(sub(b, a)) else None
+    if is_nonneg(sub(b, a)):
+        return a
+    num, most = (a, b) if isinstance(b, int) else (b, a)
+    if isinstance(num, int) or not isinstance(most, int) or most < 1 or not is_nonneg(num):
+        return None
+    return Expr((((Capped(num, most),), 1),))
+
+
+def is_capped(a: Dim, b: Dim) -> bool:
+    """Whether ``a`` is ``min(b, m)`` for a number ``m`` > 0."""
+    if not isinstance(a, Expr) or len(a.terms) != 1:
+        return False
+    (mono, coef), *_ = a.terms
+    return coef == 1 and len(mono) == 1 and isinstance(mono[0], Capped) and mono[0].num == b
 
 
 def equal(a: Dim, b: Dim) -> bool | None:
@@ -291,9 +319,13 @@ def evaluate(a: Dim, bindings: Mapping[str, int]) -> int | None:
                 size = bindings.get(atom)
             else:
                 num = evaluate(atom.num, bindings)
-                size = None if num is None else num // atom.den
+                size = None if num is None else _of(atom, num)
             if size is None:
                 return None
             term *= size
         result += term
     return result
+
+
+def _of(atom: FloorDiv | Capped, num: int) -> int:
+    return min(num, atom.most) if isinstance(atom, Capped) else num // atom.den

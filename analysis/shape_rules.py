@@ -5,11 +5,14 @@ Every rule gives one tuple of dims per output (or None for an output it says not
 holds for every run that succeeds, with one reading: where Reshape takes a size from another tensor, that
 size is not zero, since 0 would mean "copy the input's dim" (the cases in which one empty dim alone could
 change the result are left unknown).
+
+Long because it is one table of rules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import TypeAlias
 
 from . import expr
@@ -93,9 +96,9 @@ def _flatten(view: NodeView) -> Sequence[Dims]:
 
 
 def _broadcast(a: Dim, b: Dim) -> Dim:
-    if b in (a, 1):
+    if b in (a, 1) or expr.is_capped(b, a):  # b = min(a, m): b is a, or it is m = 1
         return a
-    if a == 1:
+    if a == 1 or expr.is_capped(a, b):
         return b
     # A number other than 1 wins: the other side must be equal to it or 1.
     if isinstance(a, int):
@@ -105,12 +108,19 @@ def _broadcast(a: Dim, b: Dim) -> Dim:
 
 def _expand(view: NodeView) -> Sequence[Dims]:
     dims, target = view.dims(0), view.vector(1)
-    if dims is None or target is None:
-        return [None]
-    rank = max(len(dims), len(target))
-    left: list[Dim] = [1] * (rank - len(dims)) + list(dims)
-    right: list[Dim] = [1] * (rank - len(target)) + target
-    return [tuple(_broadcast(a, b) for a, b in zip(left, right, strict=True))]
+    return [None if dims is None or target is None else _spread(dims, target)]
+
+
+def _elementwise(view: NodeView) -> Sequence[Dims]:
+    shapes = [view.dims(index) for index in range(len(view.inputs))]
+    known = [dims for dims in shapes if dims is not None]
+    return [reduce(_spread, known) if known and len(known) == len(shapes) else None]
+
+
+def _spread(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[Dim, ...]:
+    rank = max(len(left), len(right))
+    padded = [[*[1] * (rank - len(dims)), *dims] for dims in (left, right)]
+    return tuple(_broadcast(a, b) for a, b in zip(*padded, strict=True))
 
 
 def _from_contents(view: NodeView) -> Sequence[Dims]:
@@ -284,4 +294,26 @@ RULES: dict[str, Rule] = {
     "MaxPool": pool,
     "AveragePool": pool,
     "LpPool": pool,
+    **dict.fromkeys(
+        (
+            *(
+                "Add",
+                "Sub",
+                "Mul",
+                "Div",
+                "Pow",
+                "Mod",
+                "Sum",
+                "Mean",
+                "Max",
+                "Min",
+                "Where",
+                "And",
+                "Or",
+                "Xor",
+            ),
+            *("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"),
+        ),
+        _elementwise,
+    ),
 }

@@ -199,3 +199,19 @@ def test_strings_and_other_odd_inputs_do_not_raise(operator: str) -> None:
     model = parse(HEAD + f"g (string[N] x, string[N] z) => (bool[N] y) {{ y = {operator}(x, z) }}")
     assert infer_shapes(model).values == 1
     assert cost(model).nodes[0].bytes_moved is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "wanted"), [("T", 5, "T"), ("1", 1, "min(T, 64)"), ("U", 5, "?a.1"), ("T2", 5, "?a.1")]
+)
+def test_positions_cut_to_the_length_of_the_input(rows: str, size: int, wanted: str) -> None:
+    """`table[:T] + x` has T rows in every run that succeeds where x has; of other sizes nothing is known."""
+    text = f"""g (int64[B,T] like, float[B,{rows},4] x) => (float[P,Q,R] y)
+    <float[1,64,4] table = {{seed}}, int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] two = {{2}}> {{
+        s = Shape(like)  n = Slice(s, one, two)
+        p = Slice(table, zero, n, one)  a = Add(x, p)  y = Relu(a) }}"""
+    found = inferred(text)
+    assert dims(found["p"]) == (1, "min(T, 64)", 4)
+    assert dims(found["a"]) == ("B", wanted, 4)
+    feed = {"like": np.zeros((2, 5), np.int64), "x": np.zeros((2, size, 4), np.float32)}
+    check(to_proto(parse(HEAD + text)), feed, {"B": 2, "T": 5, "U": 5, "T2": 5})
