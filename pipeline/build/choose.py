@@ -172,6 +172,9 @@ def pick(
     fastest = min(running, key=lambda name: running[name])
     prices = {name: priced(time, judged[name][1]) for name, time in running.items()}
     tied = [name for name, price in prices.items() if price <= min(prices.values()) * (1 + TIE)]
+    # Equal operators take equal time, whatever was measured.
+    same = {judged[name][0].composition for name in tied} - {()}
+    tied += [name for name in running if name not in tied and judged[name][0].composition in same]
     # The original comes last among equals: what the passes made is no slower, and simpler.
     winner = max(tied, key=lambda name: (_accuracy(judged[name][1]), name != original, -running[name]))
     if winner == original:

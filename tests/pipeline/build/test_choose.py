@@ -113,15 +113,13 @@ def test_an_original_that_is_refused_itself_is_still_the_last_resort() -> None:
     assert chosen(candidates, times(original=1.0, float=0.5)) == "original"
 
 
-def test_ties_go_to_the_more_accurate() -> None:
-    candidates = field(judged("original"), judged("a", 40), judged("b", 45))
-    assert chosen(candidates, times(original=4.0, a=1.0, b=1.0 + TIE / 2)) == "b"
-    assert chosen(candidates, times(original=4.0, a=1.0, b=1.0 + 2 * TIE)) == "a"
-
-
-def test_equally_accurate_ties_go_to_the_faster() -> None:
-    candidates = field(judged("original"), judged("a", 40), judged("b", 40))
-    assert chosen(candidates, times(original=4.0, a=1.001, b=1.0)) == "b"
+def test_ties_go_to_the_more_accurate_and_then_to_the_faster() -> None:
+    original, a, b = judged("original"), judged("a", 40), judged("b", 45)
+    assert chosen(field(original, a, b), times(original=4.0, a=1.0, b=1.0 + TIE / 2)) == "b"
+    assert chosen(field(original, a, b), times(original=4.0, a=1.0, b=1.0 + 2 * TIE)) == "a"
+    assert chosen(field(original, a, judged("b", 40)), times(original=4.0, a=1.001, b=1.0)) == "b"
+    alike = [(replace(candidate, composition=(("Conv", 1),)), found) for candidate, found in (a, b)]
+    assert chosen(field(original, *alike), times(original=4.0, a=1.0, b=2.0)) == "b", "by noise"
 
 
 def test_speed_is_given_for_closeness_that_is_missing() -> None:
