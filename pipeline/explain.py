@@ -126,7 +126,7 @@ def explain(
 
     Raises:
         ModelError, DataError: wrong input.
-        UsageError: no node of the model stands for one of the original.
+        UsageError: no node of the model stands for one of the original, or it is the other way round.
         BackendError: onnxruntime refuses the model or a feed.
     """
     loaded = load(model)
@@ -136,6 +136,8 @@ def explain(
         raise UsageError(
             f"no node of {model} stands for one of {original}; --original takes the model it was made from"
         )
+    if first is not None and _made_from(first, loaded) and not _made_from(loaded, first):
+        raise UsageError(f"{original} was made from {model}: give them the other way round")
     feeds: list[Feed] = list(
         islice(open_feeds(f"random:{seed}:{DRAWN}" if data is None else data, loaded, limit=samples), samples)
     )
@@ -164,6 +166,12 @@ def _must_run(model: Path, feeds: Sequence[Feed]) -> None:
                 session.run(feed)
         except BackendError as error:
             raise BackendError(f"{error}; {DRAWN_AT_RANDOM}") from error
+
+
+def _made_from(made: Model, source: Model) -> bool:
+    """Whether nodes of one model stand for nodes of another that it has not itself."""
+    own, theirs = ({label(node) for node in walk_nodes(model)} for model in (made, source))
+    return not (by_origin(made).keys() - own).isdisjoint(theirs)
 
 
 def _sources(model: Model) -> dict[str, str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..graph_ir import ExternalTensor, Model, UsageError, save
@@ -77,7 +78,7 @@ def refuse_unwritable(target: Path) -> None:
     """Find out whether a file can be written.
 
     Raises:
-        UsageError: its folder is missing or not writable, or it is a folder itself or no ordinary file.
+        UsageError: its folder cannot be made or not be written, or it is a folder itself or no ordinary file.
     """
     shown = str(target)
     if shown == "-":
@@ -86,9 +87,7 @@ def refuse_unwritable(target: Path) -> None:
         raise UsageError(f"output {shown!r} is a folder; give a file name in it")
     if os.path.lexists(target) and not target.is_file():
         raise UsageError(f"cannot write {shown!r}: it is there already and is no ordinary file")
-    if not target.parent.is_dir():
-        raise UsageError(f"cannot write {shown!r}: there is no folder {str(target.parent)!r}")
-    _refuse_closed(target.parent, shown)
+    _refuse_closed(_nearest(target.parent, f"cannot write {shown!r}"), shown)
 
 
 def refuse_replacing(target: Path, suffixes: Iterable[str] = (".onnx", *TEXT_FORMATS)) -> None:
@@ -115,11 +114,31 @@ def refuse_unwritable_folder(folder: Path) -> None:
     Raises:
         UsageError: it cannot be made, or not written.
     """
+    _refuse_closed(_nearest(folder, f"-o {str(folder)!r} cannot be made"), str(folder))
+
+
+def _nearest(folder: Path, failure: str) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
     above = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
     if not above.is_dir():
-        what = "is a file" if above.exists() else "is a link to nothing"
-        raise UsageError(f"-o {str(folder)!r} cannot be made: {str(above)!r} {what}")
-    _refuse_closed(above, str(folder))
+        raise UsageError(
+            f"{failure}: {str(above)!r} {'is a file' if above.exists() else 'is a link to nothing'}"
+        )
+    return above
+
+
+@contextmanager
+def made_folder(folder: Path) -> Generator[None]:
+    """Make a folder and those above it; on any error those that were made and hold nothing are removed."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def _refuse_closed(folder: Path, shown: str) -> None:
@@ -186,7 +205,7 @@ def owns_weights(target: Path) -> bool:
 
 
 def save_over(model: Model, target: Path, external_data: bool | None = None) -> bool:
-    """Save a model; weights of the one it replaces, which nothing refers to now, go.
+    """Save a model, making its folder if need be; weights of the one it replaces go, as nothing refers to them.
 
     Returns:
         Whether weights lie outside of the file.
@@ -194,7 +213,8 @@ def save_over(model: Model, target: Path, external_data: bool | None = None) -> 
     data = data_file(target)
     stale = owns_weights(target)
     before = _identity(data)
-    save(model, target, external_data=external_data)
+    with made_folder(target.parent):
+        save(model, target, external_data=external_data)
     outside = _identity(data) != before
     if stale and not outside:
         data.unlink(missing_ok=True)

@@ -92,7 +92,8 @@ def command(
     if as_json:
         print_json(as_data(report, source, target))
         return
-    _print(report, target, timing=timing, stats=stats, explain=explain)
+    validated = validate.value != "off"
+    _print(report, target, timing=timing, stats=stats, explain=explain, validated=validated)
 
 
 def pipeline_text(passes: str | None, recipe: str | None) -> str:
@@ -159,7 +160,9 @@ def as_data(report: Report, source: Path, target: Path) -> dict[str, Any]:
     }
 
 
-def _print(report: Report, target: Path, *, timing: bool, stats: bool, explain: bool) -> None:
+def _print(
+    report: Report, target: Path, *, timing: bool, stats: bool, explain: bool, validated: bool
+) -> None:
     from .render import plural, print_table, size
 
     names = sorted(report.before | report.after)
@@ -186,6 +189,8 @@ def _print(report: Report, target: Path, *, timing: bool, stats: bool, explain: 
         ]
         print_table(["pass", "rule", "declined", "why"], rows)
         print()
+    if validated and not report.validation and not report.copied:
+        print("checked: no numbers, as no pass changed anything")
     for check in report.validation:
         print(
             f"checked: {check['passes']}: {check['claim']}, by {check['judged_by']}, "

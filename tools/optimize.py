@@ -30,6 +30,7 @@ from ..pipeline.outputs import (
     INPUT,
     data_file,
     external_files,
+    made_folder,
     refuse_foreign_weights,
     refuse_overwriting,
     refuse_own_weights,
@@ -220,7 +221,7 @@ def _copy_through(source: Path, target: Path, report: Report, reason: str) -> Re
         raise UnsupportedModelError(
             f"{reason}; its weights lie beside it, so only a copy in their folder works"
         )
-    with atomic_write(target) as beside:
+    with made_folder(target.parent), atomic_write(target) as beside:
         shutil.copyfile(source, beside)
     report.copied = True
     report.bytes_before = report.bytes_after = source.stat().st_size

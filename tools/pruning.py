@@ -23,7 +23,7 @@ from ..pipeline.build.pruning import judging, overhead
 from ..pipeline.build.result import Candidate, Facts, Judgement
 from ..pipeline.build.settings import BuildSettings
 from ..pipeline.instruments import Verify
-from ..pipeline.outputs import save_over
+from ..pipeline.outputs import made_folder, save_over
 from ..pipeline.presets import PRUNE_READY
 from ..pipeline.prune.job import Job, Origin, Pruned, Tell, silent
 from ..pipeline.prune.report import PruneReport
@@ -197,7 +197,7 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
     if pruned is not None:
         result = pruned.model
         if settings.save_plan is not None and pruned.plan.cuts:
-            pruned.plan.save(settings.save_plan)
+            _saver(settings.save_plan)(pruned.plan)
     times: Mapping[str, Latency] = {}
     if clock is not None:
         settings.tell("timing", 0, None)
@@ -291,4 +291,8 @@ def _judge(subject: _Subject, settings: Settings) -> tuple[Callable[[Model], Jud
 
 
 def _saver(path: Path) -> Callable[[PrunePlan], None]:
-    return lambda plan: plan.save(path)
+    def save_plan(plan: PrunePlan) -> None:
+        with made_folder(path.parent):
+            plan.save(path)
+
+    return save_plan

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,15 @@ from ...backends.onnxruntime.config import SESSION_FILE
 from ...calibration.data import Feeds
 from ...graph_ir import Model, ModelError, UsageError, load, one_line, save
 from ...graph_ir.files import atomic_files
-from ..outputs import INPUT, given_path, refuse_overwriting, refuse_unwritable, refuse_unwritable_folder, same
+from ..outputs import (
+    INPUT,
+    given_path,
+    made_folder,
+    refuse_overwriting,
+    refuse_unwritable,
+    refuse_unwritable_folder,
+    same,
+)
 from ..recipe import load_recipe
 from .files import model_files
 from .lock import LOCK_FILE, write_lock
@@ -94,7 +102,7 @@ def ship(result: BuildResult, settings: BuildSettings, feeds: Feeds | None) -> N
         ModelError: the files cannot be written.
     """
     out = settings.out
-    with _in_words(out), _made(out), tempfile.TemporaryDirectory(prefix=PREFIX, dir=out) as folder:
+    with _in_words(out), made_folder(out), tempfile.TemporaryDirectory(prefix=PREFIX, dir=out) as folder:
         staged = Path(folder)
         _write_model(result.winner, staged / MODEL_FILE)
         result.winner = replace(result.winner, path=staged / MODEL_FILE)
@@ -129,17 +137,3 @@ def _write_model(winner: Candidate, target: Path) -> None:
         save(model, target, provenance=True)
     else:
         shutil.copyfile(winner.path, target)
-
-
-@contextmanager
-def _made(folder: Path) -> Generator[None]:
-    """Make a folder and those above it; on any error those that were made and hold nothing are removed."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        for path in missing:
-            with suppress(OSError):
-                path.rmdir()
-        raise

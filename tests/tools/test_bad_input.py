@@ -85,7 +85,7 @@ def good(folder: Path) -> Path:
     [
         ("in.onnx", [], "is the input itself, which is never touched; give another output"),
         ("link.onnx", [], "is the input itself, which is never touched; give another output"),
-        ("no/out.onnx", [], "there is no folder"),
+        ("in.onnx/out.onnx", [], "in.onnx' is a file"),
         (".", [], "is a folder; give a file name in it"),
         ("o.onnx", ["--passes", "nope"], "pipeline, column 1: no pass is called 'nope'"),
         ("o.onnx", ["--passes", "cse{x=1}"], "pipeline, column 5: pass 'cse' has no option 'x'"),

@@ -128,6 +128,13 @@ def test_an_original_that_shares_no_node_is_refused(
     )
 
 
+def test_models_the_other_way_round_are_refused(capsys: pytest.CaptureFixture[str], built: Path) -> None:
+    done = tersor(capsys, "explain", MODEL, "--original", built, *QUICK)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"error: {built} was made from {MODEL}: give them the other way round\n"
+    assert tersor(capsys, "explain", built, "--original", built, *QUICK).code == 0
+
+
 @pytest.mark.parametrize("command", ["explain", "bench"])
 def test_a_model_that_does_not_run_on_drawn_inputs_asks_for_real_ones(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str

@@ -261,3 +261,28 @@ def test_halves_without_types_say_what_they_need(capsys: pytest.CaptureFixture[s
     done = tersor(capsys, "opt", tmp_path / "in.onnx", tmp_path / "h.onnx", *passes)
     assert "infer-shapes" not in done.out
     assert load(tmp_path / "h.onnx").graph[1].outputs[0].dtype == DataType.FLOAT16
+
+
+def test_validation_that_had_nothing_to_check_says_so(
+    capsys: pytest.CaptureFixture[str], model: Path
+) -> None:
+    asked = ("opt", model, model.with_name("o.onnx"), "--passes", "merge-clip")
+    nothing = "checked: no numbers, as no pass changed anything"
+    assert nothing in tersor(capsys, *asked, "--validate", "end").out.splitlines()
+    assert "checked" not in tersor(capsys, *asked).out
+
+
+def test_the_folder_of_the_result_is_made_and_goes_again_where_nothing_is_written(
+    capsys: pytest.CaptureFixture[str], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = listing(model.parent)
+    assert tersor(capsys, "opt", model, model.parent / "a" / "b" / "o.onnx", "--passes", "nope").code == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("tersor.pipeline.outputs.save", interrupt)
+        assert tersor(capsys, "opt", model, model.parent / "a" / "b" / "o.onnx").code == 130
+    assert listing(model.parent) == before
+    assert tersor(capsys, "opt", model, model.parent / "a" / "b" / "o.onnx").code == 0
+    assert listing(model.parent / "a" / "b") == ["o.onnx"]

@@ -97,3 +97,10 @@ def test_a_run_goes_on_in_the_plan_it_was_given(capsys: pytest.CaptureFixture[st
     done = tersor(capsys, "prune", "chain.onnx", "-o", "o.onnx", *BUDGET, *given)
     assert done.code == 0, done.err
     assert load_plan(folder / "plan.json").rounds == 2
+
+
+def test_folders_of_results_are_made(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    done = tersor(capsys, "prune", "chain.onnx", "-o", "a/b/m.onnx", "--save-plan", "c/plan.json", *BUDGET)
+    assert done.code == 0, done.err
+    assert sorted(hashes(folder / "a")) == ["b/", "b/m.onnx"]
+    assert load_plan(folder / "c" / "plan.json").cuts
