@@ -14,7 +14,6 @@ from .errors import ModelError
 from .ops import walk_graphs, walk_nodes
 from .protos import Parts
 
-_EXACT_BELOW = 1 << 20  # bytes; measuring raw data copies it
 _BITS = {
     int(t): 0 if t == ir.DataType.STRING else t.bitwidth for t in ir.DataType if t != ir.DataType.UNDEFINED
 }
@@ -53,7 +52,7 @@ def _is_whole(proto: onnx.TensorProto) -> bool:
     size = math.prod(sizes)
     nbytes = (size * bits + 7) // 8
     if proto.HasField("raw_data") and bits:
-        return proto.ByteSize() >= nbytes if nbytes >= _EXACT_BELOW else len(proto.raw_data) == nbytes
+        return len(proto.raw_data) == nbytes
     stored = len(getattr(proto, _FIELDS.get(proto.data_type, "int32_data")))
     if proto.data_type in _COMPLEX:
         return stored == 2 * size

@@ -19,10 +19,15 @@ from .given import given_model, given_path
 from .guard import after_export, quiet
 from .ops import INFERRED, walk_graphs
 from .provenance import stamp, unstamp
-from .writing import model_proto, plain, redundantly_typed
+from .streaming import write_streamed
+from .writing import Held, model_proto, plain, redundantly_typed
 
 MAX_PROTO_BYTES = 2**31 - 2**24  # protobuf's limit, less room for the graph itself
+MAX_MESSAGE_BYTES = 2**31 - 1
+STREAMED_FROM = 2**25  # bytes of weights; smaller files are written sooner in one piece
 EXTERNAL_FROM = 1024  # bytes; smaller weights stay in the model file, where shape inference can read them
+
+_OVER = "{!r} would be over protobuf's 2 GB; save it with external data"
 
 TEXT_FORMATS = {
     ".onnxtxt": "onnxtxt",
@@ -35,12 +40,13 @@ TEXT_FORMATS = {
 }
 
 
-def to_proto(model: ir.Model, *, provenance: bool = False) -> onnx.ModelProto:
+def to_proto(model: ir.Model, *, provenance: bool = False, held: Held | None = None) -> onnx.ModelProto:
     """Export to a ModelProto; external tensors stay references.
 
     Args:
         model: left unchanged.
         provenance: write each node's origins to the metadata (see `provenance`).
+        held: see `writing.model_proto`; for plain models only.
 
     Raises:
         ModelError: when the model holds what protobuf cannot (text that is not UTF-8, say).
@@ -50,7 +56,7 @@ def to_proto(model: ir.Model, *, provenance: bool = False) -> onnx.ModelProto:
         try:
             if provenance:
                 stamped = stamp(model)
-            proto = model_proto(model) if plain(model) else by_onnx_ir(model)
+            proto = model_proto(model, held) if plain(model) else by_onnx_ir(model)
         except (ir.serde.SerdeError, ValueError, TypeError) as error:
             cause: BaseException = error
             while cause.__cause__ is not None:
@@ -128,6 +134,10 @@ def save(
         _save_external(model, target, provenance)
         return
     with atomic_write(target) as beside:
+        if kind == "protobuf" and plain(model) and weight_bytes(model) >= STREAMED_FROM:
+            with _stored_as(_in_memory(outside)):
+                _stream(model, beside, provenance, str(target))
+            return
         with _stored_as(_in_memory(outside)):
             proto = to_proto(model, provenance=provenance)
         if kind == "onnxtxt":
@@ -138,10 +148,24 @@ def save(
             onnx.save_model(proto, str(beside), format=kind)
 
 
+def _stream(model: ir.Model, path: Path, provenance: bool, name: str) -> None:
+    """Write a plain model without a second copy of its weights in memory."""
+    held: Held = []
+    proto = to_proto(model, provenance=provenance, held=held)
+    with path.open("wb") as file:
+        if write_streamed(proto, held, file) > MAX_MESSAGE_BYTES:
+            raise ModelError(_OVER.format(name))
+
+
 def _too_large(tensors: Iterable[ir.TensorProtocol]) -> bool:
     """Whether one protobuf cannot hold the weights."""
-    stored = [t.raw.ByteSize() if isinstance(t, ir.TensorProtoTensor) else t.nbytes for t in tensors]
-    return sum(stored) > MAX_PROTO_BYTES
+    return sum(map(_stored_bytes, tensors)) > MAX_PROTO_BYTES
+
+
+def _stored_bytes(tensor: ir.TensorProtocol) -> int:
+    """About what a tensor takes in a file; numbers that are not raw take other room than in memory."""
+    packed = isinstance(tensor, ir.TensorProtoTensor) and not tensor.raw.HasField("raw_data")
+    return tensor.raw.ByteSize() if packed else tensor.nbytes
 
 
 def _in_memory(weights: Mapping[ir.Value, ir.TensorProtocol]) -> dict[ir.Value, ir.TensorProtocol]:
@@ -157,7 +181,7 @@ def _serialized(proto: onnx.ModelProto, name: str) -> bytes:
     try:
         return proto.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
-        raise ModelError(f"{name!r} would be over protobuf's 2 GB; save it with external data") from error
+        raise ModelError(_OVER.format(name)) from error
 
 
 def _onnx_text(proto: onnx.ModelProto, name: str) -> str:

@@ -18,6 +18,7 @@ from .ops import INFERRED
 
 _ANNOTATION = "quant_parameter_tensor_names"  # where onnx-ir keeps a value's quantization annotation
 _KIND = ir.AttributeType
+Held = list[tuple[str, ir.TensorProtocol]]
 # Tensors of these types onnx-ir looks into before it copies them.
 _CHECKED_TYPES = frozenset(int(t) for t in ir.DataType if t.name.startswith("FLOAT6"))
 
@@ -27,8 +28,12 @@ def plain(model: ir.Model) -> bool:
     return not model.functions and not model.device_configurations
 
 
-def model_proto(model: ir.Model) -> onnx.ModelProto:
+def model_proto(model: ir.Model, held: Held | None = None) -> onnx.ModelProto:
     """The message of a plain model, without types that were inferred or only repeat a weight's own.
+
+    Args:
+        model: a plain one.
+        held: takes the main graph's weights in order, which the message is without then.
 
     Raises:
         SerdeError, ValueError, TypeError: the model holds what protobuf cannot.
@@ -41,7 +46,7 @@ def model_proto(model: ir.Model) -> onnx.ModelProto:
     for domain, version in model.opset_imports.items():
         proto.opset_import.add(domain=domain, version=version)
     _entries_into(proto.metadata_props, model.metadata_props)
-    _graph_into(proto.graph, model.graph, model.ir_version)
+    _graph_into(proto.graph, model.graph, model.ir_version, held)
     return proto
 
 
@@ -50,7 +55,9 @@ def redundantly_typed(value: ir.Value) -> bool:
     return not (value.is_graph_input() or value.is_graph_output() or value.metadata_props)
 
 
-def _graph_into(proto: onnx.GraphProto, graph: ir.Graph, ir_version: int | None) -> None:
+def _graph_into(
+    proto: onnx.GraphProto, graph: ir.Graph, ir_version: int | None, held: Held | None = None
+) -> None:
     if graph.name:
         proto.name = graph.name
     if graph.doc_string:
@@ -61,7 +68,7 @@ def _graph_into(proto: onnx.GraphProto, graph: ir.Graph, ir_version: int | None)
         if value.name not in weights:
             _annotate(proto, value)
     for value in weights.values():
-        _weight_into(proto, value)
+        _weight_into(proto, value, held)
     add = proto.node.add
     for node in graph:
         _node_into(add, node, ir_version)
@@ -89,7 +96,7 @@ def _info_into(proto: onnx.GraphProto, value: ir.Value, typed: bool) -> None:
         _entries_into(info.metadata_props, value.metadata_props)
 
 
-def _weight_into(proto: onnx.GraphProto, value: ir.Value) -> None:
+def _weight_into(proto: onnx.GraphProto, value: ir.Value, held: Held | None) -> None:
     _annotate(proto, value)
     if not value.is_graph_input():
         _info_into(proto, value, not redundantly_typed(value))
@@ -99,6 +106,9 @@ def _weight_into(proto: onnx.GraphProto, value: ir.Value) -> None:
     name, kind = value.name, type(tensor)
     if tensor.name != name:
         tensor.name = name
+    if held is not None:
+        held.append((name or "", tensor))
+        return
     if kind is ir.Tensor and not tensor.metadata_props and not tensor.doc_string:
         sizes = tensor.shape.numpy()
         data = tensor.tobytes()

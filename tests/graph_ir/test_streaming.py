@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights written one after the other give the bytes that protobuf writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tersor.graph_ir import Model, ModelError, Tensor, export, from_proto, load, parse, save
+
+TEXT = """<ir_version: 10, opset_import: ["" : 21], producer_name: "someone", doc_string: "of the model">
+m (float[2,300] x, bool c) => (float[2,300] y) <float[300,300] w = {seed}, float[300] b = {seed}> {
+    h = MatMul(x, w)
+    z = If (c) <then_branch = t () => (float[2,300] a) <float[300] k = {0.5}> { a = Add(h, k) },
+                else_branch = e () => (float[2,300] n) { n = Neg(h) }>
+    y = Add(z, b)
+}"""
+
+
+def odd() -> Model:
+    """Weights in every way a file or a pass stores them."""
+    text = TEXT.replace("<float[300] k = {0.5}> { a = Add(h, k) }", "{ a = Abs(h) }")
+    proto = onnx.ModelProto.FromString(export.to_proto(parse(text)).SerializeToString())
+    initializers = proto.graph.initializer
+    initializers[1].doc_string = "of the bias"
+    initializers[1].metadata_props.add(key="k", value="v")
+    initializers.append(onnx.helper.make_tensor("typed", onnx.TensorProto.FLOAT, [3], [1.0, 2.0, 3.0]))
+    initializers.append(onnx.helper.make_tensor("four", onnx.TensorProto.INT4, [3], [1, -2, 3]))
+    initializers.append(onnx.numpy_helper.from_array(np.array(["a", "bc"], object), "words"))
+    initializers.append(onnx.numpy_helper.from_array(np.zeros((0, 4), np.float32), "none"))
+    proto.metadata_props.add(key="made", value="by hand")
+    model = from_proto(proto)
+    model.graph.initializers["w"].const_value = Tensor(np.ones((300, 300), np.float32), name="w")
+    return model
+
+
+def test_the_bytes_are_those_of_protobuf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = odd()
+    save(model, tmp_path / "whole.onnx", provenance=True)
+    monkeypatch.setattr(export, "STREAMED_FROM", 0)
+    save(model, tmp_path / "streamed.onnx", provenance=True)
+    written = (tmp_path / "streamed.onnx").read_bytes()
+    assert written == (tmp_path / "whole.onnx").read_bytes()
+    assert written == onnx.load(tmp_path / "streamed.onnx").SerializeToString(deterministic=True)
+
+
+def test_external_weights_are_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(odd(), tmp_path / "out.onnx", external_data=True)
+    monkeypatch.setattr(export, "STREAMED_FROM", 0)
+    save(load(tmp_path / "out.onnx"), tmp_path / "in.onnx", external_data=False)
+    proto = onnx.load(tmp_path / "in.onnx", load_external_data=False)
+    assert all(t.data_location != onnx.TensorProto.EXTERNAL for t in proto.graph.initializer)
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(proto.graph.initializer[0]), np.ones((300, 300)))
+
+
+def test_a_model_over_the_limit_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "STREAMED_FROM", 0)
+    monkeypatch.setattr(export, "MAX_MESSAGE_BYTES", 300 * 300 * 4)
+    with pytest.raises(ModelError, match="over protobuf's 2 GB; save it with external data"):
+        save(odd(), tmp_path / "m.onnx", external_data=False)
+    assert not list(tmp_path.iterdir())
