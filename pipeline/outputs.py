@@ -205,7 +205,7 @@ def owns_weights(target: Path) -> bool:
 
 
 def save_over(model: Model, target: Path, external_data: bool | None = None) -> bool:
-    """Save a model, making its folder if need be; weights of the one it replaces go, as nothing refers to them.
+    """Save a model, making its folder if need be; weights of the one it replaces go: nothing refers to them.
 
     Returns:
         Whether weights lie outside of the file.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..pipeline.build import BuildResult
 
 _NODES_SHOWN = 3  # of those that stay float for one reason; report.json has all
+_FORMS_SHOWN = 2  # of those the search has made; likewise
 _ALIKE_DB = 1.0  # an output that is closer than what varies of it by no more has one row
 
 
@@ -121,19 +122,25 @@ def command(
         raise typer.Exit(1)
 
 
-def _print_others(result: BuildResult) -> None:
-    """The speed of the other forms that were timed in the same run, on what the shipped one's is of."""
+def beside(result: BuildResult) -> str:
+    """The speed of other forms that were timed in the same run, taken as the shipped one's is; or nothing."""
     from ..pipeline.build.choose import relative_time, together
+    from ..pipeline.build.form import PLAIN
+    from .render import plural
 
     timed = {name for by_name in result.latency.values() for name in by_name}
     others = [name for name in result.judged if name in timed - {result.before.name, result.winner.name}]
+    times = {name: relative_time(result.latency, name, result.before.name) for name in others}
+    # The float forms and the plain one say what the search has brought; of those it made, the fastest do.
+    known = [name for name in others if name == PLAIN or not result.judged[name][0].quantized]
+    ranked = sorted((name for name in others if name not in known), key=lambda name: times[name])
     speeds: list[str] = []
-    for name in others:
+    for name in [*known, *ranked[:_FORMS_SHOWN]]:
         judgement = result.judged[name][1]
         refused = "" if judgement.accepted else f" (refused: {judgement.reason})"
-        speeds.append(f"{name} {1 / relative_time(result.latency, name, result.before.name):.2f}x{refused}")
-    if speeds:
-        print(f"timed beside it{together(result.latency)}: {', '.join(speeds)}")
+        speeds.append(f"{name} {1 / times[name]:.2f}x{refused}")
+    more = f" and {plural(left, 'slower form')}" if (left := len(ranked[_FORMS_SHOWN:])) else ""
+    return f"timed beside it{together(result.latency)}: {', '.join(speeds)}{more}" if speeds else ""
 
 
 def _print_concurrency(result: BuildResult) -> None:
@@ -215,9 +222,8 @@ def _print(result: BuildResult, out: Path) -> None:
     print_table(("", result.before.name, result.winner.name, ""), rows)
     print(f"\nshipped: {result.why}")
     if result.winner.quantized:
-        print(f"{result.winner.name}: {result.winner.words}")
-    _print_others(result)
-    for line in left_float(() if found is None else found.misses):
+        print(f"in words: {result.winner.words}")
+    for line in filter(None, [beside(result), *left_float(() if found is None else found.misses)]):
         print(line)
     if result.sensitivity is not None:
         found_for = result.sensitivity.form

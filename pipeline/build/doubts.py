@@ -82,10 +82,10 @@ def steadiness(answers: Mapping[str, Sequence[object]], constant: Mapping[str, f
         (name for name in answers if constant[name] >= STEADY_DB), key=lambda name: -constant[name]
     )
     if hardly:
-        part = 10 ** (-constant[hardly[0]] / 10)
+        part = 100 * 10 ** (-constant[hardly[0]] / 10)
         found.append(
-            f"{_listed(hardly)} hardly depends on the input: only {part:.1g} of its power varies between "
-            "samples, and that part alone is what candidates are compared by"
+            f"{_listed(hardly)} hardly depends on the input ({part:.1g}% of its power varies); candidates "
+            "are compared by what varies"
         )
     same = [name for name, given in answers.items() if not constant[name] and _all_equal(given)]
     if same:
