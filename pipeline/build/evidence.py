@@ -71,9 +71,9 @@ def expected_drop(
         samples: how many the metric looks at.
         reference: the metric of the original; drops of whole answers are told by it.
     """
-    counts = [move * reference * samples for move in forward]
-    whole = all(abs(count - round(count)) < _WHOLE for count in counts)
-    if not whole and all(move > 0 for move in forward):
+    counts = [abs(reference) * move * samples for move in forward]
+    smooth = all(0 < count < math.inf for count in counts)  # a metric that was 0 falls infinitely
+    if smooth and not all(abs(count - max(1, round(count))) < _WHOLE for count in counts):
         powers = [math.log2(b / a) for a, b in pairwise(forward)]
         if all(_POWERS[0] <= power <= _POWERS[1] for power in powers):
             return forward[0], forward[0]

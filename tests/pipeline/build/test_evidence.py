@@ -62,6 +62,18 @@ def test_whole_answers_are_no_smooth_metric() -> None:
     assert expected_drop(forward, [0.0] * 4, 100, 0.9)[0] == pytest.approx((15 / 90 + 0.005) / 30)
 
 
+def test_a_smooth_metric_may_be_of_small_numbers() -> None:
+    """A mean squared error of 0.00001 moves by less than a thousandth of an answer."""
+    forward = [0.001 * k**2 for k in FORWARD]
+    assert expected_drop(forward, [0.0] * 4, 32, -1e-5) == (0.001, 0.001)
+
+
+def test_a_metric_of_zero_that_falls_loses_all() -> None:
+    """A correlation of 0 that the error leaves alone, and twice the error makes negative."""
+    assert expected_drop([0.0, math.inf, math.inf, math.inf], [0.0] * 4, 32, 0.0) == (math.inf, math.inf)
+    assert expected_drop([math.inf] * 4, [0.0] * 4, 32, 0.0) == (math.inf, math.inf)
+
+
 def test_answers_that_tip_over_are_counted_at_every_factor() -> None:
     """Twenty samples of which one has tipped at twice the error, two at eight times, and one turned round."""
     found, high = expected_drop([0.0, 0.05, 0.05, 0.1], [0.0, 0.0, 0.0, 0.05], 20)
