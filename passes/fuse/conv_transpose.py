@@ -50,7 +50,7 @@ class _Taps:
         inside = (index >= 0) & (index < self.kernel)
         taps = np.take(weight, np.clip(index, 0, self.kernel - 1), axis=axis)
         behind = weight.ndim - axis - 1
-        return taps * inside.reshape(*inside.shape, *(1,) * behind)
+        return np.where(inside.reshape(*inside.shape, *(1,) * behind), taps, taps.dtype.type(0))
 
 
 @dataclass(frozen=True)
