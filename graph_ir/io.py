@@ -7,6 +7,7 @@ a fault of the pass. The garbage collector is paused while many objects are made
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -38,6 +39,8 @@ __all__ = [
     "weight_bytes",
 ]
 
+LARGE = 2**25  # bytes of a file that is worth a collection beforehand
+
 _IMPORT_ERRORS = (
     ir.serde.SerdeError,
     ArithmeticError,
@@ -67,6 +70,8 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         size = file.stat().st_size
         if size == 0:
             raise ModelError(f"{str(file)!r} is empty")
+        if size >= LARGE:
+            gc.collect()  # models are cyclic: those no longer used would hold their weights for long
         kind = TEXT_FORMATS.get(file.suffix, "protobuf")
         if kind == "onnxtxt":  # onnx.load_model warns that this format is young
             proto = onnx.parser.parse_model(file.read_text(encoding="utf-8"))

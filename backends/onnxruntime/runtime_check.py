@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -150,22 +151,22 @@ def check_concurrency(
     with OrtSession(source, config, threads=1, spinning=False) as reference:
         names = [port.name for port in reference.outputs]
         expected = [reference.run(feed) for feed in feeds]
-    settings: list[tuple[Mode, int, int]] = [(m, t, c) for m in modes for t in threads for c in callers]
-    share = budget_s / max(1, len(settings))
+    share = budget_s / max(1, len(modes) * len(threads) * len(callers))
     found: list[Concurrency] = []
-    for mode, count, many in settings:
+    for mode, count in product(modes, threads):
+        number = max(callers, default=1) if mode == "separate" else 1
         with ExitStack() as stack:
-            number = many if mode == "separate" else 1
             sessions = [
                 stack.enter_context(OrtSession(source, config, threads=count, spinning=False))
                 for _ in range(number)
             ]
-            runners = [sessions[i % number].run for i in range(many)]
-            times, elapsed = call_concurrently(
-                runners, feeds, expected, names, runs=runs, budget_s=share, tolerance=limits,
-                title=f"{mode} session, {count} threads, {many} callers",
-            )  # fmt: skip
-        found.append(_summary(mode, count, many, times, elapsed))
+            for many in callers:
+                runners = [sessions[i % number].run for i in range(many)]
+                times, elapsed = call_concurrently(
+                    runners, feeds, expected, names, runs=runs, budget_s=share, tolerance=limits,
+                    title=f"{mode} session, {count} threads, {many} callers",
+                )  # fmt: skip
+                found.append(_summary(mode, count, many, times, elapsed))
     return found
 
 

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
+from ...backends.base import BackendError
 from ...graph_ir import DataType, Model, load, save
 from ...graph_ir.ops import int_attr, walk_graphs, walk_nodes
 from ...passes.base import Context
@@ -14,6 +17,8 @@ from ..presets import FREEZE, RAISED
 from ..spec import Pipeline, parse
 from .settings import BuildSettings
 
+_NO_KERNEL = "Could not find an implementation"
+_INSTEAD = "build from its float32 form, by tersor opt IN OUT --passes infer-shapes,to-float"
 _OTHERS = frozenset({DataType.FLOAT16, DataType.BFLOAT16, DataType.DOUBLE})
 
 
@@ -39,6 +44,21 @@ def write(settings: BuildSettings, path: Path, notes: list[str]) -> bool:
     notes += [note for note in context.notes if note not in notes]
     save(model, path, provenance=True)
     return True
+
+
+@contextmanager
+def explained(model: Model) -> Generator[None]:
+    """Say what to do where onnxruntime has no kernels for the floats that a model computes in.
+
+    Raises:
+        BackendError: whatever the block raises, with that beside.
+    """
+    try:
+        yield
+    except BackendError as error:
+        if _NO_KERNEL in str(error) and _declares_others(model):
+            raise BackendError(f"{error}; {_INSTEAD}") from error
+        raise
 
 
 def _declares_others(model: Model) -> bool:

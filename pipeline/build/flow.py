@@ -21,6 +21,7 @@ from .choose import Times, contenders, distrust, pick, unasked
 from .doubts import doubts
 from .facts import bindings_in, drawn, facts_of, is_quantized, padding, why_not_int8
 from .files import as_protobuf
+from .float32 import explained
 from .follow import follow, held, limits_of, recipe_feeds, unmet
 from .lock import code_hash
 from .proving import prove
@@ -72,11 +73,12 @@ def _search(
     original = Candidate("original", as_protobuf(model, settings.model, folder), words=words)
     tell("opening the model", 0, None)
     signature = signature_of(model)
-    if feeds is not None:
-        judging = list(islice(feeds, JUDGING_FEEDS))
-    else:
-        judging = drawn(original.path, signature, settings.seed)
-    judge = Judge(original, judging, settings)
+    with explained(model):
+        if feeds is not None:
+            judging = list(islice(feeds, JUDGING_FEEDS))
+        else:
+            judging = drawn(original.path, signature, settings.seed)
+        judge = Judge(original, judging, settings)
     tell("lossless passes", 0, None)
     workshop = Workshop(settings, folder)
     lossless = workshop.float_candidate

@@ -86,11 +86,11 @@ class Workshop:
         )
 
     def _finished(self, name: str, source: Path, before: Pipeline, words: str) -> Candidate:
-        model = load(source)
-        manager.run(self._finish, model, Context(seed=self.settings.seed), [Verify()])
+        finish, model = self._finish, load(source)
+        manager.run(finish, model, Context(seed=self.settings.seed), [Verify()])
         path = self._path(name)
         save(model, path, provenance=True)
-        pipeline = Pipeline((*before.elements, *self._finish.elements))
+        pipeline = Pipeline((*before.elements, *finish.elements))
         return Candidate(name, path, str(pipeline), words=words)
 
     @cached_property

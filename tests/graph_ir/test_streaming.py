@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from tersor.graph_ir import Model, ModelError, Tensor, export, from_proto, load, parse, save
+from tersor.graph_ir import Model, ModelError, Tensor, export, from_proto, io, load, parse, save
 
 TEXT = """<ir_version: 10, opset_import: ["" : 21], producer_name: "someone", doc_string: "of the model">
 m (float[2,300] x, bool c) => (float[2,300] y) <float[300,300] w = {seed}, float[300] b = {seed}> {
@@ -64,3 +66,19 @@ def test_a_model_over_the_limit_is_refused_and_leaves_nothing(
     with pytest.raises(ModelError, match="over protobuf's 2 GB; save it with external data"):
         save(odd(), tmp_path / "m.onnx", external_data=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_large_load_lets_go_of_models_no_longer_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a build of 330 MB held a copy for each candidate it had written."""
+    save(odd(), tmp_path / "m.onnx")
+    monkeypatch.setattr(io, "LARGE", 0)
+    gc.disable()
+    try:
+        gone = weakref.ref(load(tmp_path / "m.onnx").graph)
+        assert gone() is not None  # a cycle
+        load(tmp_path / "m.onnx")
+        assert gone() is None
+    finally:
+        gc.enable()

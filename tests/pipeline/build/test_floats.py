@@ -11,8 +11,11 @@ import numpy as np
 import onnx
 import pytest
 
-from tersor.graph_ir import load, signature_of
+from tersor.backends.base import BackendError
+from tersor.graph_ir import load, save, signature_of
 from tersor.pipeline.build import BuildResult
+from tersor.pipeline.manager import run
+from tersor.pipeline.spec import parse
 from tests.support import odd_models
 from tests.support.building import check, quick, steady
 
@@ -53,6 +56,16 @@ def test_with_data_double_becomes_float32(tmp_path: Path) -> None:
     _, judgement = result.judged["float32"]
     assert judgement.accepted
     assert judgement.closeness_db > 60
+
+
+def test_a_model_without_kernels_is_refused_with_the_way_round(tmp_path: Path) -> None:
+    onnx.save(odd_models.conv_net(np.float64), tmp_path / "m.onnx")
+    with pytest.raises(BackendError, match="--passes infer-shapes,to-float"):
+        quick(tmp_path / "m.onnx", tmp_path / "out", data="random:1:2")
+    model = load(tmp_path / "m.onnx")
+    run(parse("infer-shapes,to-float"), model)
+    save(model, tmp_path / "float.onnx")
+    quick(tmp_path / "float.onnx", tmp_path / "out")
 
 
 def test_float32_models_and_named_passes_have_no_such_form(tmp_path: Path) -> None:
