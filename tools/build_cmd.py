@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _NODES_SHOWN = 3  # of those that stay float for one reason; report.json has all
 _FORMS_SHOWN = 2  # of those the search has made; likewise
+_FASTER = 1.01  # less is within the noise
 _ALIKE_DB = 1.0  # an output that is closer than what varies of it by no more has one row
 
 
@@ -170,6 +171,11 @@ def refuse_idle(*, metric: object, max_drop: object, min_sqnr: object) -> None:
         raise UsageError("--min-sqnr judges outputs where there is no metric; leave it or --metric out")
 
 
+def speed(times: float) -> str:
+    """How many times faster, in words; without them where it is neither."""
+    return f"{times:.2f}x faster" if times >= _FASTER else f"{times:.2f}x"
+
+
 def left_float(rows: Sequence[AuditRow]) -> list[str]:
     """A line for each reason why linear nodes are not int8, with the first of them."""
     from ..backends.onnxruntime.rules import LINEAR
@@ -201,7 +207,7 @@ def _print(result: BuildResult, out: Path) -> None:
             for t in (times[result.before.name], times[result.winner.name])
         ]
         name = f"latency, {plural(threads, 'thread')}"
-        rows.append((name, *cells, f"{result.speedup(threads):.2f}x faster"))
+        rows.append((name, *cells, speed(result.speedup(threads))))
     judgement = result.judged[result.winner.name][1]
     reference = result.judged[result.before.name][1]
     if judgement.metric is not None and reference.metric is not None:

@@ -145,6 +145,8 @@ def build(
 ) -> BuildResult:
     """Build the best form of a model and write it with its proof, as `tersor build` does.
 
+    Where a recipe says what to `accept` and what it made is not that, `unmet` of the result says why.
+
     Args:
         model: the model file; never touched.
         out: folder for model.onnx, session.json, report.json and build.lock.json.

@@ -12,7 +12,7 @@ import pytest
 
 from tersor.pipeline.build import BuildResult
 from tersor.pipeline.build.result import Proof
-from tersor.tools.build_cmd import beside
+from tersor.tools.build_cmd import beside, speed
 from tests.support import odd_models
 from tests.support.building import FILES, hashes, judged, latency, steady, work_in
 from tests.support.command import Done, tersor
@@ -89,6 +89,13 @@ def test_of_many_forms_beside_the_shipped_one_the_fastest_are_shown() -> None:
     assert beside(result).startswith("timed beside it on 1 and 2 threads together: float 1.00x, ")
     result.latency = {}
     assert beside(result) == ""
+
+
+@pytest.mark.parametrize(
+    ("times", "said"), [(2.0, "2.00x faster"), (1.0, "1.00x"), (0.994, "0.99x"), (1.02, "1.02x faster")]
+)
+def test_what_is_as_fast_is_not_called_faster(times: float, said: str) -> None:
+    assert speed(times) == said
 
 
 def test_a_model_that_is_quantized_is_said_to_be(
