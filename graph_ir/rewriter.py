@@ -399,6 +399,15 @@ class Rewriter:
         self._names.free_value(name)
         self.edits += 1
 
+    def move_initializer(self, value: ir.Value, body: ir.Graph) -> None:
+        """Give an initializer to a body within its graph, where all that reads it is; it keeps its name."""
+        if value.is_graph_input() or value.is_graph_output() or value.graph is None:
+            raise ValueError(f"initializer {value.name!r} belongs where it is")
+        del value.graph.initializers[value.name or ""]
+        body.register_initializer(value)
+        self.model.ir_version = max(self.model.ir_version, _FREE_INITIALIZERS_IR_VERSION)
+        self.edits += 1
+
     def freeze_default(self, value: ir.Value) -> None:
         """Make an initializer that is also an input a plain constant: the caller can no longer override it.
 

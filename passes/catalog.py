@@ -23,6 +23,7 @@ TABLE: dict[str, str] = {
     "fold-constants": "clean.fold_constants:FoldConstants",
     "fold-shapes": "clean.fold_shapes:FoldShapes",
     "dedup-weights": "clean.dedup_weights:DeduplicateWeights",
+    "sink-constants": "clean.sink_constants:SinkConstants",
     "freeze-default-inputs": "clean.freeze:FreezeDefaultInputs",
     "infer-shapes": "clean.infer_shapes:InferShapes",
     "declare-shapes": "clean.declare_shapes:DeclareShapes",

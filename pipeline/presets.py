@@ -38,7 +38,7 @@ INT8_READY = (
 FINISH = (
     "infer-shapes,slice-filters,fold-shortcut,convolve-over-two-axes,infer-shapes,align-channels{every=true},"
     "merge-groups,split-prelu,spread-gates,resize-to-matmul,softmax-by-rows,sum-before-layer-norm,"
-    "eliminate-dead-code,declare-shapes"
+    "eliminate-dead-code,sink-constants,declare-shapes"
 )
 
 # What channels are removed from: constants told apart from what is computed, and no vectors shared by chance.
