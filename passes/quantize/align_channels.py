@@ -24,6 +24,7 @@ _PLAIN = frozenset(
     }
 )  # fmt: skip
 _FOURS, _ODD_WASTE = 4, 1 / 4
+_STEM, _STEM_WASTE = 4, 2 / 3
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class AlignChannels(Pass):
 
     Not valid, so left alone: channels in another order or number anywhere (Concat, Split, Reshape); operators
     that mix channels or may give infinities for zeros; channels that are an output. Not done: channels
-    without a depthwise convolution, unless `every` is set.
+    without a depthwise convolution, unless `every` is set or a pool reads those of a first convolution, which
+    stays float among int8 layers: the pool would leave the blocked layout, at full size.
 
     onnxruntime's fast depthwise int8 kernel on x86 takes multiples of 16; others take three times as long
     (8 on ARM). That with the convolutions beside it, all from 4 channels up to 40 take 0.3 to 0.7 of their
@@ -81,10 +83,10 @@ class AlignChannels(Pass):
             width = _width(group)
             extra, wide = -group.atoms % (self.to // gcd(self.to, width)), _in_groups(group)
             asked = [node for node in wide if _is_depthwise(node)]
-            first = next(iter(asked or (_convolutions(group) if self.every else ())), None)
+            first = next(iter(asked or (_convolutions(group) if self.every else _pooled_stem(group))), None)
             if not extra or first is None or not rw.allowed(self.name, first):
                 continue
-            reason = _refused(group, extra, self._most_waste(group))
+            reason = _refused(group, extra, self._most_waste(group) if asked or self.every else _STEM_WASTE)
             if reason is not None:
                 ctx.misses[self.name, reason] += 1
                 continue
@@ -99,7 +101,7 @@ class AlignChannels(Pass):
         return bool(ends)
 
     def _asked_for(self, node: Node) -> bool:
-        if self.every and is_op(node, "Conv"):
+        if is_op(node, "Conv") and (self.every or _is_stem(node)):
             filters = (dims(node.inputs[1]) or (None,))[0]
             return isinstance(filters, int) and filters % self.to > 0
         return _is_depthwise(node) and int_attr(node, "group", 1) % self.to > 0
@@ -111,6 +113,21 @@ class AlignChannels(Pass):
         channels = group.atoms * _width(group)
         padded_anyway = channels % _FOURS == 0 and (channels > self.to or not _summed_over_patches(group))
         return 1 if padded_anyway else _ODD_WASTE
+
+
+def _is_stem(node: Node) -> bool:
+    """Whether it is a convolution of so few channels that it may stay float among int8 ones."""
+    sizes = (dims(node.inputs[1]) or ()) if is_op(node, "Conv") else ()
+    return len(sizes) == 4 and isinstance(sizes[1], int) and sizes[1] <= _STEM and not _is_depthwise(node)
+
+
+def _pooled_stem(group: Group) -> list[Node]:
+    """The first convolution, if it alone makes the channels and a pool reads them."""
+    makers = [
+        made for axis in group.axes if (made := axis.value.producer()) is not None and is_op(made, "Conv")
+    ]
+    pooled = any(is_op(node, "AveragePool", "MaxPool") for node in _readers(group))
+    return makers if pooled and all(map(_is_stem, makers)) else []
 
 
 def _is_depthwise(node: Node) -> bool:

@@ -58,6 +58,25 @@ def test_blocks(body: str, weights: str, constants: str) -> None:
     assert "group=8" in rewrite(PASS, made(body, WEIGHTS + weights, constants=constants)).text
 
 
+POOLED = EXPAND + "h = MaxPool<kernel_shape = [2,2], strides = [2,2]>(r) " + PROJECT
+HALF = "float[N,5,4,4] y"
+
+
+def test_those_of_a_first_convolution_that_a_pool_reads() -> None:
+    text = rewrite(PASS, made(POOLED, y=HALF)).text
+    assert "float[8,4,1,1] w" in text
+    assert "float[5,8,1,1] p" in text
+
+
+def test_of_a_first_convolution_not_twice_as_many_and_of_a_later_one_none() -> None:
+    few = made(POOLED, WEIGHTS.replace("6", "4"), HALF)
+    assert declined(PASS, few) == {"too few channels"}
+    later = made(POOLED, WEIGHTS.replace("w 6,4", "w 6,5"), HALF, "float[N,5,8,8] x")
+    assert declined(PASS, later) == set()
+    residual = POOLED.replace("y = Conv(h", "z = Conv<pads = [1,1,1,1]>(h, f) g = Add(h, z) y = Conv(g")
+    assert declined(PASS, made(residual, WEIGHTS + "; f 6,6,3,3", HALF)) == set()
+
+
 @pytest.mark.parametrize("channels", [2, 5, 7])
 def test_depthwise_ones_however_few(channels: int) -> None:
     body = BLOCK.replace("group = 6", f"group = {channels}")
