@@ -167,9 +167,9 @@ class Spend:
         left_alone: Container[str] = (),
     ) -> None:
         self.coupling = coupling
-        self.axes = Axes(coupling)
-        self._counted = macs_by_node(model, bindings=bindings)
         with gc_paused():
+            self.axes = Axes(coupling)
+            self._counted = macs_by_node(model, bindings=bindings)
             weights = list(_weights(model))
             self._params = Products(self.axes, ((size, axes) for size, _, axes in weights))
             stored = ((size * each, axes) for size, each, axes in weights)
