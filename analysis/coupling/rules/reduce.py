@@ -104,7 +104,7 @@ def softmax(ties: Ties) -> None:
     if ties.opset < 13:
         first = int_attr(ties.node, "axis", 1)
         axes = list(range(first % rank if -rank <= first < 0 else first, rank))
-    _along(ties, axes, f"{ties.node.op_type} is taken over it", x, y)
+    _along(ties, axes, f"{ties.node.op_type} is taken over it, where a channel of zeros still counts", x, y)
 
 
 def cumulative(ties: Ties) -> None:

@@ -73,8 +73,8 @@ def test_a_product_of_two_branches_is_one_group() -> None:
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("r = Softmax<axis = 1>(a)", "Softmax is taken over it"),
-        ("r = Hardmax<axis = -3>(a)", "Hardmax is taken over it"),
+        ("r = Softmax<axis = 1>(a)", "Softmax is taken over it, where a channel of zeros still counts"),
+        ("r = Hardmax<axis = -3>(a)", "Hardmax is taken over it, where a channel of zeros still counts"),
         ("r = CumSum(a, one)", "CumSum runs along it"),
         ("b, i = TopK<axis = 1>(a, all)  r = Neg(b)", "TopK sorts along it"),
         ("b = ArgMin<axis = 1>(a)  c = Cast<to = 1>(b)  r = Mul(a, c)", "ArgMin tells its positions apart"),
