@@ -96,3 +96,17 @@ def test_without_a_counterpart_it_stays() -> None:
     found, odd = bundles_of([0, 1, 2, 3], Blocks(0, 4, 2), stay=(2, 3))
     assert found == []
     assert odd == {0, 1}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_channels_dealt_at_random_are_cut_or_stay(seed: int) -> None:
+    """Two convolutions in groups, each behind channels in an order that fits neither's groups."""
+    rng = np.random.default_rng(seed)
+    orders = [", ".join(map(str, rng.permutation(24))) for _ in range(2)]
+    model = build(
+        """a = Conv(x, w0)  s = Gather<axis = 1>(a, i)  b = Conv<group = 3>(s, w1)  c = Add(a, b)
+        t = Gather<axis = 1>(c, j)  d = Conv<group = 4>(t, w2)  y = Conv(d, w3)""",
+        "w0 24,3,1,1; w1 24,8,1,1; w2 24,6,1,1; w3 4,24,1,1",
+        constants=f"int64[24] i = {{{orders[0]}}}, int64[24] j = {{{orders[1]}}}",
+    )
+    assert cut(model)["d:1"] == 6
