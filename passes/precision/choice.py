@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ...graph_ir import DataType, Model, Node, Value, constant, is_constant
+from ...graph_ir import DataType, Model, Node, TensorType, Value, constant, is_constant
 from ...graph_ir.ops import (
     goes_by,
     has_reference_attribute,
@@ -227,7 +227,7 @@ def convertible(
         picked: list[int] = []
         for index, value in enumerate(values):
             formal = min(index, len(allowed) - 1) if variadic else index
-            known = value is not None and value.dtype in sources
+            known = value is not None and isinstance(value.type, TensorType) and value.dtype in sources
             if known and formal < len(allowed) and allowed[formal]:
                 picked.append(index)
         return picked

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from ...graph_ir import DataType, Node, Rewriter, TensorType, Value, constant, is_constant
+from ...graph_ir import Attr, DataType, Node, Rewriter, TensorType, Value, constant, is_constant
 from ...graph_ir.ops import is_op
 from .choice import convertible
 
@@ -67,7 +67,9 @@ class Converter:
             new = self._converted(value, node) if value.dtype in self.sources else value
             wanted = self.dtype if old.dtype in self.sources else old.dtype
             if new.dtype != wanted:
-                new = self._cast(new, wanted, f"{old.name}_{_title(wanted)}", node)
+                # Its own attributes tell how values are brought into range.
+                own = node.attributes.values() if wanted == old.dtype else ()
+                new = self._cast(new, wanted, f"{old.name}_{_title(wanted)}", node, own)
         if old.dtype in self.sources:
             self._made[old] = new
         return new
@@ -92,8 +94,11 @@ class Converter:
             new = self._cast(new, old.dtype, f"{old.name}_{_title(old.dtype)}", node)
         self.rw.replace(old, new)
 
-    def _cast(self, value: Value, dtype: DataType, name: str, near: Node) -> Value:
-        out = self.rw.node("Cast", [value], {"to": int(dtype)}, before=near, name=name).outputs[0]
+    def _cast(
+        self, value: Value, dtype: DataType, name: str, near: Node, attributes: Iterable[Attr] = ()
+    ) -> Value:
+        given = list(attributes) or {"to": int(dtype)}
+        out = self.rw.node("Cast", [value], given, before=near, name=name).outputs[0]
         out.type, out.shape = TensorType(dtype), value.shape
         return out
 

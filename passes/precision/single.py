@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -28,8 +29,9 @@ from .choice import GENERIC, MOVING, UNTYPED, convertible, neighbours
 from .convert import Converter
 
 _TYPES = {"fp16": DataType.FLOAT16, "bf16": DataType.BFLOAT16, "fp64": DataType.DOUBLE}
-_TYPE_ATTRIBUTES = ("dtype", "output_dtype", "output_datatype", "precision")
-_INTEGERS = frozenset({DataType.INT32, DataType.INT64})
+_TYPE_ATTRIBUTES = ("dtype", "output_dtype", "output_datatype", "precision", "to")
+# What may need more than the 24 bits of float32.
+_LONG = frozenset({DataType.INT32, DataType.INT64, DataType.UINT32, DataType.UINT64, DataType.STRING})
 FEW = 8  # elements; what becomes so few integers is a size or an index
 
 
@@ -46,8 +48,9 @@ class ToFloat(Pass):
     A node stays as it is, with the reason in the notes, when
     - a constant of it overflows in float32, or a number other than 0 becomes 0,
     - the operator has no such form at the model's opset, is not known, has a body or draws numbers,
-    - an attribute names its type, or the type of an input is not known,
-    - it computes in float64 what becomes at most 8 integers: sizes and indices must not be off by one.
+    - an attribute names a type, or the type of an input is not known,
+    - it computes in float64 what becomes at most 8 integers, or the limits of a Range, for sizes and indices
+      must not be off by one; or it only moves what becomes integers or text.
     Groups of neighbours that only move elements stay, and tables of 16 bits that only Gather reads (what it
     takes out is cast). Bodies are left alone.
 
@@ -79,7 +82,7 @@ class ToFloat(Pass):
                 continue
             reason = "excluded" if goes_by(node, self.exclude) else None
             if reason is None and node in positions:
-                reason = "sizes and indices are computed there"
+                reason = "sizes and indices are computed there, or integers moved"
             reason = reason or _refuse(node, rewriter.opset(node), sources)
             if reason is None and rewriter.allowed(self.name, node):
                 chosen.append(node)
@@ -114,9 +117,12 @@ def _refuse(node: Node, opset: int, sources: Collection[DataType]) -> str | None
         return "it has a body, a caller's attribute, or draws numbers"
     if is_op(node, "Cast"):
         return None
-    if any(name in node.attributes for name in _TYPE_ATTRIBUTES):
-        return "an attribute names its type"
-    if any(v is not None and v.dtype is None for v in node.inputs):
+    if (
+        any(name in node.attributes for name in _TYPE_ATTRIBUTES)
+        or int_attr(node, "stash_type", 1) in sources
+    ):
+        return "an attribute names a type"
+    if any(v is not None and v.name and v.dtype is None for v in (*node.inputs, *node.outputs)):
         return UNTYPED
     inputs, outputs = convertible(node, opset, DataType.FLOAT, sources)
     given = [i for i, v in enumerate(node.inputs) if v is not None and v.dtype in sources]
@@ -140,16 +146,28 @@ def _fits(value: Value | None) -> bool:
 
 
 def _positions(model: Model) -> set[Node]:
-    """Nodes that compute in float64 what becomes a few integers."""
-    casts = [n for n in model.graph if is_op(n, "Cast") and int_attr(n, "to", 0) in _INTEGERS]
-    waiting, found = [value for node in casts for value in node.inputs], set[Node]()
+    """Nodes that compute in float64 what becomes a few integers, or hand on what becomes any."""
+    ends = [
+        n
+        for n in model.graph
+        if is_op(n, "Range") or (is_op(n, "Cast", "CastLike") and n.outputs[0].dtype in _LONG)
+    ]
+    waiting, found = [value for node in ends for value in node.inputs], set[Node]()
     while waiting:
         value = waiting.pop()
         node = None if value is None else value.producer()
         if value is None or node is None or node in found or value.dtype != DataType.DOUBLE:
             continue
         shape = static_shape(value)
-        if shape is not None and math.prod(shape) <= FEW:
+        if is_op(node, *MOVING) or (shape is not None and math.prod(shape) <= FEW):
             found.add(node)
             waiting += node.inputs
-    return found.union(n for n in casts if any(v is not None and v.producer() in found for v in n.inputs))
+    return found.union(n for n in ends if any(map(partial(_stays, found), n.inputs)))
+
+
+def _stays(found: Collection[Node], value: Value | None) -> bool:
+    """Whether a value remains in float64: given so, or computed by a node that was found."""
+    if value is None or value.dtype != DataType.DOUBLE:
+        return False
+    node = value.producer()
+    return node is None or node in found

@@ -17,6 +17,7 @@ from tests.support.numerics import feeds_for, run_reference, snapshot
 from tests.support.rewriting import model_of, with_array
 
 WEIGHTS = "float16[4,8] w = {seed}, float16[8] b = {seed}, float16[8,5] v = {seed}"
+WIDE = "float16[4,4] w = {seed}, float16[4] s = {seed}"
 X, Y = "float16[3,4] x", "float16[3,5] y"
 
 
@@ -129,6 +130,58 @@ def test_sizes_computed_in_double_stay_exact() -> None:
     assert any("sizes and indices" in note for note in ctx.notes)
 
 
+IDS = 16777217.0 + np.arange(12).reshape(3, 4)  # float32 holds every second one
+
+
+@pytest.mark.parametrize(
+    ("end", "made"), [("Cast<to=7>(r)", "Cast"), ("CastLike(r, k)", "CastLike"), ("Cast<to=8>(r)", "Cast")]
+)
+def test_integers_that_are_moved_in_double_stay_exact(end: str, made: str) -> None:
+    """However many they are; what is computed of them beside becomes float32."""
+    y = "string[3,4] y, double[3,8] z" if "8" in end else "int64[3,4] y, double[3,8] z"
+    weights = "double[4,8] w = {seed}, int64[1] k = {1}"
+    body = f"t = Transpose<perm=[1,0]>(x) r = Transpose<perm=[1,0]>(t) y = {end} z = MatMul(r, w)"
+    model, _, before = converted(body, weights, x="double[3,4] x", y=y)
+    assert ops(model) == ["Transpose", "Transpose", made, "Cast", "MatMul", "Cast"]
+    want, got = run_reference(before, {"x": IDS}), run_reference(model, {"x": IDS})
+    np.testing.assert_array_equal(want[0], got[0])
+
+
+def test_a_range_in_double_keeps_its_length() -> None:
+    model, _, before = converted(
+        "r = Range(zero, l, d) s = Sin(r) y = Mul(s, s)",
+        "double zero = {0.0}",
+        x="double l, double d",
+        y="double[n] y",
+    )
+    assert ops(model) == ["Range", "Cast", "Sin", "Mul", "Cast"]
+    feed = {"l": np.array(16777217.0), "d": np.array(16777216.0)}
+    (want,), (got,) = run_reference(before, feed), run_reference(model, feed)
+    assert want.shape == got.shape == (2,)
+
+
+def test_a_cast_keeps_its_other_attributes() -> None:
+    body = "c = MatMul(x, w) f = Cast<to=17, saturate=0>(c) y = Cast<to=1>(f)"
+    model, _, _ = converted(body, y="float[3,8] y", opset=19)
+    (kept,) = [n for n in model.graph if "saturate" in n.attributes]
+    assert kept.outputs[0].dtype == DataType.FLOAT8E4M3FN
+
+
+@pytest.mark.parametrize(
+    ("body", "y", "opset", "kept"),
+    [
+        ("o = Optional(r) g = OptionalGetElement(o) y = Abs(g)", "float16[3,4] y", 18, "OptionalGetElement"),
+        ("b = BitCast<to=4>(r) y = Cast<to=10>(b)", "float16[3,4] y", 26, "BitCast"),
+        ("y, m = LayerNormalization<stash_type=10>(r, s)", "float16[3,4] y", 17, "LayerNormalization"),
+    ],
+)
+def test_what_tells_types_apart_reads_what_it_did(body: str, y: str, opset: int, kept: str) -> None:
+    model, _, _ = converted(f"a = MatMul(x, w) r = Relu(a) {body}", WIDE, y=y, opset=opset)
+    (node,) = [n for n in model.graph if n.op_type == kept]
+    assert node.inputs[0] is not None
+    assert node.inputs[0].dtype == DataType.FLOAT16
+
+
 def test_a_table_that_is_only_looked_up_stays_half() -> None:
     model, _, before = converted(
         "e = Gather(table, x) y = MatMul(e, w)",
@@ -173,7 +226,7 @@ def test_attributes_that_name_a_type_are_left() -> None:
         y="float16[4,5] y",
     )
     assert ops(model) == ["EyeLike", "Cast", "Cast", "Add", "MatMul", "Cast"]
-    assert any("an attribute names its type" in note for note in ctx.notes)
+    assert any("an attribute names a type" in note for note in ctx.notes)
 
 
 def test_bodies_read_what_they_did() -> None:
