@@ -79,7 +79,7 @@ class Ground:
         """Histograms of all values that may be int8, and the means; the data is gone through once."""
         tell, model = self._settings.progress, self.model()
         return survey(
-            load(self.path),
+            model,
             self._data(),
             tensors_to_observe(model),
             values_for_means(model),
