@@ -17,6 +17,7 @@ Long because it is the arithmetic of one type.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple, TypeAlias, Union
 
@@ -33,7 +34,8 @@ class FloorDiv(NamedTuple):
         return f"floor(({self.num})/{self.den})"
 
 
-class Capped(NamedTuple):
+@dataclass(frozen=True)
+class Capped:  # no tuple, which would be equal to a `FloorDiv` of the same numbers
     """``min(num, most)`` with ``num`` >= 0 and ``most`` > 0: what a slice leaves of ``most`` rows."""
 
     num: Expr
@@ -166,7 +168,7 @@ def is_nonneg(a: Dim) -> bool:
                 return False
             rest = add(a, Expr(((mono, -coef),)))
             if isinstance(mono[0], Capped):
-                return any(is_nonneg(add(rest, mul(bound, coef))) for bound in mono[0])
+                return any(is_nonneg(add(rest, mul(bound, coef))) for bound in (mono[0].num, mono[0].most))
             return is_nonneg(add(mul(rest, mono[0].den), mul(mono[0].num, coef)))
     return True
 

@@ -102,3 +102,8 @@ def test_simplifies_what_shape_arithmetic_makes(found: Dim, wanted: str) -> None
 )
 def test_gives_up_where_no_proof_exists(found: Dim) -> None:
     assert found is None
+
+
+def test_the_least_and_the_quotient_of_the_same_two_differ() -> None:
+    gap = expr.sub(expr.minimum(N, 4), expr.div(N, 4))
+    assert [expr.evaluate(gap, {"N": n}) for n in (0, 1, 4, 20)] == [0, 1, 3, -1]
