@@ -63,7 +63,8 @@ def _is_raw(tensor: ir.TensorProtocol) -> bool:
     if not isinstance(tensor, ir.TensorProtoTensor):
         return type(tensor) is ir.Tensor
     raw = tensor.raw
-    return raw.HasField("raw_data") and not (raw.HasField("data_location") or raw.HasField("segment"))
+    more = raw.HasField("data_location") or raw.HasField("segment") or raw.metadata_props
+    return raw.HasField("raw_data") and not more
 
 
 def _parted(proto: _Proto, number: int) -> tuple[bytes, bytes]:

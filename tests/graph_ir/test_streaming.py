@@ -28,11 +28,13 @@ def odd() -> Model:
     proto = onnx.ModelProto.FromString(export.to_proto(parse(text)).SerializeToString())
     initializers = proto.graph.initializer
     initializers[1].doc_string = "of the bias"
-    initializers[1].metadata_props.add(key="k", value="v")
+    for stored in initializers:
+        stored.metadata_props.add(key="k", value="v")
     initializers.append(onnx.helper.make_tensor("typed", onnx.TensorProto.FLOAT, [3], [1.0, 2.0, 3.0]))
     initializers.append(onnx.helper.make_tensor("four", onnx.TensorProto.INT4, [3], [1, -2, 3]))
     initializers.append(onnx.numpy_helper.from_array(np.array(["a", "bc"], object), "words"))
     initializers.append(onnx.numpy_helper.from_array(np.zeros((0, 4), np.float32), "none"))
+    initializers[-1].metadata_props.add(key="k", value="v")
     proto.metadata_props.add(key="made", value="by hand")
     model = from_proto(proto)
     model.graph.initializers["w"].const_value = Tensor(np.ones((300, 300), np.float32), name="w")
