@@ -242,5 +242,6 @@ def _others(judged: Mapping[str, Judged], times: Times, original: str) -> str:
         more = len(refused) - len(shown)
         text += f"; refused: {', '.join(shown)}" + (f" and {more} less close" if more else "")
     if slower:
-        text += f"; slower than the original: {', '.join(slower)}"
+        on = f" on {' or '.join(map(str, times))} threads" if len(times) > 1 else ""
+        text += f"; slower than the original{on}: {', '.join(slower)}"
     return text
