@@ -30,7 +30,7 @@ from ..graph_ir import (
     signature_of,
     to_proto,
 )
-from ..graph_ir.extract import keep_needed
+from ..graph_ir.extract import keep_needed, written_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -214,13 +214,16 @@ def _check_inside(model: Model, names: Sequence[str]) -> None:
 
 
 def _lend(proto: onnx.ModelProto, model: Model) -> dict[str, NDArray[Any]]:
-    """Take the large weights out of the proto; they are lent to the session by name."""
+    """Take the large weights out of the proto; they are lent to the session by name.
+
+    Those of bodies are not: onnxruntime gives them other names where it inlines a body.
+    """
     lent: dict[str, NDArray[Any]] = {}
-    for tensor in proto.graph.initializer:
-        array = _lendable(model.graph.initializers.get(tensor.name))
+    for tensor, value in written_weights(proto, model):
+        array = _lendable(value) if value.graph is model.graph else None
         if array is None:
             if tensor.external_data:  # onnxruntime has no folder to look in
-                _inline(tensor, model.graph.initializers[tensor.name])
+                _inline(tensor, value)
             continue
         lent[tensor.name] = array
         for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
@@ -231,9 +234,9 @@ def _lend(proto: onnx.ModelProto, model: Model) -> dict[str, NDArray[Any]]:
     return lent
 
 
-def _lendable(value: Value | None) -> NDArray[Any] | None:
+def _lendable(value: Value) -> NDArray[Any] | None:
     """The value's array when it is large, fixed, and of a type that needs no unpacking."""
-    if value is None or value.is_graph_input() or value.const_value is None:
+    if value.is_graph_input() or value.const_value is None:
         return None
     tensor = value.const_value
     if tensor.nbytes < _LENT_FROM or tensor.dtype in (DataType.STRING, DataType.BFLOAT16):

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cut some nodes out of a model as a model of their own, or keep only what some outputs need."""
+"""Cut some nodes out of a model as a model of their own, keep what some outputs need, or find weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 
-from .ops import constant_tensor
+from .ops import constant_tensor, has_subgraph
 
 
 def extract_constant_nodes(
@@ -93,3 +94,25 @@ def _names_read(node: onnx.NodeProto) -> Iterator[str]:
             yield from (output.name for output in body.output)
             for inner in body.node:
                 yield from _names_read(inner)
+
+
+def written_weights(proto: onnx.ModelProto, model: ir.Model) -> Iterator[tuple[onnx.TensorProto, ir.Value]]:
+    """Each initializer as it was just exported, with its value: the main graph's first, then those of bodies.
+
+    Args:
+        proto: `to_proto(model)`, unchanged.
+        model: what it was made of.
+    """
+    places: list[tuple[Any, Any]] = [(proto.graph, model.graph)]
+    places += zip(proto.functions, (f.graph for f in model.functions.values()), strict=True)
+    for written, graph in places:  # grows
+        if isinstance(written, onnx.GraphProto):
+            for tensor in written.initializer:
+                yield tensor, graph.initializers[tensor.name]
+        for stored, node in zip(written.node, graph, strict=True):
+            for attribute in stored.attribute if has_subgraph(node) else ():
+                held = node.attributes[attribute.name]
+                if attribute.HasField("g"):
+                    places.append((attribute.g, held.as_graph()))
+                elif attribute.graphs:
+                    places += zip(attribute.graphs, held.as_graphs(), strict=True)

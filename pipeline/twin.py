@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..analysis.evaluate import Evaluator
 from ..graph_ir import DataError, Model, ModelError, to_proto
+from ..graph_ir.extract import written_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -43,9 +44,8 @@ REFERENCE_ERRORS = (
 def snapshot(model: Model) -> onnx.ModelProto:
     """The model as a proto of its own, weights included, out of reach of passes that edit in place."""
     proto = to_proto(model)
-    for tensor in proto.graph.initializer:
-        value = model.graph.initializers.get(tensor.name)
-        if tensor.external_data and value is not None and value.const_value is not None:
+    for tensor, value in written_weights(proto, model):
+        if tensor.external_data and value.const_value is not None:
             del tensor.external_data[:]
             tensor.data_location = tensor.DEFAULT
             tensor.raw_data = value.const_value.tobytes()

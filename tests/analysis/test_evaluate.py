@@ -12,7 +12,20 @@ import pytest
 from onnx import TensorProto, helper
 
 from tersor.analysis.evaluate import Evaluator, check_feed
-from tersor.graph_ir import DataError, ModelError, fingerprint, load, parse, save, signature_of, to_proto
+from tersor.graph_ir import (
+    DataError,
+    ModelError,
+    fingerprint,
+    load,
+    parse,
+    save,
+    signature_of,
+    tensor,
+    to_proto,
+)
+from tersor.passes.base import Context
+from tersor.passes.clean.sink_constants import SinkConstants
+from tersor.pipeline.twin import snapshot
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 17]>
@@ -67,6 +80,37 @@ def test_large_weights_are_lent_not_copied(tmp_path: Path) -> None:
     weight = model.graph.initializers["W"].const_value
     assert weight is not None
     assert np.shares_memory(Evaluator(model).lent["W"], weight.numpy())
+
+
+BODIES = """<ir_version: 9, opset_import: ["" : 17]>
+g (float[2,32] x, bool c) => (float[2,32] y)
+<float[32,32] w = {seed}, float[32,32] u = {seed}, float[32,32] v = {seed}> {
+  t = If (c) <then_branch = t () => (float[2,32] p) { p = MatMul(x, u) },
+              else_branch = e () => (float[2,32] q) { k = MatMul(x, w) q = MatMul(k, v) }>
+  y = Relu(t)
+}"""
+
+
+def test_weights_of_bodies_lie_in_files_too(tmp_path: Path) -> None:
+    """Branches may give two weights one name, and an If of a constant condition is inlined under others."""
+    plain = parse(BODIES)
+    weight = plain.graph.initializers["u"]
+    assert SinkConstants().run(plain, Context())
+    weight.name = "w"
+    save(plain, tmp_path / "m.onnx", external_data=True)
+    model = load(tmp_path / "m.onnx")
+    assert not Evaluator(model).lent
+    proto = snapshot(model)
+    for value in (True, False):
+        feeds = {"x": np.ones((2, 32), np.float32), "c": np.array(value)}
+        want = Evaluator(plain).run(feeds)["y"]
+        np.testing.assert_array_equal(Evaluator(model).run(feeds)["y"], want)
+        np.testing.assert_array_equal(Evaluator(proto).run(feeds)["y"], want)
+        fixed = load(tmp_path / "m.onnx")
+        fixed.graph.inputs.remove(condition := fixed.graph.inputs[1])
+        condition.const_value = tensor(feeds.pop("c"), name="c")
+        fixed.graph.register_initializer(condition)
+        np.testing.assert_allclose(Evaluator(fixed, optimize=True).run(feeds)["y"], want, rtol=1e-5)
 
 
 def test_a_model_over_two_gigabytes_runs_from_its_mapped_file(tmp_path: Path) -> None:
