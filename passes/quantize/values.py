@@ -10,7 +10,7 @@ import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, Value, constant
 from ...graph_ir.numerics import QuantParams, activation_params, quantize, quantize_bias
-from ...graph_ir.ops import dims, is_constant, is_op
+from ...graph_ir.ops import dims, is_constant, is_op, walk_graphs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -208,8 +208,8 @@ class ValueWriter:
 
 
 def used_initializers(model: Model) -> list[Value]:
-    """The initializers of the main graph that something reads."""
-    return [v for v in model.graph.initializers.values() if v.uses()]
+    """The initializers of the main graph and of bodies that something reads."""
+    return [v for graph in walk_graphs(model) for v in graph.initializers.values() if v.uses()]
 
 
 def drop_orphans(rewriter: Rewriter, once_used: Sequence[Value]) -> None:

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from tersor.graph_ir import Model, UsageError, parse, to_proto, verify
+from tersor.graph_ir.ops import walk_graphs
 from tersor.graph_ir.provenance import left_float, note_left_float
 from tersor.passes.base import Context
+from tersor.passes.clean.sink_constants import SinkConstants
 from tersor.passes.quantize.dynamic import QuantizeDynamic
+from tersor.passes.quantize.weight_only import WeightOnly
 from tests.support.int8 import feeds_of, graph, optimised, run, sqnr
 
 W = "float[24,32] w = {seed}, float[32] b = {seed}"
@@ -187,3 +190,16 @@ def test_a_recurrent_layer_of_a_function_gets_the_domain_there(tmp_path: Path) -
     after = to_proto(model)
     assert dict(optimised(after, tmp_path).ops) == {"DynamicQuantizeLSTM": 1}
     assert sqnr(run(before, feed)[0], run(after, feed)[0]) > 25
+
+
+@pytest.mark.parametrize("change", [QuantizeDynamic(), WeightOnly()])
+def test_no_float_weights_are_left_in_a_body(change: QuantizeDynamic | WeightOnly) -> None:
+    model = parse("""<ir_version: 9, opset_import: ["" : 17]>
+    g (float[2,64] x, int64 n) => (float[2,64] y)
+    <bool go = {1}, float[64,64] w = {seed}> {
+      y = Loop (n, , x) <body = body (int64 i, bool c, float[2,64] h) => (bool d, float[2,64] k)
+        { d = Identity(go) k = MatMul(h, w) }> }""")
+    assert SinkConstants().run(model, Context())
+    assert change.run(model, Context())
+    verify(model)
+    assert all(w.uses() for graph in walk_graphs(model) for w in graph.initializers.values())
