@@ -6,8 +6,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ...graph_ir import Graph, Model
-from ...graph_ir.ops import graphs_within, subgraphs
+from ...graph_ir.ops import graphs_within, is_op, subgraphs
 from ..base import Context, Exactness, Pass
+
+_LARGE = 1 << 20  # bytes; weights of the main graph can be lent to a session, those of bodies are copied
 
 
 class SinkConstants(Pass):
@@ -15,8 +17,8 @@ class SinkConstants(Pass):
 
     A body's own weights are set up once. Those it reads from outside onnxruntime hands in anew for each
     iteration: 19 of them took a sixth of the time of a scripted recurrent cell of 64 units. Weights that a
-    caller may override or that are read elsewhere, too, stay; so does everything in functions, which have
-    Constant nodes in place of weights.
+    caller may override or that are read elsewhere, too, stay, and so do those of 1 MiB or more, beside whose
+    reading that is nothing; so does everything in functions, which have Constant nodes in place of weights.
     """
 
     name: ClassVar[str] = "sink-constants"
@@ -27,7 +29,8 @@ class SinkConstants(Pass):
         for graph in rewriter.graphs_within(model.graph):  # outermost first: what sinks may sink on
             body_of = _bodies(graph)
             for value in list(graph.initializers.values()) if body_of else ():
-                if value.is_graph_input() or value.is_graph_output():
+                small = value.const_value is not None and value.const_value.nbytes < _LARGE
+                if value.is_graph_input() or value.is_graph_output() or not small:
                     continue
                 readers = {id(user.graph) for user, _ in value.uses()}
                 bodies = {id(body): body for each in readers if (body := body_of.get(each)) is not None}
@@ -38,5 +41,6 @@ class SinkConstants(Pass):
 
 
 def _bodies(graph: Graph) -> dict[int, Graph]:
-    """Of each graph within a body of a graph's nodes, by identity: that body."""
-    return {id(inner): body for node in graph for body in subgraphs(node) for inner in graphs_within(body)}
+    """Of each graph within a Loop's, Scan's or If's body of a graph, by identity: that body."""
+    bodies = [body for node in graph if is_op(node, "Loop", "Scan", "If") for body in subgraphs(node)]
+    return {id(inner): body for body in bodies for inner in graphs_within(body)}

@@ -63,3 +63,17 @@ def test_what_two_branches_read_stays(value: bool) -> None:
 def test_what_a_caller_may_override_stays() -> None:
     model = parse(BRANCHES.replace("bool c)", "bool c, float[4] a, float[4] b)"))
     assert not SinkConstants().run(model, Context())
+
+
+def test_large_weights_stay() -> None:
+    text = BRANCHES.replace("float[4,4] w", "float[4,4] w = {seed}, float[512,512] l")
+    model = parse(text.replace("k = MatMul(x, w)", "h = Shape(l) k = MatMul(x, w)"))
+    assert SinkConstants().run(model, Context())
+    assert where(model) == {"g": ["l", "w"], "t": ["a"], "e": ["b"]}
+
+
+def test_what_an_operator_with_a_body_of_its_own_meaning_reads_stays() -> None:
+    body = "body (float[2,4] h) => (float[2,4] k) { k = MatMul(h, w) }"
+    model = parse(f"""<ir_version: 9, opset_import: ["" : 17, "own" : 1]>
+    g (float[2,4] x) => (float[2,4] y) <float[4,4] w = {{seed}}> {{ y = own.Search (x) <body = {body}> }}""")
+    assert not SinkConstants().run(model, Context())
