@@ -168,9 +168,16 @@ def is_nonneg(a: Dim) -> bool:
                 return False
             rest = add(a, Expr(((mono, -coef),)))
             if isinstance(mono[0], Capped):
-                return any(is_nonneg(add(rest, mul(bound, coef))) for bound in (mono[0].num, mono[0].most))
+                return any(is_nonneg(add(rest, mul(bound, coef))) for bound in _bounds(mono[0], -coef, a))
             return is_nonneg(add(mul(rest, mono[0].den), mul(mono[0].num, coef)))
     return True
+
+
+def _bounds(atom: Capped, times: int, a: Expr) -> list[int | Expr]:
+    """Of m and p in ``min(p, m)`` what terms of ``a`` may make up for; always trying both takes 2^n steps."""
+    given, (lead, size) = dict(a.terms), atom.num.terms[0]
+    bounds: list[int | Expr] = [atom.most] if given.get((), 0) >= times * atom.most else []
+    return [*bounds, atom.num] if not bounds or given.get(lead, 0) >= times * size else bounds
 
 
 def is_positive(a: Dim) -> bool:

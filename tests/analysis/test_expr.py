@@ -107,3 +107,14 @@ def test_gives_up_where_no_proof_exists(found: Dim) -> None:
 def test_the_least_and_the_quotient_of_the_same_two_differ() -> None:
     gap = expr.sub(expr.minimum(N, 4), expr.div(N, 4))
     assert [expr.evaluate(gap, {"N": n}) for n in (0, 1, 4, 20)] == [0, 1, 3, -1]
+
+
+def test_a_sum_of_many_that_are_cut_off_is_told_at_once() -> None:
+    """Each may be replaced by either of its two bounds, which are 32 thousand ways."""
+    names = [expr.symbol(f"n{index}") for index in range(15)]
+    cut = expr.total(expr.minimum(name, 4) for name in names)
+    assert expr.less(cut, 61) is True
+    assert expr.less(cut, 60) is None
+    few = expr.total(expr.minimum(name, 4) for name in names[:8])
+    assert expr.less(expr.total(names[:8]), few) is False
+    assert expr.less(expr.total(names[1:8]), few) is None
