@@ -15,6 +15,7 @@ from pathlib import Path
 from ..graph_ir import ExternalTensor, Model, UsageError, save
 from ..graph_ir.export import MAX_PROTO_BYTES, TEXT_FORMATS, weight_bytes
 from ..graph_ir.ops import walk_graphs
+from ..graph_ir.protos import parts_of
 
 INPUT = "the input itself"
 
@@ -199,7 +200,7 @@ def owns_weights(target: Path) -> bool:
         return False
     return any(
         entry.key == "location" and entry.value == data.name
-        for tensor in proto.graph.initializer
+        for tensor in parts_of(proto).weights()
         for entry in tensor.external_data
     )
 

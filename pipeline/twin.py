@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..analysis.evaluate import Evaluator
 from ..graph_ir import DataError, Model, ModelError, to_proto
 from ..graph_ir.extract import written_weights
+from ..graph_ir.protos import parts_of
 
 if TYPE_CHECKING:
     import onnx
@@ -117,7 +118,7 @@ def twin_runner(proto: onnx.ModelProto, jitter: np.random.Generator | None = Non
     try:
         evaluator = Evaluator(wide)
     except ModelError:
-        if sum(int(np.prod(t.dims)) for t in wide.graph.initializer) > REFERENCE_ELEMENTS:
+        if sum(int(np.prod(t.dims)) for t in parts_of(wide).weights()) > REFERENCE_ELEMENTS:
             return None
         try:
             return feeding(reference_runner(wide))

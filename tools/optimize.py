@@ -20,6 +20,7 @@ from ..graph_ir import (
     notes,
 )
 from ..graph_ir.ops import STANDARD_DOMAINS, walk_nodes
+from ..graph_ir.protos import parts_of
 from ..graph_ir.verify import operator_bounds
 from ..passes.base import Context
 from ..pipeline import manager
@@ -217,7 +218,7 @@ def _copy_through(source: Path, target: Path, report: Report, reason: str) -> Re
 
     proto = onnx.load_model(source, load_external_data=False)
     apart = target.parent.resolve() != source.parent.resolve()
-    if apart and any(t.data_location == t.EXTERNAL for t in proto.graph.initializer):
+    if apart and any(t.data_location == t.EXTERNAL for t in parts_of(proto).weights()):
         raise UnsupportedModelError(
             f"{reason}; its weights lie beside it, so only a copy in their folder works"
         )

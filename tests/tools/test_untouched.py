@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from tersor.graph_ir import save
+from tersor.graph_ir import parse, save
+from tersor.passes.base import Context
+from tersor.passes.clean.sink_constants import SinkConstants
 from tersor.pipeline.build import flow
 from tests.support.building import FILES, hashes, quick
 from tests.support.command import tersor
@@ -126,6 +128,19 @@ def test_weights_of_an_earlier_result_are_replaced_and_go(
         assert (folder / "o.onnx.data").exists()
     assert tersor(capsys, "opt", "m.onnx", "o.onnx").code == 0
     assert not (folder / "o.onnx.data").exists()
+
+
+def test_weights_of_bodies_alone_are_known_as_the_models_own(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    kinds = "(int64 i, bool c, float[64,64] h) => (bool d, float[64,64] k)"
+    model = parse(f"""<ir_version: 9, opset_import: ["" : 17]> g (float[64,64] x, int64 n) => (float[64,64] y)
+    <float[64,64] w = {{seed}}> {{ y = Loop (n, , x) <body = b {kinds} {{ d = Identity(c) k = MatMul(h, w) }}> }}""")
+    SinkConstants().run(model, Context())
+    save(model, folder / "loop.onnx", external_data=True)
+    for options in (["--external-data"], ["--external-data"], ["--no-external-data"]):
+        assert tersor(capsys, "opt", "loop.onnx", "o.onnx", *options).code == 0
+        assert (folder / "o.onnx.data").exists() == (options == ["--external-data"])
 
 
 @pytest.mark.parametrize(
