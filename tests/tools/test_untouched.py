@@ -133,9 +133,10 @@ def test_weights_of_an_earlier_result_are_replaced_and_go(
 def test_weights_of_bodies_alone_are_known_as_the_models_own(
     capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
-    kinds = "(int64 i, bool c, float[64,64] h) => (bool d, float[64,64] k)"
+    ports = "(int64 i, bool c, float[64,64] h) => (bool d, float[64,64] k)"
+    body = f"body {ports} {{ d = Identity(c) k = MatMul(h, w) }}"
     model = parse(f"""<ir_version: 9, opset_import: ["" : 17]> g (float[64,64] x, int64 n) => (float[64,64] y)
-    <float[64,64] w = {{seed}}> {{ y = Loop (n, , x) <body = b {kinds} {{ d = Identity(c) k = MatMul(h, w) }}> }}""")
+    <float[64,64] w = {{seed}}> {{ y = Loop (n, , x) <body = {body}> }}""")
     SinkConstants().run(model, Context())
     save(model, folder / "loop.onnx", external_data=True)
     for options in (["--external-data"], ["--external-data"], ["--no-external-data"]):
