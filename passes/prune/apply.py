@@ -12,7 +12,7 @@ import numpy as np
 from ...analysis.coupling import couple
 from ...analysis.shapes import infer_shapes, refined_shape
 from ...graph_ir import Model, Node, Rewriter, Shape, UsageError, Value, VerifyError, constant, verify
-from ...graph_ir.ops import dims, is_constant, is_op, is_pure, label, subgraphs, walk_graphs, walk_nodes
+from ...graph_ir.ops import is_constant, is_op, is_pure, label, subgraphs, walk_graphs, walk_nodes
 from ..base import Context, Exactness, Pass
 from .fixes import mend
 from .fixes.cuts import Cuts, Mask, Masks
@@ -124,7 +124,7 @@ def _check(model: Model, masks: Masks) -> None:
     kept = {*model.graph.outputs, *(f for function in model.functions.values() for f in function.outputs)}
     for (value, axis), mask in masks.items():
         where = f"axis {axis} of {value.name!r}"
-        sizes = dims(value) or ()
+        sizes = _sizes(value) or ()
         if not 0 <= axis < len(sizes) or sizes[axis] != len(mask):
             raise VerifyError(f"cannot cut {where}: the mask is for {len(mask)} positions, it is {sizes}")
         if not mask.any():

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 import numpy as np
 
-from ....analysis.shapes import symbolic_data
+from ....analysis.shapes import refined_shape, symbolic_data
 from ....graph_ir import Node, Rewriter, Value, VerifyError, constant
-from ....graph_ir.ops import dims, int_attr, label
+from ....graph_ir.ops import int_attr, label
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +50,8 @@ class Cuts:
 
     def old(self, value: Value | None) -> tuple[int | None, ...]:
         """The sizes before; None for those that are no known number."""
-        return tuple(d if isinstance(d, int) else None for d in dims(value) or ())
+        shape = None if value is None else refined_shape(value)
+        return tuple(d if isinstance(d, int) else None for d in shape or ())
 
     def new(self, value: Value | None, axis: int) -> int | None:
         """The size of an axis after; None when it is no known number."""

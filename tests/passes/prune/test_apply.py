@@ -27,6 +27,7 @@ from tersor.graph_ir import (
     to_proto,
     verify,
 )
+from tersor.graph_ir.ops import subgraphs
 from tersor.passes.base import Context
 from tersor.passes.prune.apply import apply_masks
 from tersor.passes.prune.fixes import FIXES, PLAIN
@@ -213,6 +214,23 @@ def test_bodies_that_read_a_cut_value_are_refused() -> None:
     )
     with pytest.raises(VerifyError, match=r"made 'y' at If .*predicted"):
         cut(model, {"w:0 b:0 n:1": "1011"}, compare=False)
+
+
+def test_outputs_of_bodies_may_be_declared_without_a_shape() -> None:
+    """Regression: what was inferred of them was not looked at, and the cut refused as a fault."""
+    model = parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2,3,4,4] x, bool c) => (float[2,5,4,4] y)
+        <float[4,3,1,1] w = {seed}, float[5,4,1,1] v = {seed}> {
+          n = Conv(x, w)
+          z = If (c) <then_branch = t () => (float[2,4,4,4] p) { p = Relu(n) },
+                      else_branch = e () => (float[2,4,4,4] q) { q = Abs(n) }>
+          y = Conv(z, v)
+        }"""
+    )
+    for body in subgraphs(model.graph[1]):
+        body.outputs[0].shape = None
+    cut(model, {"w:0 n:1 p:1 q:1 z:1 v:1": "1011"})
 
 
 def test_every_operator_with_a_rule_has_a_fix_or_needs_none() -> None:
