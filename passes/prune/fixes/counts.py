@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ....graph_ir import Node, Value, constant
 from ....graph_ir.ops import float_attr, input_at, int_attr, ints_attr
@@ -36,16 +38,17 @@ def _order_columns(cuts: Cuts, node: Node, groups: int, weight_at: int) -> None:
     stays = None if mask is None else mask.reshape(groups, -1)
     if stays is None or (stays == stays[0]).all():
         return
-    array = constant(weight)
-    first = cuts.mask(weight, 1)
-    if weight is None or array is None or len(weight.uses()) > 1 or not np.array_equal(first, stays[0]):
+    array, first = constant(weight), cuts.mask(weight, 1)
+    alike = first is not None and np.array_equal(first, stays[0])
+    if weight is None or array is None or len(weight.uses()) > 1 or not alike:
         cuts.refuse(node, "its groups are not cut alike")
-    columns = array.reshape(groups, -1, *array.shape[1:]).copy()
+    made: NDArray[Any] = np.array(array, order="C")  # so that what is reshaped is itself
+    columns = made.reshape(groups, -1, *made.shape[1:])
     for group, mine in enumerate(stays):
         order = np.empty(len(mine), np.int64)
         order[stays[0]], order[~stays[0]] = np.flatnonzero(mine), np.flatnonzero(~mine)
         columns[group] = columns[group][:, order]
-    cuts.rw.set_data(weight, columns.reshape(array.shape))
+    cuts.rw.set_data(weight, made)
 
 
 def _over_all(cuts: Cuts, node: Node) -> None:
