@@ -28,6 +28,7 @@ class Closeness:
         max_abs: the largest difference.
         count: number of elements that were compared.
         broken: elements where one is NaN or infinite and the other not the same; they make `sqnr_db` -inf.
+        void: elements that are NaN or the same infinity in both, which no other figure is of.
     """
 
     sqnr_db: float
@@ -35,6 +36,7 @@ class Closeness:
     max_abs: float
     count: int
     broken: int
+    void: int = 0
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Fidelity:
 
     count: int = 0
     broken: int = 0
+    void: int = 0
     signal: float = 0.0
     other: float = 0.0
     product: float = 0.0
@@ -73,6 +76,7 @@ class Fidelity:
             finite = np.isfinite(left) & np.isfinite(right)
             same = (left == right) | (np.isnan(left) & np.isnan(right))
             self.broken += int(np.count_nonzero(~finite & ~same))
+            self.void += int(np.count_nonzero(~finite & same))
             left, right, difference = left[finite], right[finite], difference[finite]
             sums = [float(a @ b) for a, b in ((left, left), (right, right), (left, right))]
         self.signal += sums[0]
@@ -87,6 +91,7 @@ class Fidelity:
         return Fidelity(
             self.count + other.count,
             self.broken + other.broken,
+            self.void + other.void,
             self.signal + other.signal,
             self.other + other.other,
             self.product + other.product,
@@ -99,7 +104,7 @@ class Fidelity:
         if self.count == 0:
             return Closeness(math.nan, math.nan, math.nan, 0, 0)
         largest = math.inf if self.broken else self.largest
-        return Closeness(self._sqnr(), self._cosine(), largest, self.count, self.broken)
+        return Closeness(self._sqnr(), self._cosine(), largest, self.count, self.broken, self.void)
 
     def _sqnr(self) -> float:
         if self.broken:

@@ -115,7 +115,7 @@ def _plan(
             not isinstance(d, int) or d == s for d, s in zip(inner, shape[1:], strict=True)
         )
         if not fits:
-            mend = _transposed(shape, dims)
+            mend = _alone(shape, dims) or _transposed(shape, dims)
             raise DataError(
                 f"{where}: shape {list(shape)}, the model takes {_text(dims)} for each sample{mend}"
             )
@@ -123,6 +123,15 @@ def _plan(
     if shape[0] < rows:
         raise DataError(f"{where}: {shape[0]} samples, the model takes {rows} at once")
     return _Plan(name, dtype, shape, rows, keep, shape[0] // rows if rows else 0)
+
+
+def _alone(shape: tuple[int, ...], dims: tuple[int | str | None, ...]) -> str:
+    """How to put a sample that lacks the axis of samples; nothing where that is not it."""
+    if len(shape) != len(dims) - 1 or not all(
+        not isinstance(d, int) or d == s for d, s in zip(dims[1:], shape, strict=True)
+    ):
+        return ""
+    return "; axis 0 counts samples: save array[None]"
 
 
 def _transposed(shape: tuple[int, ...], dims: tuple[int | str | None, ...]) -> str:

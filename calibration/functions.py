@@ -39,7 +39,10 @@ def load_function(text: str) -> Callable[..., Any]:
             found: Any = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is not None and (module_name + ".").startswith(error.name + "."):
-                raise UsageError(f"{text!r}: no module {error.name!r} in {here} or on PYTHONPATH") from error
+                mend = "; leave out .py" if module_name.endswith(".py") else ""
+                raise UsageError(
+                    f"{text!r}: no module {error.name!r} in {here} or on PYTHONPATH{mend}"
+                ) from error
             raise UsageError(f"{text!r}: importing {module_name!r} failed: {error}") from error
     for part in path.split("."):
         found = getattr(found, part, None)
@@ -48,6 +51,12 @@ def load_function(text: str) -> Callable[..., Any]:
     if not callable(found):
         raise UsageError(f"{text!r} is a {type(found).__name__}, not a function")
     return found
+
+
+class UserCodeError(DataError):
+    """Code that is not ours failed; its own trace tells more than the line."""
+
+    in_users_code = True
 
 
 @contextmanager
@@ -62,7 +71,8 @@ def user_code(what: str) -> Generator[None]:
         what: how the message begins: what was running.
 
     Raises:
-        DataError: for any exception, and for an attempt to end the process.
+        DataError: for any exception, and for an attempt to end the process; a `UserCodeError` where a trace
+            tells more.
     """
     try:
         with redirect_stdout(sys.stderr):
@@ -73,4 +83,4 @@ def user_code(what: str) -> Generator[None]:
         raise
     except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {one_line(error, 300)}".rstrip(": ")
-        raise DataError(f"{what} failed: {said}; --debug shows the trace") from error
+        raise UserCodeError(f"{what} failed: {said}") from error

@@ -59,6 +59,12 @@ def command(
         ]
         print_table(["output", "SQNR dB", "cosine", "max abs diff", "elements"], rows)
         print(plural(count, "feed" if batched else "sample"))
+        for name, c in found.items():
+            if c.void:
+                part = f"{c.void} of {plural(c.count, 'element')}"
+                print(
+                    f"note: output {name!r}: {part} are NaN or infinite in both; the figures are of the rest"
+                )
     for name, sqnr in failing.items():
         print(
             f"error: output {name!r} has an SQNR of {sqnr:.1f} dB, {min_sqnr:g} are asked for",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -55,6 +55,8 @@ class Guard:
         if self.debug:
             traceback.print_exception(error, file=sys.stderr)
         self.failure = describe(error)
+        if not self.debug and _in_users_code(error):
+            self.failure = replace(self.failure, line=f"{self.failure.line}; --debug shows the trace")
         return True
 
 
@@ -76,6 +78,13 @@ def describe(error: BaseException) -> Failure:
         return Failure("out of memory", INTERNAL, kind, where)
     line = f"a fault of tersor itself, at {where}: {kind}: {_one_line(error)}; --debug shows the trace"
     return Failure(line, INTERNAL, kind, where)
+
+
+def _in_users_code(error: BaseException | None) -> bool:
+    """Whether a metric or data function failed, of which the trace tells more."""
+    while error is not None and not getattr(error, "in_users_code", False):
+        error = error.__cause__
+    return error is not None
 
 
 def _usage_line(error: BaseException, words: str) -> str:

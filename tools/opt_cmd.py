@@ -193,7 +193,7 @@ def _print(
         print("checked: no numbers, as no pass changed anything")
     for check in report.validation:
         print(
-            f"checked: {check['passes']}: {check['claim']}, by {check['judged_by']}, "
+            f"checked: {check['passes']}: {check['claim']}, {_judged_by(check['judged_by'])}, "
             f"on {plural(check['feeds'], 'feed')}, SQNR {check['sqnr_db']:.0f} dB"
         )
     for note in report.notes:
@@ -218,3 +218,7 @@ def _indented(line: dict[str, Any]) -> str:
     return "  " * (line["depth"] - 1) + (
         f"(...){text[text.rindex(')') + 1 :]}" if text.startswith("(") else text
     )
+
+
+def _judged_by(how: str) -> str:
+    return "held to nothing, as there is no limit" if how == "nothing" else f"by {how}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 from ...graph_ir import Model, UsageError
-from ...graph_ir.ops import label
+from ...graph_ir.ops import label, origins
 from ...graph_ir.provenance import note_left_float
 from ..base import Context, Exactness, Pass
 from .bias_correction import Means
@@ -79,6 +79,13 @@ class InsertQdq(Pass):
         """Of the weights."""
         return 7 if self.scheme.endswith("reduced") else 8
 
+    def _strangers(self, model: Model) -> list[str]:
+        """Names to be excluded that fit no node."""
+        left = {*self.exclude}
+        for node in model.graph if left else ():
+            left.difference_update((label(node), *origins(node)))
+        return sorted(left)
+
     def run(self, model: Model, ctx: Context) -> bool:
         """Plan and emit.
 
@@ -92,6 +99,8 @@ class InsertQdq(Pass):
             raise UsageError(
                 f"insert-qdq needs opset {LEAST_OPSET} and the model has {version}; run raise-opset before it"
             )
+        for name in self._strangers(model):
+            ctx.note(f"insert-qdq: exclude has {name!r}, which is no node of the model")
         options, allow = self.plan_options, ctx.allow
         if allow is not None:
             # A bisection leaves nodes out one by one; their neighbours must be planned anew.

@@ -44,7 +44,7 @@ def doubts(
         found += outputs
     if feeds and reference is None:
         found.append(
-            "closeness is of samples that ranges were measured on, too; `tersor compare` tells it of others"
+            "SQNR was measured on samples that calibration saw; `tersor compare` measures it on others"
         )
     if reference == 0:
         found.append("the metric is 0 for the original; what is lost of it cannot be told")
@@ -71,7 +71,7 @@ def constant_db(answers: Sequence[object]) -> float:
 
 
 def steadiness(answers: Mapping[str, Sequence[object]], constant: Mapping[str, float]) -> list[str]:
-    """Notes on outputs that hardly depend on the feeds, or not at all.
+    """Notes on outputs that hardly depend on the feeds, or not at all, or are no numbers.
 
     Args:
         answers: by output, for each feed.
@@ -87,6 +87,12 @@ def steadiness(answers: Mapping[str, Sequence[object]], constant: Mapping[str, f
             f"{_listed(hardly)} hardly depends on the input ({part:.1g}% of its power varies); candidates "
             "are compared by what varies"
         )
+    for name, given in answers.items():
+        arrays = [cast("NDArray[Any]", a) for a in given if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+        void = sum(a.size - int(np.count_nonzero(np.isfinite(a))) for a in arrays)
+        if void:
+            part = f"{void} of {sum(a.size for a in arrays)}"
+            found.append(f"output {name!r} is NaN or infinite in {part} values; only the rest is compared")
     same = [name for name, given in answers.items() if not constant[name] and _all_equal(given)]
     if same:
         found.append(f"{_listed(same)} is the same for all samples: how close it is says little")

@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
-    from .graph_ir import DataError, Model, ModelError, TersorError, UsageError, load, save, verify
+    from .backends.base import BackendError
+    from .graph_ir import (
+        DataError,
+        Model,
+        ModelError,
+        TersorError,
+        UsageError,
+        VerifyError,
+        load,
+        save,
+        verify,
+    )
     from .passes.base import Context
     from .pipeline.build import BuildResult
     from .pipeline.prune.report import PruneReport
@@ -30,12 +41,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BackendError",
     "Context",
     "DataError",
     "Model",
     "ModelError",
     "TersorError",
     "UsageError",
+    "VerifyError",
     "__version__",
     "build",
     "load",
@@ -47,12 +60,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BackendError": "backends.base",
     "Context": "passes.base",
     "DataError": "graph_ir",
     "Model": "graph_ir",
     "ModelError": "graph_ir",
     "TersorError": "graph_ir",
     "UsageError": "graph_ir",
+    "VerifyError": "graph_ir",
     "load": "graph_ir",
     "save": "graph_ir",
     "verify": "graph_ir",

@@ -64,6 +64,13 @@ def test_fortran_order(tmp_path: Path) -> None:
     )
 
 
+def test_a_sample_without_the_axis_of_samples(tmp_path: Path) -> None:
+    np.save(tmp_path / "0.npy", np.zeros((3, 4, 5), np.float32))
+    pictures = Signature((("x", "FLOAT", ("N", 3, 4, 5)),), (), ())
+    with pytest.raises(DataError, match=r"each sample; axis 0 counts samples: save array\[None\]$"):
+        open_feeds(tmp_path / "0.npy", pictures)
+
+
 def test_a_large_file_is_never_in_memory_whole(tmp_path: Path) -> None:
     signature = Signature((("x", "FLOAT", ("N", 1 << 16)),), (), ())
     np.savez(tmp_path / "d.npz", x=np.zeros((40, 1 << 16), np.float32))

@@ -49,6 +49,18 @@ def test_compare_measures_each_output(
     assert (y["count"], z["count"]) == (24, 24)
 
 
+def test_compare_says_how_much_is_no_number(
+    capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    *_, data = pair
+    void = write(tmp_path, "void.onnx", TEXT.replace("Relu(x)", "Sqrt(x)"))
+    negative = int(np.count_nonzero(np.load(data)["x"] < 0))
+    done = tersor(capsys, "compare", void, void, "--data", data)
+    assert f"output 'z': {negative} of 24 elements are NaN or infinite in both" in done.out
+    y, z = json.loads(tersor(capsys, "compare", void, void, "--data", data, "--json").out)["outputs"]
+    assert (y["void"], z["void"]) == (0, negative)
+
+
 def test_compare_fails_below_the_limit(
     capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path, Path]
 ) -> None:

@@ -55,6 +55,15 @@ def test_text_of_two_convolutions() -> None:
     assert ctx.counters["insert-qdq"] == 3
 
 
+def test_a_name_to_exclude_that_fits_no_node_is_noted() -> None:
+    model = graph("t = Conv(x, w, b) r = Relu(t) p = MaxPool<kernel_shape=[2,2]>(r) y = Conv(p, w)", W)
+    ctx = Context(facts={"ranges": SPANS})
+    assert InsertQdq(float_stem=False, exclude=("Conv(t)", "Conv(nope)")).run(model, ctx)
+    assert [note for note in ctx.notes if "exclude" in note] == [
+        "insert-qdq: exclude has 'Conv(nope)', which is no node of the model"
+    ]
+
+
 def test_a_bias_has_the_exact_scale_of_its_accumulator() -> None:
     _, after, _ = quantised(graph("y = Conv(x, w, b)", W))
     arrays = {i.name: numpy_helper.to_array(i) for i in after.graph.initializer}

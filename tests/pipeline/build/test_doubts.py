@@ -65,6 +65,15 @@ def test_outputs_that_hardly_depend_on_the_feeds_are_named_and_those_that_do_are
     assert steadiness({"one": moving[:1]}, {"one": 0.0}) == [], "one sample tells nothing of that"
 
 
+def test_outputs_that_are_no_numbers_are_named() -> None:
+    part, whole = np.array([1.0, np.nan, -np.inf]), np.full(2, np.nan)
+    answers = {"fine": [part[:1], part[:1] + 1], "part": [part, part + 1], "whole": [whole, whole]}
+    assert [note for note in steadiness(answers, dict.fromkeys(answers, 0.0)) if "NaN" in note] == [
+        "output 'part' is NaN or infinite in 4 of 6 values; only the rest is compared",
+        "output 'whole' is NaN or infinite in 4 of 4 values; only the rest is compared",
+    ]
+
+
 def test_outputs_of_samples_that_are_the_same_are_not_doubted_themselves() -> None:
     said = ["output 'y' is the same for all samples"]
     assert said[0] in doubts(feeds(FEW_SAMPLES), True, 0.5, said)
