@@ -19,7 +19,8 @@ from ...graph_ir import Model
 from ...graph_ir.ops import int_attr
 from ...passes.quantize.kinds import LINEAR
 
-RUNGS = 6
+RUNGS = 7
+FIRST_DB = 1.0  # what is hardly too far off needs little, and a whole step may cost a fifth of the speed
 STEP_DB = 2.0
 _ALL_DB, _NOTHING = 90.0, 1e-9
 MOST_LOST = 0.6  # of what int8 gains in all; a placement that gives up more is hardly worth its tensors
@@ -96,9 +97,9 @@ def ladder(regions: Sequence[Region], full_db: float, wanted_db: float) -> list[
     ranked = broken + [region for region in ranked if not math.isinf(region.noise)]
     total = sum(region.noise for region in ranked[len(broken) :])
     most = MOST_LOST * sum(region.gain_us for region in regions)
-    step = max(STEP_DB, (wanted_db - full_db) / RUNGS) if math.isfinite(full_db) else STEP_DB
+    step = max(STEP_DB, (wanted_db - full_db) / (RUNGS - 1)) if math.isfinite(full_db) else STEP_DB
     rungs: list[tuple[str, ...]] = []
-    left, lost, wanted = total, 0.0, step
+    left, lost, wanted = total, 0.0, FIRST_DB
     for count, region in enumerate(ranked, 1):
         lost += region.gain_us
         left -= 0.0 if math.isinf(region.noise) else region.noise

@@ -32,7 +32,7 @@ SENSITIVITY_FEEDS = 3
 SMOOTH = "smooth-quant"
 CLEARLY_DB = 0.5  # what an accuracy method has to bring
 WEIGHTS_DB = 10.0  # outputs further off than this suffer from activations, not from the rounding of weights
-CHEAPER = 0.99  # a variant that is not cheaper by this is within the noise
+CHEAPER = 0.97  # a variant that is not cheaper by this is within the noise of a quick timing
 WORSE = 1.03  # a rung dearer than the best by this does not pay; two in a row end the climb
 
 _T = TypeVar("_T")

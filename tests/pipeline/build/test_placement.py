@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from tersor.analysis.shapes import infer_shapes
 from tersor.calibration.sensitivity import Loss, Sensitivity
 from tersor.calibration.switches import Part
-from tersor.pipeline.build.placement import MOST_LOST, RUNGS, STEP_DB, Region, ladder, regions_of, share_of
+from tersor.pipeline.build.placement import (
+    FIRST_DB,
+    MOST_LOST,
+    RUNGS,
+    STEP_DB,
+    Region,
+    ladder,
+    regions_of,
+    share_of,
+)
 from tests.support.int8 import graph
 
 
@@ -60,7 +69,14 @@ def test_each_rung_brings_a_step() -> None:
     total = sum(r.noise for r in drawn)
     left = [total - sum(2.0 ** -int(name[1:]) for name in rung) for rung in ladder(drawn, 23.0, 35.0)]
     brought = [10 * math.log10(total / rest) for rest in left]
-    assert all(b >= STEP_DB * k for k, b in enumerate(brought, 1))
+    assert brought[0] >= FIRST_DB
+    assert all(b >= STEP_DB * k for k, b in enumerate(brought[1:], 1))
+
+
+def test_the_first_rung_is_a_small_one() -> None:
+    first, second = ladder([region(f"n{i:02}", 1.0) for i in range(40)], 23.0, 35.0)
+    assert len(first) == 9  # 10 lg (40 / 31) is 1.1 dB
+    assert len(second) == 15  # and 10 lg (40 / 25) 2.0 dB
 
 
 def test_nothing_noisy_makes_no_rungs() -> None:
