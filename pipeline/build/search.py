@@ -170,7 +170,8 @@ class Search(Trials):
         name = self._names[best]
         regions = self._workshop.priced(best, found, self._judge.feeds[0])
         rungs = ladder(regions, self._closeness(name), COMFORT_DB)
-        cheapest, dearer = self._price(best) if self._accepted(name) else math.inf, 0
+        cheapest = self._price(best) if self._accepted(name) else math.inf
+        dearer = -1  # the first rung is a small one, and says little of the next
         last = best
         for excluded in self._each("leaving regions float", rungs):
             form = replace(best, options=replace(best.options, exclude=excluded))
