@@ -22,7 +22,7 @@ from .plain_values import PlainCommand, PlainGroup
 COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("build_cmd", "Turn a model into a verified, smaller and faster one."),
     "prune": ("prune_cmd", "Remove whole channels, so that the model runs faster everywhere."),
-    "opt": ("opt_cmd", "Run passes over a model; by default those that lose nothing."),
+    "opt": ("opt_cmd", "Run passes over a model; by default those that lose nothing on any runtime."),
     "inspect": ("inspect_cmd", "Show what a model holds: inputs, operators, weights, work, memory."),
     "passes": ("passes_cmd", "List the passes, or explain one."),
     "bench": ("bench_cmd", "Time models against each other, turn by turn."),

@@ -55,7 +55,7 @@ def command(
     external_data: bool | None = typer.Option(None, help="Store weights beside OUT; default: as IN does."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    r"""Run passes over a model; by default those that lose nothing.
+    r"""Run passes over a model; by default those that lose nothing on any runtime.
 
     For example:
 
