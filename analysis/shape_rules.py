@@ -270,6 +270,11 @@ def _like_first(view: NodeView) -> Sequence[Dims]:
     return [view.dims(0)]
 
 
+_ELEMENTWISE = (
+    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min",
+    "Mod", "Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor",
+)  # fmt: skip
+
 RULES: dict[str, Rule] = {
     "Reshape": _reshape,
     "Flatten": _flatten,
@@ -294,26 +299,5 @@ RULES: dict[str, Rule] = {
     "MaxPool": pool,
     "AveragePool": pool,
     "LpPool": pool,
-    **dict.fromkeys(
-        (
-            *(
-                "Add",
-                "Sub",
-                "Mul",
-                "Div",
-                "Pow",
-                "Mod",
-                "Sum",
-                "Mean",
-                "Max",
-                "Min",
-                "Where",
-                "And",
-                "Or",
-                "Xor",
-            ),
-            *("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"),
-        ),
-        _elementwise,
-    ),
+    **dict.fromkeys(_ELEMENTWISE, _elementwise),
 }

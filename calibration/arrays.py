@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
@@ -111,10 +111,7 @@ def _plan(
     keep = dims is None or len(shape) == len(dims)
     if dims is not None:
         inner = dims[1:] if keep else dims
-        fits = len(shape) in (len(dims), len(dims) + 1) and all(
-            not isinstance(d, int) or d == s for d, s in zip(inner, shape[1:], strict=True)
-        )
-        if not fits:
+        if not _agree(inner, shape[1:]):
             mend = _alone(shape, dims) or _transposed(shape, dims)
             raise DataError(
                 f"{where}: shape {list(shape)}, the model takes {_text(dims)} for each sample{mend}"
@@ -125,13 +122,16 @@ def _plan(
     return _Plan(name, dtype, shape, rows, keep, shape[0] // rows if rows else 0)
 
 
+def _agree(dims: Sequence[int | str | None], shape: Sequence[int]) -> bool:
+    """Whether an array may have this shape: as many axes, and the sizes that are known."""
+    return len(dims) == len(shape) and all(
+        not isinstance(d, int) or d == s for d, s in zip(dims, shape, strict=True)
+    )
+
+
 def _alone(shape: tuple[int, ...], dims: tuple[int | str | None, ...]) -> str:
     """How to put a sample that lacks the axis of samples; nothing where that is not it."""
-    if len(shape) != len(dims) - 1 or not all(
-        not isinstance(d, int) or d == s for d, s in zip(dims[1:], shape, strict=True)
-    ):
-        return ""
-    return "; axis 0 counts samples: save array[None]"
+    return "; axis 0 counts samples: save array[None]" if _agree(dims[1:], shape) else ""
 
 
 def _transposed(shape: tuple[int, ...], dims: tuple[int | str | None, ...]) -> str:
@@ -140,7 +140,7 @@ def _transposed(shape: tuple[int, ...], dims: tuple[int | str | None, ...]) -> s
         return ""
     for order in ((0, 3, 1, 2), (0, 2, 3, 1)):
         moved = [shape[axis] for axis in order]
-        if all(not isinstance(d, int) or d == s for d, s in zip(dims[1:], moved[1:], strict=True)):
+        if _agree(dims[1:], moved[1:]):
             return f"; .transpose{order} makes it fit"
     return ""
 

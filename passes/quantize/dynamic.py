@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ...analysis.contrib_rules import MICROSOFT
 from ...graph_ir import DataType, Model, Node, Rewriter, UsageError, Value, constant
 from ...graph_ir.numerics import quantize, weight_params
 from ...graph_ir.ops import (
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 KINDS = ("MatMul", "Gemm", "LSTM")
 LEAST_OPSET = 11
-MICROSOFT = "com.microsoft"
 _LSTM_OPERANDS = 8  # X, W, R, B, sequence_lens, initial_h, initial_c, P
 
 Weights = dict[tuple[Value, tuple[int, ...], Key], tuple[Value, Value, Value]]

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...analysis.contrib_rules import MICROSOFT
 from ...graph_ir import Node, Rewriter, Value, constant
 from ...graph_ir.numerics import QuantParams
 from ...graph_ir.ops import dims, float_attr, int_attr, is_op, rank
 from ..linear.rows import RowView
 from .bias_correction import Means
-from .gates import MICROSOFT, gated, hard_sigmoid, hard_swish, swish
+from .gates import gated, hard_sigmoid, hard_swish, swish
 from .kinds import BOUNDS, PASSING, average_kernel, data_inputs
 from .linear_form import Grids, LinearForm, linear_form
 from .quant_plan import NodePlan, QuantPlan, Role
@@ -199,7 +200,7 @@ class Emitter:
         operands = [codes, weight, scale, w_scale, zero, w_zero]
         if form.bias is not None:
             operands.append(self.rw.constant(form.bias, f"{source.name}_bias", node))
-        self.rw.model.opset_imports.setdefault(MICROSOFT, 1)
+        self.rw.import_domain(node, MICROSOFT)
         name = _title(node)
         made = self.rw.node("MatMulIntegerToFloat", operands, before=node, name=name, domain=MICROSOFT)
         return made.outputs[0]

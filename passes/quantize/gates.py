@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...analysis.contrib_rules import MICROSOFT
 from ...graph_ir import Node, Rewriter, Value
 from ...graph_ir.numerics import QuantParams, activation_params, quantize
 from ...graph_ir.ops import float_attr
 from .values import ValueWriter
 
-MICROSOFT = "com.microsoft"
 _UNIT = QuantParams(np.array(1 / 255, np.float32), np.array(0, np.uint8))
 
 
@@ -52,7 +52,7 @@ def hard_sigmoid(node: Node, grid: QuantParams, values: ValueWriter, rw: Rewrite
 
 def swish(x: Value | None, alpha: float, node: Node, rw: Rewriter) -> Value:
     """`x * sigmoid(alpha x)` as the one operator the runtime has for it."""
-    rw.model.opset_imports.setdefault(MICROSOFT, 1)
+    rw.import_domain(node, MICROSOFT)
     name = node.name or node.outputs[0].name or "swish"
     made = rw.node("QuickGelu", [x], {"alpha": alpha}, before=node, name=name, domain=MICROSOFT)
     return made.outputs[0]

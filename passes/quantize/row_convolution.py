@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...analysis.contrib_rules import MICROSOFT
 from ...graph_ir import Node, Value
 from ...graph_ir.numerics import QuantParams, quantize_bias
 from ...graph_ir.ops import dims, static_shape
-from .gates import MICROSOFT
 from .linear_form import LinearForm
 from .values import ValueWriter
 
@@ -71,7 +71,7 @@ def row_convolution(
     if form.bias is not None:
         bias, _ = quantize_bias(form.bias, grid.scale, scales.scale)
         operands.append(rw.constant(bias, f"{name}_bias", node))
-    rw.model.opset_imports.setdefault(MICROSOFT, 1)
+    rw.import_domain(node, MICROSOFT)
     attributes = {"channels_last": 1, "kernel_shape": [1, 1]}
     made = rw.node("QLinearConv", operands, attributes, before=node, name=name, domain=MICROSOFT).outputs[0]
     rows = values.node("Squeeze", [made, axis], node, f"{name}_rows")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from ...analysis.contrib_rules import MICROSOFT
 from ...graph_ir import Model, Node, Rewriter, UsageError, Value, constant
 from ...graph_ir.numerics import pack_int4
 from ...graph_ir.ops import (
@@ -27,7 +28,6 @@ from .values import drop_orphans, used_initializers
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MICROSOFT = "com.microsoft"
 BLOCKED_DQ_OPSET = 21
 GROUPS = (16, 32, 64, 128, 256)
 KINDS = ("MatMul", "Gemm")

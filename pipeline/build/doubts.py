@@ -57,8 +57,7 @@ def constant_db(answers: Sequence[object]) -> float:
     Args:
         answers: the output for each feed; all of one shape, or there is nothing to tell.
     """
-    given = [cast("NDArray[Any]", a) for a in answers if isinstance(a, np.ndarray)]
-    arrays: list[NDArray[np.float64]] = [a.astype(np.float64) for a in given if a.dtype.kind == "f"]
+    arrays: list[NDArray[np.float64]] = [a.astype(np.float64) for a in _floats(answers)]
     if len(arrays) < 2 or len(arrays) != len(answers) or any(a.shape != arrays[0].shape for a in arrays):
         return 0.0
     with np.errstate(invalid="ignore", over="ignore"):  # infinite values make it infinite, or NaN
@@ -88,7 +87,7 @@ def steadiness(answers: Mapping[str, Sequence[object]], constant: Mapping[str, f
             "are compared by what varies"
         )
     for name, given in answers.items():
-        arrays = [cast("NDArray[Any]", a) for a in given if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+        arrays = _floats(given)
         void = sum(a.size - int(np.count_nonzero(np.isfinite(a))) for a in arrays)
         if void:
             part = f"{void} of {sum(a.size for a in arrays)}"
@@ -97,6 +96,11 @@ def steadiness(answers: Mapping[str, Sequence[object]], constant: Mapping[str, f
     if same:
         found.append(f"{_listed(same)} is the same for all samples: how close it is says little")
     return found
+
+
+def _floats(answers: Sequence[object]) -> list[NDArray[Any]]:
+    given = [cast("NDArray[Any]", each) for each in answers if isinstance(each, np.ndarray)]
+    return [array for array in given if array.dtype.kind == "f"]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ....analysis.contrib_rules import MICROSOFT
 from ....graph_ir import Node
 from ....graph_ir.ops import STANDARD_DOMAINS, has_reference_attribute, has_subgraph
 from . import counts, parts, shapes
 from .cuts import Cuts
 
 Fix = Callable[[Cuts, Node], None]
-MICROSOFT = "com.microsoft"
 
 FIXES: dict[tuple[str, str], Fix] = {
     ("", "Attention"): counts.attention,
