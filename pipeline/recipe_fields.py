@@ -10,6 +10,8 @@ from typing import Any, cast
 
 from ..graph_ir import UsageError
 
+OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
+"""An option of the command line in a message, for callers who know it by another name."""
 _KINDS = {bool: "true or false", dict: "a table", int: "a whole number", list: "a list", str: "text"}
 
 
@@ -18,9 +20,7 @@ def placed(where: str, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except UsageError as error:
-        text = re.sub(
-            r"(?<![\w-])--([a-z][a-z-]*)", lambda option: f"`{option[1].replace('-', '_')}`", str(error)
-        )
+        text = OPTION.sub(lambda option: f"`{option[1].replace('-', '_')}`", str(error))
         raise UsageError(f"{where}: {text}") from error
 
 

@@ -17,7 +17,7 @@ from ..pipeline.amounts import figure, seconds, share, whole
 from ..pipeline.prune.budget import Budget
 from ..pipeline.prune.choice import AIMS, Limits, aim_called
 from ..pipeline.prune.job import Job
-from ..pipeline.recipe_fields import placed
+from ..pipeline.recipe_fields import OPTION, placed
 from .prune_options import limits_of, refuse_mixtures
 from .pruning import Settings
 
@@ -42,7 +42,7 @@ def called_from(function: Callable[..., object]) -> Generator[None]:
     try:
         yield
     except TersorError as error:
-        error.args = (re.sub(r"(?<![\w-])--([a-z][a-z-]*)", named, str(error)),)
+        error.args = (OPTION.sub(named, str(error)),)
         raise
 
 
