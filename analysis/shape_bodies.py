@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ..graph_ir import Attr, DataType, Function, Graph, Node, Value
 from .node_view import Data
 from .scope import Scope
-from .value_types import ValueType
-
-if TYPE_CHECKING:
-    from .shape_walk import Walker
+from .value_types import TypeTable, ValueType
 
 MAX_CALL_DEPTH = 64
 
@@ -35,7 +32,30 @@ class Calls:
     stack: list[Function] = field(default_factory=list[Function])
 
 
-def visit(walker: Walker, node: Node, types: Sequence[ValueType], scope: Scope) -> tuple[ValueType, ...]:
+class Walk(Protocol):
+    """What bodies and calls need of the walk that meets them."""
+
+    table: TypeTable
+    calls: Calls
+
+    def walk(self, nodes: Iterable[Node], scope: Scope) -> None:
+        """Type every node of a graph."""
+        ...
+
+    def type_of(self, value: Value, scope: Scope) -> ValueType:
+        """The type known for a value."""
+        ...
+
+    def attributes(self, node: Node, scope: Scope) -> Mapping[str, Attr]:
+        """A node's attributes, references resolved."""
+        ...
+
+    def note(self, node: Node, reason: str) -> None:
+        """Record why a node's outputs stay unknown."""
+        ...
+
+
+def visit(walker: Walk, node: Node, types: Sequence[ValueType], scope: Scope) -> tuple[ValueType, ...]:
     """Output types of If, Loop or Scan; the values of the bodies are typed on the way."""
     if node.op_type == "If":
         return _if(walker, node, scope)
@@ -47,7 +67,7 @@ def _body(node: Node, name: str) -> Graph | None:
     return None if attr is None or attr.is_ref() else attr.as_graph()
 
 
-def _run(walker: Walker, body: Graph, inputs: Sequence[ValueType], scope: Scope) -> list[ValueType]:
+def _run(walker: Walk, body: Graph, inputs: Sequence[ValueType], scope: Scope) -> list[ValueType]:
     """Walk a body with the given input types; types of its outputs.  Its inputs have no known contents."""
     for value in body.inputs:
         scope.types[value] = walker.table.of_value(value) if not inputs else walker.table.unknown
@@ -63,12 +83,12 @@ def _run(walker: Walker, body: Graph, inputs: Sequence[ValueType], scope: Scope)
     return [walker.type_of(value, scope) for value in body.outputs]
 
 
-def _padded(walker: Walker, node: Node, found: Sequence[ValueType]) -> tuple[ValueType, ...]:
+def _padded(walker: Walk, node: Node, found: Sequence[ValueType]) -> tuple[ValueType, ...]:
     missing = len(node.outputs) - len(found)
     return (*found[: len(node.outputs)], *[walker.table.unknown] * missing)
 
 
-def _if(walker: Walker, node: Node, scope: Scope) -> tuple[ValueType, ...]:
+def _if(walker: Walk, node: Node, scope: Scope) -> tuple[ValueType, ...]:
     bodies = [body for name in ("then_branch", "else_branch") if (body := _body(node, name)) is not None]
     results = [_run(walker, body, (), scope) for body in bodies]
     if len(results) != 2:
@@ -81,7 +101,7 @@ def _if(walker: Walker, node: Node, scope: Scope) -> tuple[ValueType, ...]:
 
 
 def _carried(
-    walker: Walker,
+    walker: Walk,
     body: Graph,
     start: Sequence[ValueType],
     fixed: tuple[Sequence[ValueType], Sequence[ValueType]],
@@ -112,7 +132,7 @@ def _carried(
         state = joined
 
 
-def _loop(walker: Walker, node: Node, types: Sequence[ValueType], scope: Scope) -> tuple[ValueType, ...]:
+def _loop(walker: Walk, node: Node, types: Sequence[ValueType], scope: Scope) -> tuple[ValueType, ...]:
     body, table = _body(node, "body"), walker.table
     if body is None:
         walker.note(node, "Loop without a body")
@@ -123,7 +143,7 @@ def _loop(walker: Walker, node: Node, types: Sequence[ValueType], scope: Scope) 
     return _padded(walker, node, [*state, *stacked])
 
 
-def _stacked(walker: Walker, known: ValueType, length: Any, axis: int) -> ValueType:
+def _stacked(walker: Walk, known: ValueType, length: Any, axis: int) -> ValueType:
     """A scan output: the slices' type with one more dim."""
     if known.dims is None:
         return walker.table.tensor(known.elem, None)
@@ -131,7 +151,7 @@ def _stacked(walker: Walker, known: ValueType, length: Any, axis: int) -> ValueT
     return walker.table.tensor(known.elem, (*known.dims[:place], length, *known.dims[place:]))
 
 
-def _scan(walker: Walker, node: Node, types: Sequence[ValueType], scope: Scope) -> tuple[ValueType, ...]:
+def _scan(walker: Walk, node: Node, types: Sequence[ValueType], scope: Scope) -> tuple[ValueType, ...]:
     body, count = _body(node, "body"), node.attributes.get("num_scan_inputs")
     if body is None or count is None or scope.opsets.get("", 0) < 9 or count.as_int() > len(types):
         walker.note(node, "Scan without a body or before opset 9")
@@ -160,7 +180,7 @@ def _axes(node: Node, name: str, count: int) -> list[int]:
 
 
 def call(
-    walker: Walker, node: Node, function: Function, types: Sequence[ValueType], scope: Scope
+    walker: Walk, node: Node, function: Function, types: Sequence[ValueType], scope: Scope
 ) -> tuple[ValueType, ...]:
     """Output types of a call: the function's body walked with this call's types, contents and attributes."""
     if function in walker.calls.stack or len(walker.calls.stack) >= MAX_CALL_DEPTH:
