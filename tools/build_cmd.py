@@ -178,11 +178,11 @@ def speed(times: float) -> str:
 
 def left_float(rows: Sequence[AuditRow]) -> list[str]:
     """A line for each reason why linear nodes are not int8, with the first of them."""
-    from ..backends.onnxruntime.rules import LINEAR
+    from ..backends.onnxruntime.audit import COUNTED
 
     reasons: dict[str, list[str]] = {}
     for row in rows:
-        if row.op_type in LINEAR:
+        if row.op_type in COUNTED:
             reasons.setdefault(row.reason or "left float", []).append(f"{row.node} ({row.op_type})")
     lines: list[str] = []
     for reason, nodes in reasons.items():

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     import onnx
 
 _DEFAULT = SessionConfig()
-_COUNTED = LINEAR | {"MatMulInteger", "MatMulIntegerToFloat", "ConvInteger"}
+COUNTED = LINEAR | {
+    "LSTM", "GRU", "RNN", "DynamicQuantizeLSTM",
+    "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits",
+}  # fmt: skip
+"""Operators of linear nodes: products with weights, recurrent layers and quantized forms among them."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Audit:
 
     @property
     def linear_share(self) -> float:
-        """Share of Conv, ConvTranspose, Gemm and MatMul nodes in int8, dynamic ones included."""
+        """Share of linear nodes (`COUNTED`) in int8, dynamic ones included."""
         return self.linear_int8 / self.linear_total if self.linear_total else 1.0
 
     @property
@@ -129,7 +133,7 @@ def audit_of(optimized: Optimized, macs: Mapping[str, float]) -> Audit:
         for item in optimized.sources
         if _concerned(item)
     )
-    linear = [row for row in rows if row.op_type in _COUNTED]
+    linear = [row for row in rows if row.op_type in COUNTED]
     narrow = [row for row in linear if row.precision in ("int8", "dynamic")]
     return Audit(
         rows=rows,
@@ -146,7 +150,7 @@ def _concerned(item: SourceNode) -> bool:
     node, scope = item.node, item.scope
     if node.op_type in BOUNDARY or node.op_type == "Constant":
         return False
-    if node.op_type in _COUNTED:
+    if node.op_type in COUNTED:
         return True
     made = (scope.producer(name) for name in node.input if name)
     return any(maker is not None and maker.op_type == DQ for maker in made) or any(

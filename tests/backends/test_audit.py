@@ -13,7 +13,11 @@ from tersor.backends.base import BackendError
 from tersor.backends.onnxruntime.audit import audit
 from tersor.backends.onnxruntime.optimized import optimized_graph, optimized_with_sources
 from tersor.backends.onnxruntime.session import OrtSession
-from tersor.graph_ir import ModelError
+from tersor.graph_ir import ModelError, to_proto
+from tersor.passes.base import Context
+from tersor.pipeline import manager
+from tersor.pipeline.spec import parse
+from tests.support.int8 import graph
 from tests.support.qdq_models import ACT_SCALE, Qdq
 from tests.support.runtime import MATMUL_MISREAD
 
@@ -174,3 +178,21 @@ def test_a_refused_node_is_called_by_its_own_name() -> None:
     )
     with pytest.raises(BackendError, match="node with name 'lost'"):
         audit(model)
+
+
+def test_recurrent_layers_and_weights_in_blocks_are_counted() -> None:
+    model = graph(
+        """h = LSTM<hidden_size=24>(x, w, r) t = Squeeze(h, one)
+        u = GRU<hidden_size=24>(t, v, q) y = MatMul(u, p)""",
+        """float[1,96,16] w = {seed}, float[1,96,24] r = {seed}, int64[1] one = {1},
+        float[1,72,24] v = {seed}, float[1,72,24] q = {seed}, float[24,24] p = {seed}""",
+        x="6,1,16",
+    )
+    before = audit(to_proto(model))
+    assert (before.linear_int8, before.linear_total) == (0, 3)
+    ready, context = parse("quantize-dynamic{op-types=LSTM},weight-only{bits=8}"), Context()
+    assert manager.run(ready, model, context).changed == 2
+    found = audit(to_proto(model))
+    kinds = {row.op_type: row.precision for row in found.rows}
+    assert kinds == {"DynamicQuantizeLSTM": "dynamic", "GRU": "float", "MatMulNBits": "dynamic"}
+    assert (found.linear_int8, found.linear_total) == (2, 3)
