@@ -39,14 +39,19 @@ class _Plan:
     pieces: int | None  # None: the same for every sample
 
 
-def plan_file(path: Path, signature: Signature) -> int:
-    """Check the headers of a file against the signature; the number of feeds it holds.
+def plan_file(path: Path, signature: Signature) -> tuple[int, list[tuple[str, int]]]:
+    """Check the headers of a file against the signature.
+
+    Returns:
+        The number of feeds it holds; name and rows of each array that is cut along axis 0.
 
     Raises:
         DataError: not a numpy file, an array missing or not wanted, of wrong type or shape, or of another
             number of samples than its neighbours.
     """
-    return _samples(path, _plans(path, signature))
+    plans = _plans(path, signature)
+    cut = [(plan.name, plan.shape[0]) for plan in plans if plan.keep and plan.pieces is not None]
+    return _samples(path, plans), cut
 
 
 def read_file(path: Path, signature: Signature) -> Iterator[dict[str, _Array]]:
@@ -89,7 +94,32 @@ def _plans(path: Path, signature: Signature) -> list[_Plan]:
             raise DataError(
                 f"{str(path)!r} has an array {name!r}, which is no input; the model takes {', '.join(wanted)}"
             )
-    return [_plan(path, name, *headers[name], *wanted[name]) for name in wanted]
+    plans = [_plan(path, name, *headers[name], *wanted[name]) for name in wanted]
+    _refuse_torn(path, plans, {name: dims or () for name, (_, dims) in wanted.items()})
+    return plans
+
+
+def _refuse_torn(path: Path, plans: list[_Plan], dims: dict[str, tuple[int | str | None, ...]]) -> None:
+    """Refuse to cut an array along an axis whose size, by its symbol, is that of an axis that stays whole.
+
+    A symbol that stands twice in one shape is not believed: some exporters have one for all they do not know.
+    """
+    whole: dict[str, tuple[str, int]] = {}
+    for plan in plans:
+        shape = plan.shape[1:] if plan.keep else plan.shape[2:]
+        for dim, size in zip(dims[plan.name][1:], shape, strict=False):
+            if isinstance(dim, str) and dims[plan.name].count(dim) == 1:
+                whole.setdefault(dim, (plan.name, size))
+    for plan in plans:
+        first = dims[plan.name][0] if dims[plan.name] else None
+        if plan.keep and plan.pieces and isinstance(first, str) and dims[plan.name].count(first) == 1:
+            other, size = whole.get(first, ("", 1))
+            if size == plan.shape[0] > 1:
+                raise DataError(
+                    f"{str(path)!r}, array {plan.name!r}: axis 0 is {first!r} in the model, of which "
+                    f"{other!r} has {size} in each sample, so it counts no samples; store [samples, "
+                    f"{_text(dims[plan.name])[1:]}"
+                )
 
 
 def _plan(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..analysis.evaluate import check_feed, input_dtype
 from ..graph_ir import DataError, Model, Signature, UsageError, signature_of
 from .arrays import plan_file, read_file
+from .axes import cut_notes, not_samples
 from .functions import load_function, names_function, user_code
 from .images import SUFFIXES, Preprocess, read_picture, require_pillow
 
@@ -32,6 +33,7 @@ class Feeds:
         source: what was asked for, for messages and lock files.
         signature: each feed is checked against it as it comes.
         count: number of feeds when it is known without going through them.
+        notes: what is to be said of how arrays were cut into samples.
     """
 
     source: str
@@ -40,6 +42,7 @@ class Feeds:
     make: Callable[[], Iterable[Mapping[str, Any]]]
     hashing: Callable[[], bytes] | None = None
     limit: int | None = None
+    notes: tuple[str, ...] = ()
     # The digest of the first feed, once there was a pass.
     _first: list[str] = field(default_factory=list[str], repr=False)
 
@@ -134,9 +137,9 @@ def open_feeds(
     if text == "random" or text.startswith("random:"):
         feeds = _random(text, signature)
     elif path.is_dir():
-        feeds = _folder(path, signature, preprocess)
+        feeds = _folder(path, signature, preprocess, not_samples(model_inputs))
     elif path.exists():
-        feeds = _files(text, [path], signature)
+        feeds = _files(text, [path], signature, not_samples(model_inputs))
     elif names_function(text):
         feeds = _function(text, signature)
     else:
@@ -144,14 +147,15 @@ def open_feeds(
     if limit is None:
         return feeds
     count = None if feeds.count is None else min(limit, feeds.count)
-    return Feeds(feeds.source, signature, count, feeds.make, feeds.hashing, limit)
+    return replace(feeds, count=count, limit=limit)
 
 
-def _files(source: str, paths: list[Path], signature: Signature) -> Feeds:
+def _files(source: str, paths: list[Path], signature: Signature, unlike: dict[str, str]) -> Feeds:
     for path in paths:
         if path.suffix not in (".npz", ".npy"):
             raise DataError(f"{str(path)!r} is no data file; give a .npz or .npy file, or a folder of them")
-    count = sum(plan_file(path, signature) for path in paths)
+    plans = [plan_file(path, signature) for path in paths]
+    count = sum(feeds for feeds, _ in plans)
     if count == 0:
         raise DataError(f"{source!r} holds no samples")
 
@@ -159,10 +163,13 @@ def _files(source: str, paths: list[Path], signature: Signature) -> Feeds:
         for path in paths:
             yield from read_file(path, signature)
 
-    return Feeds(source, signature, count, make, lambda: _hash_files(paths))
+    notes = cut_notes(signature, [cut for _, cuts in plans for cut in cuts], unlike)
+    return Feeds(source, signature, count, make, lambda: _hash_files(paths), notes=tuple(notes))
 
 
-def _folder(folder: Path, signature: Signature, preprocess: Preprocess | None) -> Feeds:
+def _folder(
+    folder: Path, signature: Signature, preprocess: Preprocess | None, unlike: dict[str, str]
+) -> Feeds:
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     kinds = {kind: [p for p in files if p.suffix == kind] for kind in (".npz", ".npy")}
     kinds["pictures"] = _pictures(folder)
@@ -172,7 +179,7 @@ def _folder(folder: Path, signature: Signature, preprocess: Preprocess | None) -
     if len(present) > 1:
         raise DataError(f"{str(folder)!r} holds {' and '.join(present)}; keep one kind in a folder")
     if present != ["pictures"]:
-        return _files(str(folder), kinds[present[0]], signature)
+        return _files(str(folder), kinds[present[0]], signature, unlike)
     require_pillow()
     if preprocess is None:
         raise DataError(f"{str(folder)!r} holds pictures; say in a preprocess section how they become inputs")

@@ -157,11 +157,12 @@ def _prepared(model: Model, settings: Settings, folder: Path) -> _Subject:
     path = folder / ORIGINAL
     save(model, path)
     signature = signature_of(model)
-    feeds = None if settings.data is None else open_feeds(settings.data, signature, limit=settings.samples)
+    feeds = None if settings.data is None else open_feeds(settings.data, model, limit=settings.samples)
     shown: Sequence[Feed] = (
         list(islice(feeds, JUDGING_FEEDS)) if feeds is not None else drawn(path, signature, settings.seed)
     )
-    return _Subject(model, path, feeds, shown, folder, context.notes)
+    notes = [*context.notes, *(() if feeds is None else feeds.notes)]
+    return _Subject(model, path, feeds, shown, folder, notes)
 
 
 def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> PruneReport:

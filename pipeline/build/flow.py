@@ -91,6 +91,7 @@ def _search(
         notes_.append(
             "the model is quantized already; for int8 as tersor makes it start from the float model"
         )
+    notes_ += [] if feeds is None else feeds.notes
     notes_ += _of_data(settings, judge, [] if feeds is None else judging)
     log = _log(settings, model, feeds, judge)
     search = Search(workshop, judge, settings, _beside(original, judging), log)
