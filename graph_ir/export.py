@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,24 +20,22 @@ from .guard import after_export, quiet
 from .ops import INFERRED, walk_graphs
 from .provenance import stamp, unstamp
 from .streaming import write_streamed
+from .targets import (
+    data_file,
+    format_of,
+    goes_outside,
+    kept_outside,
+    refuse_foreign_weights,
+    refuse_name,
+    refuse_own_weights,
+    weights_of,
+)
 from .writing import Held, model_proto, plain, redundantly_typed
 
-MAX_PROTO_BYTES = 2**31 - 2**24  # protobuf's limit, less room for the graph itself
 MAX_MESSAGE_BYTES = 2**31 - 1
 STREAMED_FROM = 2**25  # bytes of weights; smaller files are written sooner in one piece
-EXTERNAL_FROM = 1024  # bytes; smaller weights stay in the model file, where shape inference can read them
 
 _OVER = "{!r} would be over protobuf's 2 GB; save it with external data"
-
-TEXT_FORMATS = {
-    ".onnxtxt": "onnxtxt",
-    ".onnxtext": "onnxtxt",
-    ".textproto": "textproto",
-    ".prototxt": "textproto",
-    ".pbtxt": "textproto",
-    ".json": "json",
-    ".onnxjson": "json",
-}
 
 
 def to_proto(model: ir.Model, *, provenance: bool = False, held: Held | None = None) -> onnx.ModelProto:
@@ -93,12 +91,7 @@ def _redundantly_typed(model: ir.Model) -> Iterator[ir.Value]:
 
 def weight_bytes(model: ir.Model) -> int:
     """Bytes of all initializers, wherever they are stored."""
-    return sum(tensor.nbytes for tensor in _weights(model).values())
-
-
-def _weights(model: ir.Model) -> dict[ir.Value, ir.TensorProtocol]:
-    values = [value for graph in walk_graphs(model) for value in graph.initializers.data.values()]
-    return {value: value.const_value for value in values if value.const_value is not None}
+    return sum(tensor.nbytes for tensor in weights_of(model).values())
 
 
 def save(
@@ -110,29 +103,32 @@ def save(
 ) -> None:
     """Write a model: protobuf, or text when the suffix says so. Written beside and renamed; never half.
 
+    A model of that name is replaced, also the one that `model` was loaded from; any other file is not.
+
     Args:
         model: left unchanged.
-        path: where to; weights go to `<path>.data` beside it when external.
-        external_data: store weights outside; None does so when they were external or one protobuf cannot hold
-            them. Text formats hold all weights themselves.
+        path: where to: .onnx, or for text .onnxtxt, .textproto or .json; weights go to `<path>.data` beside
+            it when external.
+        external_data: store large weights outside; None does so when some were external or one protobuf
+            cannot hold them. Text formats hold all weights themselves.
         provenance: see `to_proto`.
 
     Raises:
         ModelError: when the file cannot be written, or cannot hold the model.
-        UsageError: one of the two is something else.
+        UsageError: one of the two is something else, the name is none for a model, or a file that is there
+            already is no model, or holds weights of this one or of another.
     """
     given_model("model", model)
     target = given_path("path", path)
-    kind = TEXT_FORMATS.get(target.suffix, "protobuf")
-    if external_data and kind != "protobuf":
-        raise ModelError(f"{str(target)!r} is a text format, which holds all weights itself; save as .onnx")
-    weights = _weights(model)
-    outside = {value: tensor for value, tensor in weights.items() if isinstance(tensor, ir.ExternalTensor)}
-    if external_data is None:
-        external_data = kind == "protobuf" and (bool(outside) or _too_large(weights.values()))
-    if external_data:
+    refuse_name(target, external_data)
+    refuse_own_weights(target, model, beside=False)
+    if goes_outside(model, target, external_data):
+        refuse_foreign_weights(target, model, external_data)
         _save_external(model, target, provenance)
         return
+    kind = format_of(target)
+    weights = weights_of(model)
+    outside = {value: tensor for value, tensor in weights.items() if isinstance(tensor, ir.ExternalTensor)}
     with atomic_write(target) as beside:
         if kind == "protobuf" and plain(model) and weight_bytes(model) >= STREAMED_FROM:
             with _stored_as(_in_memory(outside)):
@@ -155,17 +151,6 @@ def _stream(model: ir.Model, path: Path, provenance: bool, name: str) -> None:
     with path.open("wb") as file:
         if write_streamed(proto, held, file) > MAX_MESSAGE_BYTES:
             raise ModelError(_OVER.format(name))
-
-
-def _too_large(tensors: Iterable[ir.TensorProtocol]) -> bool:
-    """Whether one protobuf cannot hold the weights."""
-    return sum(map(_stored_bytes, tensors)) > MAX_PROTO_BYTES
-
-
-def _stored_bytes(tensor: ir.TensorProtocol) -> int:
-    """About what a tensor takes in a file; numbers that are not raw take other room than in memory."""
-    packed = isinstance(tensor, ir.TensorProtoTensor) and not tensor.raw.HasField("raw_data")
-    return tensor.raw.ByteSize() if packed else tensor.nbytes
 
 
 def _in_memory(weights: Mapping[ir.Value, ir.TensorProtocol]) -> dict[ir.Value, ir.TensorProtocol]:
@@ -211,13 +196,9 @@ def _stored_as(tensors: Mapping[ir.Value, ir.TensorProtocol]) -> Generator[None]
 
 
 def _save_external(model: ir.Model, target: Path, provenance: bool) -> None:
-    data = target.with_name(target.name + ".data")
-    weights = _weights(model)
-    large = {
-        value: tensor
-        for value, tensor in weights.items()
-        if tensor.nbytes >= EXTERNAL_FROM and tensor.dtype != ir.DataType.STRING
-    }
+    data = data_file(target)
+    weights = weights_of(model)
+    large = {value: tensor for value, tensor in weights.items() if kept_outside(tensor)}
     with atomic_files([data, target]) as (data_beside, beside):
         once = {id(tensor): tensor for tensor in large.values()}
         for tensor in once.values():

@@ -18,18 +18,18 @@ from google.protobuf.message import DecodeError
 
 from .data_check import check_external, check_tensors
 from .errors import ModelError, UnsupportedModelError, VerifyError, one_line
-from .export import MAX_PROTO_BYTES, TEXT_FORMATS, save, to_proto, weight_bytes
+from .export import save, to_proto, weight_bytes
 from .files import atomic_write, gc_paused
 from .given import given_path
 from .guard import after_import, before_import, has_external, import_domains, quiet, rename_shadows
 from .ops import INFERRED, has_subgraph, label, subgraphs, walk_graphs
 from .protos import Parts, parts_of
 from .provenance import restore
+from .targets import format_of
 from .verify import verify
 
 __all__ = [
     "INFERRED",
-    "MAX_PROTO_BYTES",
     "atomic_write",
     "from_proto",
     "gc_paused",
@@ -72,7 +72,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
             raise ModelError(f"{str(file)!r} is empty")
         if size >= LARGE:
             gc.collect()  # models are cyclic: those no longer used would hold their weights for long
-        kind = TEXT_FORMATS.get(file.suffix, "protobuf")
+        kind = format_of(file) or "protobuf"
         if kind == "onnxtxt":  # onnx.load_model warns that this format is young
             proto = onnx.parser.parse_model(file.read_text(encoding="utf-8"))
         else:

@@ -8,31 +8,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..graph_ir import ExternalTensor, Model, UsageError, save
-from ..graph_ir.export import MAX_PROTO_BYTES, TEXT_FORMATS, weight_bytes
-from ..graph_ir.ops import walk_graphs
-from ..graph_ir.protos import parts_of
+from ..graph_ir import Model, UsageError, save
+from ..graph_ir.targets import data_file, goes_outside, owns_weights
 
 INPUT = "the input itself"
-
-
-def data_file(target: Path) -> Path:
-    """Where the weights of a model go when they are stored outside of it."""
-    return target.with_name(target.name + ".data")
-
-
-def external_files(model: Model) -> list[Path]:
-    """The files that hold weights of the model, each once."""
-    found: dict[Path, None] = {}
-    for graph in walk_graphs(model):
-        for value in graph.initializers.data.values():
-            if isinstance(value.const_value, ExternalTensor):
-                found[Path(value.const_value.path)] = None
-    return list(found)
 
 
 def given_path(text: str | None) -> Path | None:
@@ -91,20 +74,15 @@ def refuse_unwritable(target: Path) -> None:
     _refuse_closed(_nearest(target.parent, f"cannot write {shown!r}"), shown)
 
 
-def refuse_replacing(target: Path, suffixes: Iterable[str] = (".onnx", *TEXT_FORMATS)) -> None:
+def refuse_replacing(target: Path, suffix: str) -> None:
     """Refuse to write over a file that is, by its name, not of the kind that is written.
-
-    Args:
-        target: where it goes.
-        suffixes: of that kind; a model's by default.
 
     Raises:
         UsageError: there is such a file.
     """
-    kinds = tuple(suffixes)
-    if target.is_file() and target.suffix not in kinds:
+    if target.is_file() and target.suffix != suffix:
         raise UsageError(
-            f"{str(target)!r} is there already and not a {kinds[0]} file by its name; give another name, "
+            f"{str(target)!r} is there already and not a {suffix} file by its name; give another name, "
             "or remove it"
         )
 
@@ -152,79 +130,19 @@ def _refuse_closed(folder: Path, shown: str) -> None:
     raise UsageError(f"cannot write {shown!r}: folder {str(folder)!r} is not writable")
 
 
-def refuse_own_weights(target: Path, files: Sequence[Path]) -> None:
-    """Refuse to write over the files that hold the input's weights.
-
-    Raises:
-        UsageError: the output, or the file for its weights, is one of them.
-    """
-    for written in (target, data_file(target)):
-        if written.exists() and any(written.samefile(file) for file in files):
-            raise UsageError(
-                f"{str(written)!r} holds weights of the input, which is never touched; give another output"
-            )
-
-
-def refuse_foreign_weights(target: Path, model: Model, external_data: bool | None = None) -> None:
-    """Refuse to write weights over a file that is not the weights of the model that will be replaced.
-
-    Args:
-        target: where the model goes.
-        model: what is to be written, as it was read.
-        external_data: see `graph_ir.save`.
-
-    Raises:
-        UsageError: naming the file.
-    """
-    data = data_file(target)
-    if external_data is None:
-        too_large = weight_bytes(model) > MAX_PROTO_BYTES
-        external_data = target.suffix not in TEXT_FORMATS and (too_large or bool(external_files(model)))
-    if external_data and data.exists() and not owns_weights(target):
-        raise UsageError(
-            f"{str(data)!r} is there already and is not of {str(target)!r}; give another output, or remove it"
-        )
-
-
-def owns_weights(target: Path) -> bool:
-    """Whether there is a model at `target` whose weights lie in the file that its new ones would go to."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    data = data_file(target)
-    if not target.is_file() or not data.is_file() or target.suffix in TEXT_FORMATS:
-        return False
-    try:
-        proto = onnx.load_model(target, load_external_data=False)
-    except (DecodeError, OSError, ValueError):
-        return False
-    return any(
-        entry.key == "location" and entry.value == data.name
-        for tensor in parts_of(proto).weights()
-        for entry in tensor.external_data
-    )
-
-
 def save_over(model: Model, target: Path, external_data: bool | None = None) -> bool:
     """Save a model, making its folder if need be; weights of the one it replaces go: nothing refers to them.
 
     Returns:
         Whether weights lie outside of the file.
     """
-    data = data_file(target)
-    stale = owns_weights(target)
-    before = _identity(data)
+    outside = goes_outside(model, target, external_data)
+    stale = owns_weights(target) and not outside
     with made_folder(target.parent):
         save(model, target, external_data=external_data)
-    outside = _identity(data) != before
-    if stale and not outside:
-        data.unlink(missing_ok=True)
+    if stale:
+        data_file(target).unlink(missing_ok=True)
     return outside
-
-
-def _identity(file: Path) -> tuple[int, int] | None:
-    """What tells a file from one written in its place."""
-    return (file.stat().st_ino, file.stat().st_mtime_ns) if file.exists() else None
 
 
 def same(one: Path, other: Path) -> bool:

@@ -67,7 +67,7 @@ def describe(model: Model, sizes: dict[str, int], path: Path) -> dict[str, Any]:
     from ..analysis.cost import cost
     from ..graph_ir import UsageError, notes
     from ..graph_ir.ops import dims
-    from ..pipeline.outputs import external_files
+    from ..graph_ir.targets import external_files
     from .optimize import count_ops, default_notes, opaque_notes
 
     given = [(v.name, i, d) for v in model.graph.inputs for i, d in enumerate(dims(v) or ())]

@@ -34,7 +34,7 @@ class Validation(str, Enum):
 def command(
     source: Path = typer.Argument(..., metavar="IN", help="The model: .onnx, or ONNX text (.onnxtxt)."),
     target: Path = typer.Argument(
-        ..., metavar="OUT", help="Where the result goes; the input is never touched."
+        ..., metavar="OUT", help="Where the result goes: .onnx, or text (.onnxtxt, .textproto, .json)."
     ),
     *,
     passes: str | None = typer.Option(None, metavar="TEXT", help="A pipeline instead of the lossless one."),

@@ -21,6 +21,14 @@ from ..graph_ir import (
 )
 from ..graph_ir.ops import STANDARD_DOMAINS, walk_nodes
 from ..graph_ir.protos import parts_of
+from ..graph_ir.targets import (
+    data_file,
+    external_files,
+    format_of,
+    refuse_foreign_weights,
+    refuse_name,
+    refuse_own_weights,
+)
 from ..graph_ir.verify import operator_bounds
 from ..passes.base import Context
 from ..pipeline import manager
@@ -29,13 +37,8 @@ from ..pipeline.instruments import Dump, PrintIr, RoundError, Verify, When
 from ..pipeline.measure import Statistics, Timing
 from ..pipeline.outputs import (
     INPUT,
-    data_file,
-    external_files,
     made_folder,
-    refuse_foreign_weights,
     refuse_overwriting,
-    refuse_own_weights,
-    refuse_replacing,
     refuse_unwritable,
     save_over,
 )
@@ -132,7 +135,7 @@ def optimize_file(source: Path | str, target: Path | str, settings: Settings | N
     dumped = [] if chosen.dump is None else [chosen.dump]
     refuse_overwriting([target, data_file(target), *dumped], {INPUT: source, **chosen.untouched})
     refuse_unwritable(target)
-    refuse_replacing(target)
+    refuse_name(target, chosen.external_data)
     text = f"{FREEZE},{chosen.passes}" if chosen.freeze_default_inputs else chosen.passes
     pipeline = parse(text)
     # One pause for all: switching the collector on again makes it walk the whole model once more.
@@ -148,7 +151,7 @@ def _optimize(source: Path, target: Path, chosen: Settings, pipeline: Pipeline) 
     except UnsupportedModelError as error:
         return _copy_through(source, target, report, str(error))
     files = external_files(model)
-    refuse_own_weights(target, files)
+    refuse_own_weights(target, model)
     refuse_foreign_weights(target, model, chosen.external_data)
     report.bytes_before = sum(file.stat().st_size for file in (source, *files))
     report.before = count_ops(model)
@@ -222,6 +225,8 @@ def _copy_through(source: Path, target: Path, report: Report, reason: str) -> Re
         raise UnsupportedModelError(
             f"{reason}; its weights lie beside it, so only a copy in their folder works"
         )
+    if format_of(source) != format_of(target):
+        raise UnsupportedModelError(f"{reason}; only a copy of the same kind works: OUT{source.suffix}")
     with made_folder(target.parent), atomic_write(target) as beside:
         shutil.copyfile(source, beside)
     report.copied = True

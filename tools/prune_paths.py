@@ -6,14 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..graph_ir import Model, UsageError
+from ..graph_ir.targets import data_file, refuse_foreign_weights, refuse_name, refuse_own_weights
 from ..pipeline.outputs import (
     INPUT,
-    data_file,
-    external_files,
     given_path,
-    refuse_foreign_weights,
     refuse_overwriting,
-    refuse_own_weights,
     refuse_replacing,
     refuse_unwritable,
     same,
@@ -58,9 +55,9 @@ def refuse_paths(
     for written in models[:1] + plans:
         refuse_unwritable(written)
     if out is not None:
-        refuse_replacing(out)
+        refuse_name(out)
     if save_plan is not None:
-        refuse_replacing(save_plan, [".json"])
+        refuse_replacing(save_plan, ".json")
     if any(same(written, planned) for written in models for planned in plans):
         raise UsageError(f"--save-plan {str(save_plan)!r} is where the model goes; give another file")
 
@@ -73,6 +70,6 @@ def refuse_weights(model: Model, *, out: Path | None, save_plan: Path | None) ->
     """
     for written in (out, save_plan):
         if written is not None:
-            refuse_own_weights(written, external_files(model))
+            refuse_own_weights(written, model)
     if out is not None:
         refuse_foreign_weights(out, model)

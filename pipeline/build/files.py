@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import cast
 
 from ...graph_ir import ExternalTensor, Model, save
-from ...graph_ir.export import TEXT_FORMATS
 from ...graph_ir.ops import walk_graphs
-from ..outputs import data_file
+from ...graph_ir.targets import data_file, format_of
 
 
 def model_files(model: Model, path: Path) -> list[Path]:
@@ -31,7 +30,7 @@ def written_files(path: Path) -> list[Path]:
 
 def as_protobuf(model: Model, path: Path, folder: Path) -> Path:
     """The model's file if runtimes can open it; a text form is written to `folder` as protobuf."""
-    if path.suffix not in TEXT_FORMATS:
+    if format_of(path) in (None, "protobuf"):
         return path
     save(model, folder / "original.onnx")
     return folder / "original.onnx"

@@ -22,6 +22,7 @@ from tersor.graph_ir import (
     load,
     parse,
     save,
+    targets,
     tensor,
     to_proto,
 )
@@ -259,7 +260,7 @@ def test_only_ordinary_files_are_replaced(tmp_path: Path) -> None:
 
 
 def test_too_large_for_one_message_goes_external(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "MAX_PROTO_BYTES", 20_000)
+    monkeypatch.setattr(targets, "MAX_PROTO_BYTES", 20_000)
     save(parse(WEIGHTS), tmp_path / "m.onnx")
     assert names(tmp_path) == ["m.onnx", "m.onnx.data"]
     assert (tmp_path / "m.onnx").stat().st_size < 1000

@@ -151,7 +151,7 @@ def test_external_data_stays_external(capsys: pytest.CaptureFixture[str], tmp_pa
     (tmp_path / "a" / "in.onnx").rename(tmp_path / "a" / "other.onnx")
     done = tersor(capsys, "opt", tmp_path / "a" / "other.onnx", tmp_path / "a" / "in.onnx")
     assert done.code == 2
-    assert "holds weights of the input, which is never touched" in done.err
+    assert "holds weights of the model, which are never touched" in done.err
 
 
 def test_what_the_ir_cannot_hold_is_copied(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

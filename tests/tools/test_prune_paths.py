@@ -58,9 +58,9 @@ BOTH = "is where the model goes; give another file"
         (["--dry-run", "--save-plan", "calib.npz", "--data", "calib.npz", *BUDGET], DATA),
         (["-o", "feeds/first.npz", "--data", "feeds", *BUDGET], INSIDE),
         (["-o", "o.onnx", "--save-plan", "feeds/../feeds/p.json", "--data", "feeds", *BUDGET], INSIDE),
-        (["-o", "o", "--save-plan", "../{here}/o", *BUDGET], BOTH),
-        (["-o", "o", "--save-plan", "o.data", *BUDGET], BOTH),
-        (["-o", "sparse.data", "--pattern", "2:4", "--data", "feeds/first.npz"], ""),
+        (["-o", "o.json", "--save-plan", "../{here}/o.json", *BUDGET], BOTH),
+        (["-o", "o.onnx", "--save-plan", "o.onnx.data", *BUDGET], BOTH),
+        (["-o", "sparse.onnx", "--pattern", "2:4", "--data", "feeds/first.npz"], ""),
     ],
 )  # fmt: skip
 def test_nothing_that_is_read_is_written_over(
@@ -79,7 +79,7 @@ def test_nothing_that_is_read_is_written_over(
 
 
 @pytest.mark.parametrize(
-    "options", [["-o", "outside.onnx.data"], ["-o", "o", "--save-plan", "outside.onnx.data"]]
+    "options", [["-o", "outside.onnx.data"], ["-o", "o.onnx", "--save-plan", "outside.onnx.data"]]
 )
 def test_weights_of_the_input_stay(
     capsys: pytest.CaptureFixture[str], folder: Path, options: list[str]

@@ -30,6 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "feeds").mkdir()
     for name in ("calib.npz", "feeds/a.npz"):
         np.savez(tmp_path / name, x=np.zeros((1, 3, 8, 8), np.float32))
+    (tmp_path / "package.json").write_text("{}")
     (tmp_path / "r.toml").write_text(RECIPE)
     (tmp_path / "score.py").write_text("def feeds():\n    return []\n")
 
@@ -71,10 +72,10 @@ CHECKED = ["--validate", "end"]
         (["prune", "m.onnx", "-o", "score.py", "--ratio", ".5", "--metric", "score:feeds"], "is --metric"),
         (["prune", "m.onnx", "-o", "o", "--latency=.5", "--data", "feeds", "--cache", "feeds/c"], "--data"),
         (["prune", "m.onnx", "-o", "-", "--ratio", ".5"], "'-' is no file"),
-        (["opt", "m.onnx", "calib.npz"], "is there already and not a .onnx file"),
-        (["opt", "m.onnx", "score.py"], "is there already and not a .onnx file"),
-        (["prune", "m.onnx", "-o", "calib.npz", "--ratio", ".5"], "is there already and not a .onnx file"),
-        (["prune", "m.onnx", "-o", "o", "--save-plan", "score.py", "--ratio", ".5"], "not a .json file"),
+        (["opt", "m.onnx", "calib.npz"], "does not end in .onnx; give such a name"),
+        (["opt", "m.onnx", "package.json"], "is there already and is no model"),
+        (["prune", "m.onnx", "-o", "calib.npz", "--ratio", ".5"], "does not end in .onnx"),
+        (["prune", "m.onnx", "-o", "o.onnx", "--save-plan", "score.py", "--ratio", ".5"], "not a .json file"),
     ],
 )  # fmt: skip
 def test_what_is_read_is_never_written_over(
@@ -189,3 +190,20 @@ def test_a_link_to_nothing_is_no_place_to_write(
     assert (done.code, done.out) == (2, "")
     assert "'link'" in done.err
     assert not (folder / "nowhere").exists()
+
+
+def test_the_name_of_a_result_is_judged_before_any_work(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    for options in (["opt", "m.onnx", "o.txt"], ["prune", "m.onnx", "-o", "o", "--ratio", ".5"]):
+        assert "does not end in .onnx; give such a name" in refused(capsys, folder, *options)
+    line = refused(capsys, folder, "opt", "m.onnx", "o.onnxtxt", "--external-data")
+    assert "'o.onnxtxt' is a text format, which holds all weights itself; save as .onnx" in line
+    for _ in range(2):
+        assert tersor(capsys, "opt", "m.onnx", "o.textproto").code == 0
+
+
+def test_no_empty_file_of_weights_is_written(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    onnx.save(one_node(), folder / "small.onnx")
+    assert tersor(capsys, "opt", "small.onnx", "o.onnx", "--external-data").code == 0
+    assert not (folder / "o.onnx.data").exists()
