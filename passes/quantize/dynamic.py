@@ -24,7 +24,7 @@ from ...graph_ir.ops import (
 )
 from ...graph_ir.provenance import note_left_float
 from ..base import Context, Exactness, Pass
-from .kinds import LINEAR, refuse_linear
+from .kinds import LINEAR, refuse_linear, refuse_weights
 from .values import Key, drop_orphans, used_initializers
 
 if TYPE_CHECKING:
@@ -198,8 +198,10 @@ def _refuse_lstm(node: Node) -> str | None:
         if tensor.dtype != DataType.FLOAT:
             return f"its weights are {tensor.dtype.name.lower()}, not float"
         array = tensor.numpy()
-        if array.ndim != 3 or array.size == 0 or not np.isfinite(array).all():
-            return "its weights are empty or not finite"
+        if array.ndim != 3:
+            return "its weights are not shaped as an LSTM's"
+        if (reason := refuse_weights(array)) is not None:
+            return reason
     return None
 
 

@@ -6,9 +6,12 @@ A refusal is a line of text: the reason the node stays float. Nothing here looks
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from ...graph_ir import DataType, Node, Value, constant
+from ...graph_ir.numerics import LARGEST_SCALE, SMALLEST_SCALE
 from ...graph_ir.ops import (
     constant_tensor,
     float_attr,
@@ -19,6 +22,9 @@ from ...graph_ir.ops import (
     only_user,
     string_attr,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LINEAR = frozenset({"Conv", "Gemm", "MatMul"})
 # Linear in spirit, but the runtime has no int8 kernel for them: reported, never quantised.
@@ -47,6 +53,7 @@ BOUNDS = frozenset({"Relu", "Clip"})
 QUANTIZABLE = LINEAR | FOLLOWERS | ISLANDS
 
 _WEIGHT = 1
+_LEAST = 256 * SMALLEST_SCALE
 
 
 def data_inputs(node: Node) -> list[Value]:
@@ -73,20 +80,30 @@ def refuse_linear(node: Node) -> str | None:
     if tensor.dtype != DataType.FLOAT:
         return f"its weights are {tensor.dtype.name.lower()}, not float"
     array = tensor.numpy()
-    if array.size == 0 or not np.isfinite(array).all():
-        return "its weights are empty or not finite"
+    alpha = float_attr(node, "alpha", 1.0) if node.op_type == "Gemm" else 1.0
+    if (reason := refuse_weights(array, alpha)) is not None:
+        return reason
     if node.op_type == "MatMul":
         return None if array.ndim == 2 else "its weights are not a matrix"
     if node.op_type == "Gemm":
         if int_attr(node, "transA", 0):
             return "it transposes its data input"
-        if float_attr(node, "alpha", 1.0) <= 0:
+        if alpha <= 0:
             return "its alpha is not positive"
         columns = array.shape[0] if int_attr(node, "transB", 0) else array.shape[1]
         return _refuse_bias(node, columns)
     if array.ndim < 3:
         return "its weights have no spatial axis"
     return _refuse_bias(node, array.shape[0])
+
+
+def refuse_weights(array: NDArray[Any], factor: float = 1.0) -> str | None:
+    """Why weights, times the factor, have no scale in 8 bits or fewer; None when they have."""
+    low, high = (float(array.min()), float(array.max())) if array.size else (np.nan, np.nan)
+    if not np.isfinite([low, high, factor]).all():
+        return "its weights are empty or not finite"
+    largest = max(-low, high) * abs(factor)
+    return None if largest == 0 or _LEAST < largest < LARGEST_SCALE else "no scale fits its weights"
 
 
 def _refuse_bias(node: Node, channels: int) -> str | None:
@@ -96,9 +113,10 @@ def _refuse_bias(node: Node, channels: int) -> str | None:
     bias = constant(value)
     if bias is None:
         return "its bias is not constant"
-    if not np.isfinite(bias).all():
-        return "its bias is not finite"
-    if bias.size not in (1, channels) or (bias.ndim and bias.shape[-1] not in (1, channels)):
+    beta = float_attr(node, "beta", 1.0) if node.op_type == "Gemm" else 1.0
+    if not np.isfinite(bias).all() or not abs(beta) * np.abs(bias).max(initial=0.0) < LARGEST_SCALE:
+        return "its bias is not finite, or too large"
+    if bias.size != 1 and (bias.size != channels or bias.shape[-1] != channels):
         return "its bias is not one value per channel"
     return None
 
@@ -130,6 +148,8 @@ def refuse_passing(node: Node) -> str | None:
     ):
         return "it crops"
     if node.op_type == "Pad":
+        if input_at(node, 3) is not None:  # the runtime takes such pads for those of all axes
+            return "its axes are given"
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             fill = constant(node.inputs[2])
             if fill is None or float(fill.reshape(())) != 0.0:

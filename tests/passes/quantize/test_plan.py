@@ -65,6 +65,18 @@ def test_weights_that_are_not_finite_stay_float() -> None:
     assert {d.reason for d in plan(model, spans, INT8).decisions} == {"its weights are empty or not finite"}
 
 
+@pytest.mark.parametrize("factor", [1e30, 1e-30])
+def test_weights_that_no_scale_fits_stay_float(factor: float) -> None:
+    model = graph(f"y = Gemm<alpha = {factor}>(x, w)", "float[8,6] w = {seed}", x="4,8")
+    assert plan(model, {"x": Span(-3, 3)}, INT8).decisions[0].reason == "no scale fits its weights"
+
+
+@pytest.mark.parametrize(("shape", "int8"), [("4,1", False), ("1,4", True), ("4", True), ("1,1", True)])
+def test_a_bias_of_each_row_is_none_of_each_column(shape: str, int8: bool) -> None:
+    model = graph("y = Gemm(x, w, b)", f"float[8,4] w = {{seed}}, float[{shape}] b = {{seed}}", x="4,8")
+    assert reasons(model) == ["" if int8 else "its bias is not one value per channel"]
+
+
 def test_options() -> None:
     model = graph(TWO, W)
     assert reasons(model, PlanOptions(exclude=frozenset({"Conv(t)"}))) == [EXCLUDED, ""]
