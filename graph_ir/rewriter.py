@@ -153,13 +153,21 @@ class Rewriter:
         """Whether the named rewrite may fire here (always, unless a bisection limits it)."""
         return self._allow is None or self._allow(rule, node)
 
-    def constant(self, array: np.ndarray[Any, Any] | ir.TensorProtocol, name: str, near: ir.Node) -> ir.Value:
+    def constant(
+        self,
+        array: np.ndarray[Any, Any] | ir.TensorProtocol,
+        name: str,
+        near: ir.Node,
+        *,
+        inside: bool = False,
+    ) -> ir.Value:
         """A new constant, visible at `near`: a weight of the outermost graph, or a Constant in a function.
 
         Args:
             array: the data; any ONNX dtype, also through ml_dtypes.
             name: a hint for the name.
             near: the node that will read it; a Constant node is put before it.
+            inside: make it a weight of the very graph that `near` is in, which may be a body.
         """
         graph = _graph_of(near)
         tensor = _as_tensor(array)
@@ -174,7 +182,7 @@ class Rewriter:
             type=ir.TensorType(tensor.dtype),
             const_value=tensor,
         )
-        self._names.outermost(graph).register_initializer(value)
+        (graph if inside else self._names.outermost(graph)).register_initializer(value)
         # Before IR version 4 every initializer had to be listed as an input, too.
         self.model.ir_version = max(self.model.ir_version, _FREE_INITIALIZERS_IR_VERSION)
         self.edits += 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from ...analysis.contrib_rules import MICROSOFT
-from ...graph_ir import Model, Node, Rewriter, UsageError, Value, constant
+from ...graph_ir import Graph, Model, Node, Rewriter, UsageError, Value, constant
 from ...graph_ir.numerics import pack_int4
 from ...graph_ir.ops import (
     float_attr,
@@ -32,8 +32,12 @@ BLOCKED_DQ_OPSET = 21
 GROUPS = (16, 32, 64, 128, 256)
 KINDS = ("MatMul", "Gemm")
 
-Ready = dict[tuple[Value, bool, float], tuple[Value, ...]]
-"""The constants made of a weight, by the weight, whether its rows are outputs, and what it was scaled by."""
+Ready = dict[tuple[Value, bool, float, "Graph | None"], tuple[Value, ...]]
+"""The constants made of a weight, by it, whether its rows are outputs, what scales it, and their graph.
+
+onnxruntime looks for what DequantizeLinear reads in the very graph that has the node, and refuses the model
+where it is not; all else is in the main graph.
+"""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class WeightOnly(Pass):
         read, alpha, beta = RowView(node, weights.shape), 1.0, 1.0
         if node.op_type == "Gemm":
             alpha, beta = float_attr(node, "alpha", 1.0), float_attr(node, "beta", 1.0)
-        key = source, read.by_row, alpha
+        key = source, read.by_row, alpha, node.graph if self.form == "dq" else None
         if key not in ready or not source.is_initializer():
             rows = np.asarray(read.rows(weights) * np.float32(alpha))
             make = self._blocked if self.form == "dq" else self._packed
@@ -179,7 +183,7 @@ class WeightOnly(Pass):
         if not self.symmetric:
             made.append(_narrow(grid.zero, self.bits, signed=False))
         return tuple(
-            rw.constant(np.ascontiguousarray(np.transpose(array)), f"{source.name}_{name}", node)
+            rw.constant(np.ascontiguousarray(np.transpose(array)), f"{source.name}_{name}", node, inside=True)
             for name, array in zip(("quantized", "scale", "zero_point"), made, strict=False)
         )
 

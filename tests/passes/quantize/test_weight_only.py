@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from tersor.analysis.evaluate import Evaluator
 from tersor.calibration.moments import second_moments
-from tersor.graph_ir import Model, UsageError, constant, load, save, signature_of, verify
+from tersor.graph_ir import Model, UsageError, constant, load, parse, save, signature_of, verify
 from tersor.graph_ir.ops import float_attr, int_attr
 from tersor.passes.base import Context
 from tersor.passes.quantize.gptq import Gptq
@@ -133,6 +133,25 @@ def test_shared_weights_are_stored_once() -> None:
     model, ctx = narrowed(WeightOnly(), body, "float[96,24] w = {seed}", "3,96")
     assert ctx.counters["weight-only"] == 2
     assert sorted(model.graph.initializers) == ["w_quantized", "w_scale"]
+
+
+@pytest.mark.parametrize("form", ["matmulnbits", "dq"])
+def test_bodies_run_in_a_default_session(form: Any) -> None:
+    model = parse("""<ir_version: 10, opset_import: ["" : 21]>
+    g (bool c, float[3,32] x) => (float[3,8] y) <float[32,8] w = {seed}> {
+      y = If (c) <then_branch = a () => (float[3,8] p) { p = MatMul(x, w) },
+                  else_branch = b () => (float[3,8] q) { k = MatMul(x, w) q = Neg(k) }>
+    }""")
+    signature, ctx = signature_of(model), Context()
+    assert WeightOnly(bits=8, form=form).run(model, ctx)
+    verify(model, signature)
+    assert ctx.counters["weight-only"] == 2
+    w = np.random.default_rng(1).standard_normal((3, 32)).astype(np.float32)
+    taken, other = (
+        run(snapshot(model), {"c": np.array(c), "x": w})[0]  # pyright: ignore[reportArgumentType]
+        for c in (True, False)
+    )
+    np.testing.assert_array_equal(taken, -other)
 
 
 def test_what_has_no_constant_matrix_is_left_alone() -> None:
