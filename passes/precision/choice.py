@@ -232,7 +232,8 @@ def convertible(
                 picked.append(index)
         return picked
 
-    return pick(node.inputs, inputs), pick(node.outputs, outputs)
+    stashed = node.op_type == "LayerNormalization"  # its statistics have a type of their own
+    return pick(node.inputs, inputs), pick(node.outputs, outputs[:1] if stashed else outputs)
 
 
 @cache

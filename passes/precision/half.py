@@ -34,7 +34,8 @@ class ToHalf(Pass):
 
     Reads `ctx.facts["ranges"]` where given (value name -> min, max, unsafe); a value that was not measured
     is taken to fit. Which of the nodes have 16-bit kernels is the runtime's business: onnxruntime on CPU has
-    few for float16 and puts Casts round the others, so there this saves room, not time.
+    few for float16 and puts Casts round the others, so there this saves room, not time; with next to none for
+    bfloat16 it refuses such a model.
 
     Options:
         type: `fp16` (largest 65504, 11 bits) or `bf16` (float32's range, 8 bits).

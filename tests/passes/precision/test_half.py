@@ -81,6 +81,14 @@ def test_bfloat16_where_the_operators_have_it() -> None:
     assert any("Conv of opset 17 has no bfloat16 form" in note for note in ctx.notes)
 
 
+def test_the_statistics_of_a_norm_stay_float() -> None:
+    body = "n, mean = LayerNormalization(x, g) m = MatMul(n, w) y = Add(m, mean)"
+    weights = "float[4] g = {seed}, float[4,8] w = {seed}"
+    model, _, _ = converted(body, weights, x="float[3,4] x", y="float[3,8] y", type="bf16")
+    norm = next(node for node in model.graph if node.op_type == "LayerNormalization")
+    assert [value.dtype for value in norm.outputs] == [DataType.BFLOAT16, DataType.FLOAT]
+
+
 def test_weights_are_rounded_to_nearest_even() -> None:
     model, _, before = converted("y = Conv(x, w, b)")
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in before.graph.initializer}
