@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...graph_ir import Model, Rewriter, Shape, Value
-from ...graph_ir.ops import constant_tensor, static_shape
+from ...graph_ir import Model, Rewriter, Shape, Value, constant
+from ...graph_ir.ops import constant_tensor, rank, static_shape
 from ..base import Context, Exactness, Pass
-from ..pattern import Match, Miss, Rule, const, op, var
+from ..pattern import Match, Miss, Rule, const, maybe, op, var
 from .weights import FLOATS, fold_weights, wide
 
 
@@ -83,11 +83,36 @@ class RangeOfScalars(Rule):
         return None
 
 
-class Canonicalize(Pass):
-    """Write PRelu of one slope as LeakyRelu, a constant subtracted as its negative added, Range of scalars.
+class PadEveryAxis(Rule):
+    """Pad of some axes is Pad of all, with zeros for the others.
 
-    The algebra and limits stand with the rules `OneSlope`, `SubtractConstant` and `RangeOfScalars`.
-    onnxruntime has int8 kernels for LeakyRelu and Add, and none for PRelu and Sub.
+    onnxruntime moves transposes through a Pad as if its pads were for all axes, and then cannot run it. Not
+    done where the pads, the axes or the rank are not known.
+    """
+
+    root: ClassVar = op("Pad", var("x"), const("pads"), maybe(var("value")), const("axes"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """The Pad without axes."""
+        known, pads, axes = rank(m["x"]), constant(m["pads"]), constant(m["axes"])
+        if known is None or pads is None or axes is None:
+            return Miss("the rank is not known")
+        given = [int(axis) % known for axis in axes.reshape(-1) if -known <= axis < known]
+        if len(set(given)) != axes.size or pads.size != 2 * axes.size:
+            return Miss("its axes are not sound")
+        every = np.zeros((2, known), np.int64)
+        every[:, given] = pads.reshape(2, -1)
+        widths = rw.constant(every.reshape(-1), m["pads"].name or "pads", m.root)
+        operands = [m["x"], widths, *m.root.inputs[2:3]]
+        attributes = list(m.root.attributes.values())
+        return rw.node("Pad", operands, attributes, before=m.root, name=m.root.name or "Pad").outputs[0]
+
+
+class Canonicalize(Pass):
+    """Write PRelu of one slope as LeakyRelu, Sub of a constant as Add, Range of scalars, Pad of all axes.
+
+    The algebra and limits stand with the rules `OneSlope`, `SubtractConstant`, `RangeOfScalars` and
+    `PadEveryAxis`. onnxruntime has int8 kernels for LeakyRelu and Add, and none for PRelu and Sub.
     """
 
     name: ClassVar[str] = "canonicalize"
@@ -95,4 +120,4 @@ class Canonicalize(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Rewrite wherever valid; True if anything changed."""
-        return fold_weights(model, ctx, [OneSlope(), SubtractConstant(), RangeOfScalars()])
+        return fold_weights(model, ctx, [OneSlope(), SubtractConstant(), RangeOfScalars(), PadEveryAxis()])

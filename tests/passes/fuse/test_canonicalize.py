@@ -11,8 +11,11 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from tersor.graph_ir import to_proto
+from tersor.analysis.shapes import infer_shapes
+from tersor.graph_ir import constant, to_proto
+from tersor.passes.base import Context
 from tersor.passes.fuse.canonicalize import Canonicalize
+from tests.support.int8 import feeds_of, graph, quantised, run, sqnr
 from tests.support.numerics import assert_bitwise, run_onnxruntime
 from tests.support.rewriting import declined, model_of, retyped, rewrite, with_array
 from tests.support.runtime import DEFINES_INFINITE_PRELU
@@ -141,3 +144,34 @@ def test_range_of_vectors_gets_the_scalars_the_specification_asks_for() -> None:
 def test_range_of_scalars_stays() -> None:
     model = model_of("y = Range(limit, limit, limit)", "", x="int64 limit", y="int64[K] y")
     assert declined(CANON, model) == {"operands are scalars already, or of unknown shape"}
+
+
+def test_pads_are_of_all_axes() -> None:
+    weights = "int64[4] p = {1,0,2,3}, int64[2] a = {2,-3}, float v = {0.5}"
+    model = model_of("y = Pad(x, p, v, a)", weights, x="float[2,3,5,4] x", y="float y", opset=18)
+    infer_shapes(model)
+    done = rewrite(CANON, model)
+    (pad,) = done.model.graph
+    widths = constant(pad.inputs[1])
+    assert len(pad.inputs) == 3
+    assert widths is not None
+    assert widths.tolist() == [0, 0, 1, 0, 0, 3, 2, 0]
+
+
+def test_pads_without_a_rank_stay() -> None:
+    weights = "int64[2] p = {1,2}, int64[1] a = {0}"
+    body = "r = Reshape(x, k) y = Pad(r, p, , a)"
+    model = model_of(body, weights, x="float[4] x, int64[K] k", y="float[M] y", opset=18)
+    assert declined(CANON, model) == {"the rank is not known"}
+
+
+def test_the_runtime_runs_int8_layers_around_a_pad_of_some_axes() -> None:
+    weights = "float[8,8,1,1] w={seed}, float[4,8,3,3] v={seed}, int64[4] p={1,1,1,1}, int64[2] a={2,3}"
+    model = graph(
+        "c = Conv(x, w) r = Relu(c) q = Pad(r, p, , a) y = Conv(q, v)", weights, "1,8,9,9", opset=18
+    )
+    assert CANON.run(model, Context())
+    infer_shapes(model)
+    before, after, _ = quantised(model)
+    (feed, *_) = feeds_of(model)
+    assert sqnr(run(before, feed)[0], run(after, feed)[0]) > 30
