@@ -17,6 +17,7 @@ import typer
 
 from .failures import INTERRUPTED, Guard, describe
 from .plain_values import PlainCommand, PlainGroup
+from .sections import DEBUG
 
 # name -> (module, what it does; equal to the first line of its docstring, or empty for a hidden command)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -70,6 +71,13 @@ class LazyGroup(PlainGroup):
         words = inspect.cleandoc(module.command.__doc__).replace("\\b\n", "\b\n")
         app.command(cmd_name, cls=PlainCommand, help=words)(module.command)
         return typer.main.get_command(app)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, and that which `run` takes before the parser, then the commands."""
+        records = [param.get_help_record(ctx) for param in self.get_params(ctx)]
+        with formatter.section("Options"):
+            formatter.write_dl([*filter(None, records[:-1]), DEBUG, *filter(None, records[-1:])])
+        self.format_commands(ctx, formatter)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the table's lines."""

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
-_PIPE_WIDTH = 160  # columns when standard output is not a terminal
-
 
 def print_json(data: object) -> None:
     """Print plain data as JSON; NaN and infinities, which JSON lacks, become strings."""
@@ -28,45 +26,53 @@ def _plain(data: object) -> object:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
-    """Print a table; columns whose cells are all numbers are set to the right."""
-    lines = [] if title is not None or sys.stdout.isatty() else _plain_table(columns, rows)
-    if lines:
-        print("\n".join(lines))
-    else:
-        _print_rich(columns, rows, title)
+    """Print a table; columns whose cells are all numbers are set to the right.
+
+    A terminal's is fitted to its width; elsewhere every row is one line, however long.
+    """
+    texts = [[printable(cell) for cell in line] for line in (columns, *rows)]
+    right = [bool(rows) and all(_is_figure(row[index]) for row in rows) for index in range(len(columns))]
+    if sys.stdout.isatty():
+        _print_rich(texts, right, title)
+        return
+    widths = [max(map(_width, column)) for column in zip(*texts, strict=True)]
+    lines = ["   ".join(map(_set, line, widths, right)).rstrip() for line in texts]
+    rule = "\u2500" * (sum(widths) + 3 * (len(widths) - 1))
+    print("\n".join([*([] if title is None else [title]), lines[0], rule, *lines[1:]]))
 
 
-def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """The lines that `_print_rich` gives for a table with nothing to wrap; rich takes a while to import."""
-    texts = [list(columns), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    plain = all(text.isascii() and text.isprintable() for line in texts for text in line)
-    width = sum(widths) + 3 * (len(widths) - 1)
-    if not plain or not rows or width > _PIPE_WIDTH:
-        return []
-    right = [all(_is_figure(row[index]) for row in rows) for index in range(len(columns))]
-    lines = [
-        "   ".join(t.rjust(w) if r else t.ljust(w) for t, w, r in zip(line, widths, right, strict=True))
-        for line in texts
-    ]
-    return [lines[0], "\u2500" * width, *lines[1:]]
+def printable(cell: object) -> str:
+    """A cell as one line without anything that would move a terminal's cursor."""
+    text = str(cell)
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
-def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None) -> None:
+def _set(text: str, width: int, right: bool) -> str:
+    space = " " * (width - _width(text))
+    return space + text if right else text + space
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _print_rich(texts: Sequence[Sequence[str]], right: Sequence[bool], title: str | None) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False)
-    for index, column in enumerate(columns):
-        right = bool(rows) and all(_is_figure(row[index]) for row in rows)
-        table.add_column(Text(column), justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    terminal = sys.stdout.isatty()
-    console = Console(file=sys.stdout, width=None if terminal else _PIPE_WIDTH, highlight=False)
-    console.print(table)
+    for name, is_right in zip(texts[0], right, strict=True):
+        table.add_column(Text(name), justify="right" if is_right else "left", overflow="fold")
+    for row in texts[1:]:
+        table.add_row(*map(Text, row))
+    Console(file=sys.stdout, highlight=False).print(table)
 
 
 def _is_figure(cell: object) -> bool:

@@ -8,6 +8,9 @@ from typing import Any
 from typer.core import TyperCommand
 
 
+DEBUG = ("--debug", "Show the trace of an error.")  # taken by `cli.run` wherever it stands
+
+
 class SectionedCommand(TyperCommand):
     """A command whose help has a section for each heading, in order of first use, without rich."""
 
@@ -28,6 +31,7 @@ class SectionedCommand(TyperCommand):
                 sections.setdefault(heading, []).append(record)
             else:
                 plain.append(record)
+        plain.insert(len(plain) - 1, DEBUG)  # the last is --help
         sections["Other options" if len(sections) > 1 else "Options"] = plain
         for heading, records in sections.items():
             if records:

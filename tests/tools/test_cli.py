@@ -36,6 +36,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     )
     assert done.stdout.splitlines()[-1] == "[] 0"
     assert "For example:" in done.stdout
+    assert "--debug" in done.stdout.partition("Options:")[2] + done.stdout.partition("Other options:")[2]
 
 
 def test_the_table_of_commands_says_what_the_commands_say() -> None:

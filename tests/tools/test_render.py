@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables printed without rich look as rich's do."""
+"""Tables in files and pipes look as they do on terminals, but for the width."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -14,24 +15,44 @@ from tersor.tools.build_cmd import left_float
 COLUMNS = ["operator", "n", "why"]
 
 
+def printed(capsys: pytest.CaptureFixture[str], *table: object) -> list[str]:
+    render.print_table(*table)  # pyright: ignore[reportArgumentType]
+    return re.sub("\x1b[^m]*m", "", capsys.readouterr().out).splitlines()
+
+
+@pytest.mark.parametrize("title", [None, "A title"])
 @pytest.mark.parametrize(
     "rows",
     [
         [("Conv", 12, "-"), ("BatchNormalization", 3, "+1")],
         [("a", "none", ""), ("", " lead", "trail ")],
-        [("a", 1, "x" * 200)],
-        [("naïve", 1, "wide 宽")],
+        [("naïve", 1, "wide 宽"), ("宽宽", 2, "x")],
         [],
     ],
 )
-@pytest.mark.parametrize("title", [None, "A title"])
-def test_plain_tables_are_rich_ones(
-    capsys: pytest.CaptureFixture[str], rows: Sequence[Sequence[object]], title: str | None
+def test_tables_in_files_are_those_of_terminals_without_trailing_spaces(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    rows: Sequence[Sequence[object]],
+    title: str | None,
 ) -> None:
-    render.print_table(COLUMNS, rows, title)
-    printed = capsys.readouterr().out
-    render._print_rich(COLUMNS, rows, title)  # pyright: ignore[reportPrivateUsage]
-    assert printed == capsys.readouterr().out
+    lines = printed(capsys, COLUMNS, rows, title)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert lines == [line.rstrip() for line in printed(capsys, COLUMNS, rows, title)]
+
+
+def test_lines_are_fitted_to_terminals_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    rows = [("a", 1, "x" * 500)]
+    assert "x" * 500 in printed(capsys, COLUMNS, rows)[-1]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert max(map(len, printed(capsys, COLUMNS, rows))) == 40
+
+
+def test_a_cell_is_one_line_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, ["node"], [("a\nb\x1b[2J",)])[-1] == "a b [2J"
 
 
 def test_nodes_that_stay_float_for_one_reason_share_a_line() -> None:
