@@ -87,6 +87,7 @@ class Sensitivity:
         sum_db: the same if the noise of the parts just added up.
         observer: the rule the ranges were chosen by; empty where the caller of `sensitivity` knows.
         form: the name of the int8 form that was taken apart; likewise.
+        notes: what to know of the figures, a line each.
     """
 
     losses: tuple[Loss, ...]
@@ -95,6 +96,7 @@ class Sensitivity:
     sum_db: float
     observer: str = ""
     form: str = ""
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Sensitivity({self.summary()}; see losses, to_dict())"

@@ -62,7 +62,7 @@ def command(
 
         found = sensitivity_of(model, data, per, observer=observer, samples=samples, runs=runs, progress=tell)
     if as_json:
-        print_json({"model": str(model), "per": per, **found.to_dict()})
+        print_json({"model": str(model), "per": per, "notes": list(found.notes), **found.to_dict()})
     else:
         _print(found, len(found.losses) if show_all else top)
 
@@ -90,6 +90,8 @@ def _print(found: Sensitivity, top: int) -> None:
         f"(the noise of each alone adds up to {decibels(found.sum_db)} dB), {plural(found.samples, 'sample')}"
     )
     print(f"form: {found.form}; where build finds a better one, it measures that, and report.json names it")
+    for note in found.notes:
+        print(f"note: {note}")
 
 
 def decibels(value: float) -> str:

@@ -13,10 +13,15 @@ from ...calibration.sensitivity import Sensitivity
 from ...calibration.switches import Per
 from ...graph_ir import DataError, load
 from ...passes.quantize.insert_qdq import InsertQdq
-from .facts import why_not_int8
+from .facts import is_quantized, why_not_int8
 from .form import Form
 from .settings import BuildSettings, Progress
 from .workshop import Workshop
+
+QUANTIZED = (
+    "the model is quantized already: the figures are of what int8 would cost on top, in parts that are not, or "
+    "once more; give the float model for the whole"
+)
 
 
 def sensitivity_of(
@@ -43,7 +48,8 @@ def sensitivity_of(
     Raises:
         ModelError, DataError, UsageError: wrong input, or nothing in the model can be int8.
     """
-    feeds = open_feeds(data, load(model), limit=samples)
+    given = load(model)
+    feeds = open_feeds(data, given, limit=samples)
     with tempfile.TemporaryDirectory(prefix="tersor-") as folder:
         settings = BuildSettings(model, Path(folder), data=data, samples=samples)
         if progress is not None:
@@ -54,4 +60,4 @@ def sensitivity_of(
         if not found.losses:
             ready = workshop.int8_ready
             raise DataError(f"nothing can be int8: {why_not_int8(load(model if ready is None else ready))}")
-    return found
+    return replace(found, notes=(*feeds.notes, *((QUANTIZED,) if is_quantized(given) else ())))
