@@ -19,8 +19,8 @@ from .settings import BuildSettings, Progress
 from .workshop import Workshop
 
 QUANTIZED = (
-    "the model is quantized already: the figures are of what int8 would cost on top, in parts that are not, or "
-    "once more; give the float model for the whole"
+    "the model is quantized already: the figures are of what int8 would cost on top, in parts that are float "
+    "or once more; give the float model for the whole"
 )
 
 
