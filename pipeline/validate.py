@@ -62,6 +62,7 @@ class Validate(Instrument):
 
         Raises:
             ModelError: numbers cannot be checked: the model does not run, or draws random ones.
+            DataError: it does not run on the feeds that were given.
         """
         self._ctx = ctx
         if self._mode == "end" and any(s.pass_.exact is Exactness.ROUNDING for s in pipeline.passes()):
@@ -81,14 +82,20 @@ class Validate(Instrument):
         self._before = list(self._tried(model, run))
         if not self._before:
             raise ModelError(
-                "numbers cannot be checked: the model runs on no feed made from its signature; give --data"
+                "numbers cannot be checked: the model runs on no feed made from its signature; "
+                f"give --data, or {_WITHOUT}"
             )
 
     def _tried(self, model: Model, run: Runner) -> Iterator[tuple[Trial, list[Any]]]:
         first: Feed | None = None
         for index, feed in enumerate(self._given(model) if self._given is not None else ()):
             first = feed if first is None else first
-            yield Trial(f"sample {index} of the data", feed), run(feed)
+            try:
+                outputs = run(feed)
+            except DataError as error:
+                where = f"the model does not run on sample {index} of the data"
+                raise DataError(f"numbers cannot be checked: {where}: {error}") from error
+            yield Trial(f"sample {index} of the data", feed), outputs
         sizes = 0
         for trial in ordinary(signature_of(model), self._seed):
             outputs = attempt(run, trial.feed)

@@ -189,7 +189,7 @@ def _print(
         ]
         print_table(["pass", "rule", "declined", "why"], rows)
         print()
-    if validated and not report.validation and not report.copied:
+    if validated and not report.validation:
         print("checked: no numbers, as no pass changed anything")
     for check in report.validation:
         print(

@@ -225,7 +225,7 @@ def _copy_through(source: Path, target: Path, report: Report, reason: str) -> Re
         raise UnsupportedModelError(
             f"{reason}; its weights lie beside it, so only a copy in their folder works"
         )
-    if format_of(source) != format_of(target):
+    if (format_of(source) or "protobuf") != format_of(target):
         raise UnsupportedModelError(f"{reason}; only a copy of the same kind works: OUT{source.suffix}")
     with made_folder(target.parent), atomic_write(target) as beside:
         shutil.copyfile(source, beside)

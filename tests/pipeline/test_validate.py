@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from tersor.graph_ir import ClaimError, Model, ModelError, parse, signature_of
+from tersor.graph_ir import ClaimError, DataError, Model, ModelError, parse, signature_of
 from tersor.passes.base import Context, Exactness, Pass
 from tersor.pipeline import judge, manager, spec, trials, twin
 from tersor.pipeline.validate import Mode, Validate, runner
@@ -130,6 +130,12 @@ def test_models_that_run_on_no_made_up_feed_are_not_judged_without_data() -> Non
         return [{"x": np.ones(105, np.float32)}]
 
     assert check(text, "eliminate-identity", feeds=feeds)[0].checks[0].feeds >= 1
+
+    def wrong(model: Model) -> Iterable[trials.Feed]:
+        return [{"x": np.ones(105, np.float32)}, {"x": np.ones(104, np.float32)}]
+
+    with pytest.raises(DataError, match=r"^numbers cannot be checked: the model does not run on sample 1 of"):
+        check(text, "eliminate-identity", feeds=wrong)
 
 
 def test_without_a_float64_run_the_stated_bound_is_used_and_noted() -> None:

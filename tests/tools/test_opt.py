@@ -167,6 +167,10 @@ def test_what_the_ir_cannot_hold_is_copied(capsys: pytest.CaptureFixture[str], t
     assert done.code == 0
     assert "note: copied unchanged:" in done.out
     assert (tmp_path / "in.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
+    done = tersor(capsys, "opt", tmp_path / "in.onnx", tmp_path / "out.onnx", "--validate", "end")
+    assert "checked: no numbers, as no pass changed anything\nnote: copied unchanged:" in done.out
+    done = tersor(capsys, "opt", tmp_path / "in.onnx", tmp_path / "out.json")
+    assert (done.code, "; only a copy of the same kind works: OUT.onnx" in done.err) == (2, True)
 
 
 def test_a_copy_is_not_parted_from_its_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
