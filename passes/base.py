@@ -76,6 +76,7 @@ class Pass:
         ensures: properties checked after it ran, and used to check a pipeline before it starts.
         changes_signature: whether it may change inputs and outputs.
         needs_facts: names in `Context.facts` it reads.
+        drops_facts: whether it changes values, so that what was measured before holds no longer.
     """
 
     name: ClassVar[str]
@@ -84,6 +85,7 @@ class Pass:
     ensures: ClassVar[tuple[Property, ...]] = ()
     changes_signature: ClassVar[bool] = False
     needs_facts: ClassVar[tuple[str, ...]] = ()
+    drops_facts: ClassVar[bool] = False
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Rewrite the model in place; True if anything changed."""

@@ -22,7 +22,6 @@ Paths are relative to the recipe. Steps without `data` take what `--data` says o
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,11 +32,10 @@ from ..calibration import Feeds, Preprocess, observer, open_feeds
 from ..calibration.functions import names_function
 from ..graph_ir import Model, UsageError, one_line
 from ..passes.quantize.facts import CALIBRATED
-from .amounts import figure, share
 from .manager import ensured_by
 from .presets import preset
 from .prune.step import PruneSpec, read_prune
-from .recipe_fields import known, placed, table_of, typed
+from .recipe_fields import known, placed, read_accept, table_of, typed
 from .spec import Pipeline, parse
 
 if TYPE_CHECKING:
@@ -62,8 +60,12 @@ class DataSource:
 
         Raises:
             DataError: they do not fit the model.
+            UsageError: they need other settings.
         """
-        return open_feeds(self.source, model, preprocess=self.preprocess, limit=self.samples)
+        where = f"data.{self.name}"
+        return placed(
+            where, lambda: open_feeds(self.source, model, preprocess=self.preprocess, limit=self.samples)
+        )
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,7 @@ def check_order(steps: Iterable[Step], where: str, model: Model | None = None) -
     """
     ensured: set[Property] = set()
     facts: set[str] = set()
+    dropped = ""
     for number, step in enumerate(steps, 1):
         if isinstance(step, CalibrateStep):
             facts.update(CALIBRATED)
@@ -217,9 +220,12 @@ def check_order(steps: Iterable[Step], where: str, model: Model | None = None) -
                     )
             missing = next((fact for fact in spec.pass_.needs_facts if fact not in facts), None)
             if missing is not None:
-                advice = "put a `calibrate` step before it"
+                advice = f"put a `calibrate` step before it{dropped}"
                 raise UsageError(f"{where}, step {number}: {spec.name!r} needs {missing!r}; {advice}")
             ensured.update(spec.pass_.ensures)
+            if spec.pass_.drops_facts and facts:
+                facts.clear()
+                dropped = f" and behind {spec.name!r}, which changes what was measured"
 
 
 def _data(where: str, name: str, section: Any, folder: Path) -> DataSource:
@@ -265,7 +271,7 @@ class _Reader:
             if "accept" in table:
                 raise UsageError(f"{where}: `accept` belongs to a step with passes")
             return self.calibrate(where, table_of(f"{where}, calibrate", table["calibrate"]))
-        accept = None if "accept" not in table else _accept(f"{where}, accept", table["accept"])
+        accept = None if "accept" not in table else Accept(*read_accept(f"{where}, accept", table["accept"]))
         if kinds == ["prune"]:
             spec = read_prune(f"{where}, prune", table["prune"], list(self.data), self.folder, self.backend)
             return PruneStep(spec, accept)
@@ -284,16 +290,3 @@ class _Reader:
         rule = typed(where, table, "observer", str, CalibrateStep.observer)
         placed(where, lambda: observer(rule))
         return CalibrateStep(name, rule)
-
-
-def _accept(where: str, section: Any) -> Accept:
-    table = table_of(where, section)
-    known(where, table, ("sqnr_db", "max_drop"))
-    sqnr, drop = table.get("sqnr_db"), table.get("max_drop")
-    most = None if drop is None else placed(f"{where}: `max_drop`", lambda: share(drop))
-    if most is not None and not 0 <= most <= 1:
-        raise UsageError(f"{where}: `max_drop` is a share from 0 to 1, not {drop!r}")
-    least = None if sqnr is None else placed(f"{where}: `sqnr_db`", lambda: figure(sqnr))
-    if least is not None and not math.isfinite(least):
-        raise UsageError(f"{where}: `sqnr_db` is a number of dB, not {least}")
-    return Accept(least, most)

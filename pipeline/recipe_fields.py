@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 
-from ..graph_ir import UsageError
+from ..graph_ir import DataError, UsageError
+from .amounts import figure, share
 
 OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 """An option of the command line in a message, for callers who know it by another name."""
@@ -19,9 +21,10 @@ def placed(where: str, make: Callable[[], Any]) -> Any:
     """Call, with the place put before the message of an error, and options of the command line as keys."""
     try:
         return make()
-    except UsageError as error:
+    except (DataError, UsageError) as error:
         text = OPTION.sub(lambda option: f"`{option[1].replace('-', '_')}`", str(error))
-        raise UsageError(f"{where}: {text}") from error
+        kind = UsageError if isinstance(error, UsageError) else DataError
+        raise kind(f"{where}: {text}") from error
 
 
 def table_of(where: str, section: Any) -> dict[str, Any]:
@@ -47,3 +50,17 @@ def known(where: str, table: Mapping[str, Any], names: Iterable[str]) -> None:
             near = get_close_matches(key, allowed, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}"
             raise UsageError(f"{where}: {key!r} is not known; {hint}")
+
+
+def read_accept(where: str, section: Any) -> tuple[float | None, float | None]:
+    """The least SQNR in dB and the largest share of the metric to lose that a step accepts."""
+    table = table_of(where, section)
+    known(where, table, ("sqnr_db", "max_drop"))
+    sqnr, drop = table.get("sqnr_db"), table.get("max_drop")
+    most = None if drop is None else placed(f"{where}: `max_drop`", lambda: share(drop))
+    if most is not None and not 0 <= most <= 1:
+        raise UsageError(f"{where}: `max_drop` is a share from 0 to 1, not {drop!r}")
+    least = None if sqnr is None else placed(f"{where}: `sqnr_db`", lambda: figure(sqnr))
+    if least is not None and not math.isfinite(least):
+        raise UsageError(f"{where}: `sqnr_db` is a number of dB, not {least}")
+    return least, most

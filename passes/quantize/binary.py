@@ -35,6 +35,7 @@ class BinaryWeights(Pass):
 
     name: ClassVar[str] = "binary-weights"
     exact: ClassVar[Exactness] = Exactness.LOSSY
+    drops_facts: ClassVar[bool] = True
 
     keep_ends: bool = True
     exclude: tuple[str, ...] = ()

@@ -52,6 +52,7 @@ class Equalize(Pass):
 
     name: ClassVar[str] = "equalize"
     exact: ClassVar[Exactness] = Exactness.ROUNDING
+    drops_facts: ClassVar[bool] = True
 
     rounds: int = 40
 

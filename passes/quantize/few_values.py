@@ -12,6 +12,7 @@ from ...graph_ir import Model, Node, Value, constant
 from ...graph_ir.ops import goes_by, is_op
 from ..base import Context
 from ..linear.rows import RowView
+from .facts import forget
 from .kinds import LINEAR, refuse_linear
 from .values import drop_orphans, used_initializers
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def replace_rows(
     model: Model, ctx: Context, name: str, rule: Rule, *, keep_ends: bool, exclude: Collection[str]
 ) -> bool:
-    """Replace the weights of the linear nodes of the main graph; True if any were.
+    """Replace the weights of the linear nodes of the main graph; True if any were. Drops what was measured.
 
     Args:
         model: edited in place.
@@ -61,6 +62,8 @@ def replace_rows(
             rewriter.set_input(node, 1, rewriter.constant(ready, source.name or "weight", node))
             ctx.counters[name] += 1
     drop_orphans(rewriter, used)
+    if rewriter.edits:
+        forget(ctx)
     return rewriter.edits > 0
 
 

@@ -70,6 +70,7 @@ class SmoothQuant(Pass):
     name: ClassVar[str] = "smooth-quant"
     exact: ClassVar[Exactness] = Exactness.ROUNDING
     needs_facts: ClassVar[tuple[str, ...]] = (MAXIMA,)
+    drops_facts: ClassVar[bool] = True
 
     alpha: float = 0.5
     restore: bool = True

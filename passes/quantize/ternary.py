@@ -36,6 +36,7 @@ class TernaryWeights(Pass):
 
     name: ClassVar[str] = "ternary-weights"
     exact: ClassVar[Exactness] = Exactness.LOSSY
+    drops_facts: ClassVar[bool] = True
 
     threshold: float = 0.7
     keep_ends: bool = True

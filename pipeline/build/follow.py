@@ -118,7 +118,8 @@ def follow(
             model = placed(f"recipe {recipe.name!r}, step {number}", cut)
             texts.append(f"{PRUNE_READY},prune")
         else:
-            manager.run(step.pipeline, model, context, [Verify()])
+            run = partial(manager.run, step.pipeline, model, context, [Verify()])
+            placed(f"recipe {recipe.name!r}, step {number}", run)
             texts.append(str(step.pipeline))
     path = work / "recipe.onnx"
     save(model, path, provenance=True)

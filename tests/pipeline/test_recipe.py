@@ -135,6 +135,10 @@ STEP = "recipe = 1\n[[step]]\n"
         (STEP + 'passes = "cse"\n[target]\nbackend = "abacus"', "no backend is called 'abacus'"),
         (STEP + 'passes = "needs-ranges"', "step 1: 'needs-ranges' needs 'ranges'; put a `calibrate` step"),
         (
+            STEP + 'calibrate = {}\n[[step]]\npasses = "equalize"\n[[step]]\npasses = "insert-qdq"',
+            "step 3: 'insert-qdq' needs 'ranges'; put a `calibrate` step before it and behind 'equalize'",
+        ),
+        (
             STEP + 'passes = "needs-inlined"',
             "step 1: 'needs-inlined' requires 'no-functions'; no pass ensures it",
         ),

@@ -11,7 +11,7 @@ import pytest
 
 from tersor.backends.onnxruntime.cpu import Host
 from tersor.calibration import open_feeds
-from tersor.graph_ir import UsageError, constant, load, save, tensor
+from tersor.graph_ir import TersorError, UsageError, constant, load, save, tensor
 from tersor.graph_ir import parse as parse_model
 from tersor.pipeline.build import BuildSettings, build
 from tersor.pipeline.build.accuracy import Judge
@@ -66,9 +66,20 @@ def test_a_recipe_measures_what_its_passes_read(work: Path, method: str) -> None
     assert any(a.raw_data != b.raw_data for a, b in zip(codes, before, strict=True))
 
 
-def test_ranges_of_another_model_are_not_used(work: Path) -> None:
-    with pytest.raises(UsageError, match="calibrate"):
-        built(work, 'calibrate = { observer = "mse" }', 'passes = "equalize,insert-qdq"')
+@pytest.mark.parametrize("method", ["equalize", "ternary-weights", "binary-weights"])
+def test_ranges_of_another_model_are_not_used(work: Path, method: str) -> None:
+    with pytest.raises(UsageError, match=f"`calibrate` step before it and behind '{method}'"):
+        built(work, 'calibrate = { observer = "mse" }', f'passes = "{method},insert-qdq"')
+
+
+def test_what_a_step_finds_has_its_place(work: Path) -> None:
+    with pytest.raises(UsageError, match=r"recipe 'recipe', step 1: .* needs opset 21"):
+        built(work, 'passes = "weight-only{form=dq}"')
+    source = work / "calib.npz"
+    section = f'[data.c]\nsource = "{source}"\npreprocess = {{ mean = 3 }}'
+    recipe = parse_recipe(f'recipe = 1\n{section}\n[[step]]\npasses = "cse"')
+    with pytest.raises(TersorError, match=r"^data\.c: "):
+        recipe.data["c"].open(load(work / "m.onnx"))
 
 
 def test_what_passes_want() -> None:
