@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..analysis.coupling import Pinned
     from ..pipeline.prune.job import Pruned
     from ..pipeline.prune.report import PruneReport
+    from ..pipeline.prune.select import Chosen
 
 _SHOWN = 24  # groups that stay whole are only counted beyond this many lines
 
@@ -56,7 +57,7 @@ def _print_groups(pruned: Pruned, *, explain: bool) -> None:
     stays = [g for g in pruned.groups if not g.is_cut]
     few = len(pruned.groups) <= _SHOWN and not pruned.tried  # else what was tried is shown instead
     shown = stays if explain or few else []
-    rows = [(g.group, g.before, g.ideal, g.after, g.why) for g in pruned.groups if g in cut or g in shown]
+    rows = [_row(g) for g in pruned.groups if g in cut or g in shown]
     if rows:
         print_table(("channels", "before", "ideal", "after", "why"), rows)
     if len(shown) < len(stays):
@@ -71,10 +72,18 @@ def _print_groups(pruned: Pruned, *, explain: bool) -> None:
 
 def _print_tried(pruned: Pruned) -> None:
     """What the round that was given up would have cut."""
-    rows = [(g.group, g.before, g.ideal, g.after, g.why) for g in pruned.tried if g.is_cut]
+    rows = [_row(g) for g in pruned.tried if g.is_cut]
     if rows:
         print_table(("channels", "before", "ideal", "after", "why"), rows, title="tried, and given up")
         print()
+
+
+def _row(group: Chosen) -> tuple[object, ...]:
+    each = group.before // group.atoms
+    widths: list[object] = [group.before, group.ideal, group.after]
+    if group.heads and each > 1:
+        widths = [f"{width} ({width // each} heads)" for width in (group.before, group.ideal, group.after)]
+    return group.group, *widths, group.why
 
 
 def _print_rounds(pruned: Pruned) -> None:

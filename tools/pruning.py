@@ -26,7 +26,7 @@ from ..pipeline.instruments import Verify
 from ..pipeline.outputs import made_folder, save_over
 from ..pipeline.presets import PRUNE_READY
 from ..pipeline.prune.job import Job, Origin, Pruned, Tell, silent
-from ..pipeline.prune.report import PruneReport
+from ..pipeline.prune.report import PruneReport, counted_from
 from ..pipeline.prune.rounds import prune
 from ..pipeline.prune.sparsify import SparsityOptions, SparsityReport, sparsify
 from ..pipeline.prune.steps import replay
@@ -203,10 +203,11 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
     if clock is not None:
         settings.tell("timing", 0, None)
         times = clock.times(result)
-    before, after = _facts(subject, result)
+    before, start, after = _facts(subject, settings.model, result)
+    budget = None if settings.job is None else settings.job.budget
     report = PruneReport(
         pruned=pruned,
-        budget=None if settings.job is None else settings.job.budget,
+        budget=budget,
         before=before,
         after=after,
         times=times,
@@ -215,7 +216,7 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
         written=False,
         sparsity=zeros,
         judgement=judgement,
-        notes=_notes(subject, settings, pruned, timed=bool(times)),
+        notes=[*counted_from(budget, before, start), *_notes(subject, settings, pruned, timed=bool(times))],
     )
     if settings.out is None or not report.held:
         return report
@@ -223,11 +224,11 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
     return replace(report, written=True)
 
 
-def _facts(subject: _Subject, result: Model) -> tuple[Facts, Facts]:
+def _facts(subject: _Subject, given: Path, result: Model) -> list[Facts]:
+    """Figures of the file that was given, of the model it was made into, and of the result."""
     path = subject.folder / "pruned.onnx"
     save(result, path)
-    bindings = subject.bindings()
-    return facts_of(subject.path, bindings), facts_of(path, bindings)
+    return [facts_of(file, subject.bindings()) for file in (given, subject.path, path)]
 
 
 def _notes(subject: _Subject, settings: Settings, pruned: Pruned | None, *, timed: bool) -> list[str]:

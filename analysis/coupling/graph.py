@@ -126,6 +126,10 @@ class _Reader:
         self._producers = self._by_space(facts.producers)
         self._consumers = self._by_space(facts.consumers)
         self._normalisers = self._by_space(facts.normalisers)
+        self._heads = {spaces.of(axis) for axis in facts.heads}
+        for choice in facts.choices:
+            if spaces.of(choice.axis) in self._heads:
+                self._heads.update(spaces.of(factor) for factor in choice.factors)
 
     def _by_space(self, said: list[tuple[AxisKey, Node]]) -> dict[int, dict[Node, None]]:
         found: dict[int, dict[Node, None]] = {}
@@ -189,12 +193,13 @@ class _Reader:
             }
             found.append(
                 Group(
-                    self._name(homes),
+                    self._name(homes, producers),
                     len(mine),
                     tuple(self._axes(homes)),
                     producers,
                     _of(spaces, self._consumers),
                     _of(spaces, self._normalisers),
+                    heads=not self._heads.isdisjoint(spaces),
                 )
             )
         return found
@@ -205,20 +210,27 @@ class _Reader:
                 if isinstance(holder, Value):
                     yield GroupAxis(holder, axis, atoms)
 
-    def _carrier(self, spaces: Iterable[int]) -> tuple[Value, int]:
-        """The first activation that carries the positions; a weight where none does."""
+    def _carrier(self, spaces: Iterable[int], producers: Iterable[Node]) -> tuple[Value, int]:
+        """The first of the values that layers make which carries the positions.
+
+        Where none does, the first activation that carries them, or a weight.
+        """
         carried = [(h, a) for s in spaces for h, a in self._spaces.members[s] if isinstance(h, Value)]
+        axis_of = dict(reversed(carried))
+        made = next((v for node in producers for v in node.outputs if v in axis_of), None)
+        if made is not None:
+            return made, axis_of[made]
         return next(((v, a) for v, a in carried if not _is_weight(v)), carried[0])
 
-    def _name(self, homes: Mapping[int, NDArray[np.int32]]) -> str:
-        value, axis = self._carrier(homes)
+    def _name(self, homes: Mapping[int, NDArray[np.int32]], producers: Iterable[Node]) -> str:
+        value, axis = self._carrier(homes, producers)
         name = f"{value.name}:{axis}"
         self._names[name] = self._names.get(name, 0) + 1
         return name if self._names[name] == 1 else f"{name}#{self._names[name]}"
 
     def _pin(self, space: int, positions: int, reason: str) -> Pinned:
-        value, axis = self._carrier([space])
         node = next(iter(self._producers[space]))
+        value, axis = self._carrier([space], self._producers[space])
         return Pinned(label(node), value.name or "", axis, self._spaces.size[space], positions, reason)
 
 

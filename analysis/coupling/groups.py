@@ -36,12 +36,13 @@ class Group:
     """Atoms that live in the same axes, equally often: what budgets, widths and plans speak of.
 
     Attributes:
-        name: the first value that carries it, and the axis; unique, and stable while the model's names are.
+        name: the first value of it that a layer makes, and the axis; unique, and stable while names are.
         atoms: how many there are; numbered by first position. At least 2.
         axes: all axes it lives in, in the order of the nodes.
         producers: nodes that make the channels.
         consumers: nodes that sum over them.
         normalised: nodes whose statistics are of what is left when it is cut.
+        heads: whether its atoms are heads of attention.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Group:
     producers: tuple[Node, ...]
     consumers: tuple[Node, ...]
     normalised: tuple[Node, ...]
+    heads: bool = False
 
 
 @dataclass(frozen=True)

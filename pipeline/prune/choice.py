@@ -93,7 +93,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What becomes of one group; widths are in channels of its narrowest activation.
+    """What becomes of one group; widths are in channels (`widths.channels_per_atom`).
 
     Attributes:
         group: its name.
@@ -103,6 +103,7 @@ class Chosen:
         ideal: width the scores and the budget ask for.
         after: width after alignment and limits.
         why: a few words.
+        heads: whether its atoms are heads of attention.
     """
 
     group: str
@@ -112,6 +113,7 @@ class Chosen:
     ideal: int
     after: int
     why: str
+    heads: bool = False
 
     @property
     def is_cut(self) -> bool:

@@ -182,7 +182,8 @@ class Line:
         per_atom = channels_per_atom(group)
         widths = (group.atoms * per_atom, ideal * per_atom, kept * per_atom)
         if index in self._stays:
-            return Chosen(group.name, group.atoms, tuple(range(group.atoms)), *widths, self._stays[index])
+            whole = tuple(range(group.atoms))
+            return Chosen(group.name, group.atoms, whole, *widths, self._stays[index], group.heads)
         stays = np.sort(self._ordered[index][group.atoms - kept :])
         return Chosen(
             group.name,
@@ -190,6 +191,7 @@ class Line:
             tuple(int(k) for k in stays),
             *widths,
             self._why(index, ideal, kept, criterion),
+            group.heads,
         )
 
     def _why(self, index: int, ideal: int, kept: int, criterion: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .budget import Budget
+from .budget import UNITS, Budget
 from .job import Pruned, Round
 
 if TYPE_CHECKING:
@@ -18,6 +18,28 @@ if TYPE_CHECKING:
     from .sparsify import SparsityReport
 
 
+_MUCH = 0.01  # so far apart the given model and the simplified one are worth a word
+
+
+def counted_from(budget: Budget | None, given: Facts, start: Facts) -> list[str]:
+    """A note where a budget is a share of something else than the figures before.
+
+    Args:
+        budget: what was asked for.
+        given: figures of the file.
+        start: of the model that channels are removed from (`presets.PRUNE_READY`).
+    """
+    if budget is None or budget.kind not in ("params", "macs", "size"):
+        return []
+    was, now = (
+        {"params": facts.parameters, "macs": facts.macs, "size": facts.size}[budget.kind]
+        for facts in (given, start)
+    )
+    if abs(now - was) <= _MUCH * was:
+        return []
+    return [f"the share is of {now} {UNITS[budget.kind]}: so many are left once the model is simplified"]
+
+
 @dataclass(frozen=True, repr=False)
 class PruneReport:
     """Everything there is to say.
@@ -25,7 +47,7 @@ class PruneReport:
     Attributes:
         pruned: what came of it; None when only single weights were set to zero.
         budget: what was asked for; None in a replay.
-        before: the original.
+        before: the file that was given.
         after: the result.
         times: `original` and `pruned`, measured turn by turn; empty when the model could not be run.
         threads: of the measured runs.
@@ -115,6 +137,7 @@ def _group(group: Chosen) -> dict[str, Any]:
     return {
         "group": group.group,
         "atoms": group.atoms,
+        "heads": group.heads,
         "kept": len(group.kept),
         "width": {"before": group.before, "ideal": group.ideal, "after": group.after},
         "why": group.why,

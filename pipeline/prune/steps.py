@@ -154,7 +154,7 @@ def replayed(coupling: Coupling, plan: PrunePlan) -> list[Chosen]:
         per_atom = channels_per_atom(group)
         width, after = group.atoms * per_atom, len(cut.kept) * per_atom
         ideal = after if cut.widths is None else cut.widths.ideal
-        found.append(Chosen(group.name, group.atoms, cut.kept, width, ideal, after, cut.why))
+        found.append(Chosen(group.name, group.atoms, cut.kept, width, ideal, after, cut.why, group.heads))
     return found
 
 
@@ -174,7 +174,7 @@ def channels_left(first: Coupling, alone: Container[str], chosen: Iterable[Chose
 def whole(group: Group, why: str) -> Chosen:
     """A group that loses nothing."""
     width = group.atoms * channels_per_atom(group)
-    return Chosen(group.name, group.atoms, tuple(range(group.atoms)), width, width, width, why)
+    return Chosen(group.name, group.atoms, tuple(range(group.atoms)), width, width, width, why, group.heads)
 
 
 def shortfall(budget: Budget, left: float, near: float) -> list[str]:
@@ -196,19 +196,22 @@ def overshoot(job: Job, groups: Sequence[Group], chosen: Sequence[Chosen], left:
     wanted, align = job.budget.left, job.limits.align
     kept = np.array([len(c.kept) for c in chosen], np.int64)
     now = left(kept)
-    wider: list[tuple[float, Chosen, int]] = []
+    wider: list[tuple[float, Chosen, int, int]] = []
     for i, (group, c) in enumerate(zip(groups, chosen, strict=True)):
         if c.is_cut and wanted - now > FAR:
             more = np.array(kept, np.int64)
-            more[i] = min(group.atoms, kept[i] + steps(group, align).step)
-            wider.append((left(more), c, int(more[i]) * channels_per_atom(group)))
-    then, tight, width = min((w for w in wider if w[0] > wanted), key=lambda w: w[0], default=(0.0, None, 0))
+            step = steps(group, align).step
+            more[i] = min(group.atoms, kept[i] + step)
+            wider.append((left(more), c, int(more[i]) * channels_per_atom(group), step))
+    none = 0.0, None, 0, 1
+    then, tight, width, step = min((w for w in wider if w[0] > wanted), key=lambda w: w[0], default=none)
     if tight is None:
         return []
+    lower = f"; an --align below {align} comes closer, at widths that are slower"
     return [
         f"{now:.1%} of the {UNITS[job.budget.kind]} are left where {wanted:.1%} were wanted: {tight.group!r} "
         f"keeps {tight.after} channels, and with {width}, its next width, {then:.1%} would be left"
-        + (f"; an --align below {align} comes closer, at widths that are slower" if align > LEAST else "")
+        + (lower if align > LEAST and step > 1 else "")
     ]
 
 
@@ -233,7 +236,7 @@ def _joined(first: Chosen, second: Chosen) -> Chosen:
     """Two rounds as one: `second` counts the atoms that `first` left."""
     kept = tuple(first.kept[i] for i in second.kept)
     why = second.why if second.is_cut or not first.is_cut else first.why
-    return Chosen(first.group, first.atoms, kept, first.before, second.ideal, second.after, why)
+    return Chosen(first.group, first.atoms, kept, first.before, second.ideal, second.after, why, first.heads)
 
 
 class NothingToPruneError(UsageError):

@@ -32,10 +32,11 @@ class Steps:
 
     Attributes:
         atoms: of the group.
-        per_atom: channels of the group's narrowest activation that go with one atom.
+        per_atom: channels that go with one atom, see `channels_per_atom`.
         step: multiple of atoms to keep; any lesser number than `atoms` is a multiple of it.
         least, most: bounds on what is kept, in atoms; `atoms` itself is always allowed within them.
         why: how the step came about.
+        fixed: whether no lesser number than `atoms` comes into question.
     """
 
     atoms: int
@@ -44,6 +45,7 @@ class Steps:
     least: int
     most: int
     why: str
+    fixed: bool = False
 
     @property
     def width(self) -> int:
@@ -53,7 +55,7 @@ class Steps:
     @property
     def is_single(self) -> bool:
         """Whether it is one step wide, of which half might be kept."""
-        wide = self.step * self.per_atom > LEAST
+        wide = self.step * self.per_atom > LEAST and not self.fixed
         return wide and self.step == self.atoms > 1 and self.least <= self.atoms // 2
 
     def allowed(self) -> NDArray[np.int64]:
@@ -82,7 +84,8 @@ def steps(
 
     A width of at least `align` becomes a multiple of it, or stays as it is: 20, 24 and 28 channels take the
     time of 32. What is narrower, or made of atoms of several channels and no multiple, goes in steps of the
-    largest power of two that divides it, at least 4.
+    largest power of two that divides it, at least 4; but what is narrower than an `align` that no target has
+    by itself stays as it is.
 
     Args:
         group: of a coupling.
@@ -100,31 +103,42 @@ def steps(
         raise UsageError(f"group {group.name!r}: to keep from {min_keep:g} to {max_keep:g} of it is no range")
     per_atom = channels_per_atom(group)
     width = group.atoms * per_atom
-    channels, why = _step(width, align, single=per_atom == 1)
+    fixed = width < align > max(ALIGN.values())
+    channels, why = _step(width, align, per_atom, fixed=fixed)
     step = channels // gcd(channels, per_atom)
-    if halve and channels > LEAST and (channels <= width < 2 * channels or step >= group.atoms):
+    if halve and not fixed and channels > LEAST and (channels <= width < 2 * channels or step >= group.atoms):
         why = f"half of its one step of {min(width, step * per_atom)}"
         step = channels // 2 // gcd(channels // 2, per_atom)
     least = max(1, int(np.ceil(min_keep * group.atoms - 1e-9)))
     most = max(least, int(np.floor(max_keep * group.atoms + 1e-9)))
-    return Steps(group.atoms, per_atom, step, least, most, why)
+    return Steps(group.atoms, per_atom, step, least, most, why, fixed)
 
 
-def _step(width: int, align: int, *, single: bool) -> tuple[int, str]:
+def _step(width: int, align: int, per_atom: int, *, fixed: bool) -> tuple[int, str]:
+    """The channels that go at a time, and why."""
+    whole = "" if per_atom == 1 else f", {per_atom} channels at a time"
     if align == 1:
-        return 1, "any width"
-    if width % align == 0 or (width > align and single):
-        return align, f"multiples of {align}"
+        return 1, f"any width{whole}"
+    if fixed:
+        return width, f"narrower than {align}"
+    if width % align == 0 or (width > align and per_atom == 1):
+        return align, f"multiples of {align}{whole}"
     power = width & -width  # the largest power of two that divides it
     step = min(align, max(power, LEAST))
-    return step, f"multiples of {step}, as its width {width} is none of {align}"
+    return step, f"multiples of {step}{whole}, as its width {width} is none of {align}"
 
 
 def channels_per_atom(group: Group) -> int:
-    """How many channels of its narrowest activation one atom of the group takes up."""
+    """How many channels one atom takes up, of the narrowest activation that a layer makes or sums over.
+
+    What lies between does not count: a head is one position of the attention's scores, but many channels.
+    """
     active = [axis for axis in group.axes if not is_constant(axis.value)]
+    near = {value for node in group.producers for value in node.outputs}
+    near.update(value for node in group.consumers for value in node.inputs if value is not None)
+    layers = [axis for axis in active if axis.value in near]
     # Axes of one space share their array.
-    counted = {id(axis.atom_of): axis for axis in active or group.axes}
+    counted = {id(axis.atom_of): axis for axis in layers or active or group.axes}
     return min((multiplicity(group, axis) for axis in counted.values()), default=1)
 
 

@@ -173,7 +173,7 @@ def test_weights_behind_a_cast_or_a_transpose_make_channels() -> None:
         x="float[5,3] x",
         y="float[5,4] y",
     )
-    assert cut(model) == {"t:1": 8}
+    assert cut(model) == {"a:1": 8}
     model = build(
         "t = Transpose(w1)  a = MatMul(x, t)  y = MatMul(a, w2)",
         "w1 8,3; w2 8,4",

@@ -6,9 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tersor.analysis.coupling import Group, GroupAxis
+from tersor.analysis.coupling import Group, GroupAxis, couple
 from tersor.graph_ir import UsageError
 from tersor.pipeline.prune.widths import channels_per_atom, is_depthwise, steps
+from tests.support.prune_blocks import BLOCKS
 from tests.support.prune_models import group, node_named, residual, value
 
 
@@ -83,6 +84,23 @@ def test_the_narrowest_activation_counts_and_weights_do_not() -> None:
     made = group("g", 32, axes=[flat])
     assert channels_per_atom(made) == 1
     assert channels_per_atom(Group("f", 32, (flat,), (), (), ())) == 49
+
+
+def test_heads_count_the_channels_that_layers_make_of_them() -> None:
+    """The scores have one position for a head, the layers three channels."""
+    (heads,) = couple(BLOCKS["attention"]()).groups
+    assert heads.heads
+    assert (heads.atoms, channels_per_atom(heads)) == (4, 3)
+    rule = steps(heads, 4)
+    assert rule.allowed().tolist() == [4]
+    assert rule.why == "multiples of 4, 3 channels at a time"
+    assert steps(heads, 1).allowed().tolist() == [1, 2, 3, 4]
+
+
+def test_what_is_narrower_than_an_alignment_no_target_has_stays() -> None:
+    assert allowed(48, align=100) == [48]
+    assert steps(group("g", 48), 100, halve=True).allowed().tolist() == [48]
+    assert allowed(12, align=16) == [4, 8, 12]
 
 
 def test_bounds_leave_at_least_one_width() -> None:
