@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil, prod
+from typing import TypeAlias
 
 from ..graph_ir import DataType, Function, Graph, Model, Node, TensorProtocol, Value, gc_paused
 from ..graph_ir.ops import constant_tensor, has_subgraph, is_standard, label, subgraphs, walk_graphs
@@ -21,6 +22,9 @@ from .contrib_rules import MICROSOFT
 from .cost_rules import RULES, UNCOUNTED, Case, Sizes, Uncountable
 from .liveness import peak_activations
 from .shapes import dims_of, infer_shapes
+
+Branches: TypeAlias = "tuple[tuple[Node, int], ...]"
+"""The Ifs that a node is in, outermost first, and in which branch of each."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,12 @@ def cost(model: Model, *, bindings: Mapping[str, int] | None = None) -> CostTabl
     )
 
 
-def macs_by_node(model: Model, *, bindings: Mapping[str, int] | None = None) -> list[tuple[Node, int]]:
-    """The MACs of the nodes that have any and can be counted, in order.
+def macs_by_node(
+    model: Model, *, bindings: Mapping[str, int] | None = None
+) -> list[tuple[Node, int, Branches]]:
+    """The MACs of the nodes that have any and can be counted, in order, and the branches of Ifs they are in.
 
-    Unlike in `cost`, nodes in bodies stand for themselves, so every branch of an If counts, not the dearest.
+    Unlike in `cost`, nodes in bodies stand for themselves. There only the dearest branch of an If counts.
 
     Args:
         model: shapes inferred.
@@ -115,18 +121,22 @@ def macs_by_node(model: Model, *, bindings: Mapping[str, int] | None = None) -> 
     """
     counter = _Counter(model, dict(bindings or {}))
     with gc_paused():
-        counted = ((node, counter.counted(node)) for node in working_nodes(model.graph))
-        return [(node, macs) for node, macs in counted if macs]
+        counted = ((node, counter.counted(node), within) for node, within in _working(model.graph, ()))
+        return [(node, macs, within) for node, macs, within in counted if macs]
 
 
 def working_nodes(graph: Graph) -> Iterator[Node]:
     """The nodes of a graph, in order; in place of one with bodies, the nodes of these."""
+    return (node for node, _ in _working(graph, ()))
+
+
+def _working(graph: Graph, within: Branches) -> Iterator[tuple[Node, Branches]]:
     for node in graph:
         if has_subgraph(node):
-            for body in subgraphs(node):
-                yield from working_nodes(body)
+            for number, body in enumerate(subgraphs(node)):
+                yield from _working(body, (*within, (node, number)) if node.op_type == "If" else within)
         else:
-            yield node
+            yield node, within
 
 
 def _weight(value: Value | None) -> TensorProtocol | None:

@@ -18,7 +18,8 @@ from ...analysis.cost import working_nodes
 from ...backends.onnxruntime.speeds import ELEMENT_PS, MAC_PS
 from ...graph_ir import Model, Node, is_constant
 from .layers import Sizes
-from .spend import Axis, Spend
+from .products import Axis
+from .spend import Spend
 from .widths import steps
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Effort:
         values: list[float] = []
         starts: list[int] = []
         factors: list[int] = []  # places in `_shares`
-        for value, node, product in spend.mac_terms():
+        for value, node, product, _ in spend.mac_terms():
             rows = [(axes.index[key], _is_made(node, key)) for key in product if key in axes.index]
             self._all_macs += value
             if not rows:

@@ -15,7 +15,7 @@ from ...analysis.cost import working_nodes
 from ...analysis.shapes import dims_of
 from ...graph_ir import AttributeType, DataType, Model, Node, Value
 from ...graph_ir.ops import has_reference_attribute, int_attr, is_constant, is_standard
-from .spend import Axis
+from .products import Axis
 from .widths import is_depthwise
 
 if TYPE_CHECKING:

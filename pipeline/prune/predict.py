@@ -11,7 +11,7 @@ import numpy as np
 from ...analysis.cost import working_nodes
 from ...graph_ir import Model
 from .layers import Sizes, linear_layers
-from .spend import Axes, Axis, Products
+from .products import Axes, Axis, Products
 from .table import Grid, Table
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph_ir import is_constant
-from .spend import Axes
+from .products import Axes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

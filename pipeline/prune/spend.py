@@ -2,22 +2,20 @@
 """What a model costs as a function of how many atoms each group keeps, without applying anything.
 
 A weight's elements are the product of the sizes of its axes, and the MACs of a linear node a product of
-sizes of its weight's and its activations' axes. The size of an axis is linear in the numbers of kept atoms,
-so parameters, bytes and MACs are sums of products of linear functions; they are evaluated with a few numpy
-calls, whatever the number of nodes. `analysis.cost` counts exactly once a plan has been applied.
+sizes of its weight's and its activations' axes: parameters, bytes and MACs are sums of such (`products`).
+`analysis.cost` counts exactly once a plan has been applied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping
 from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...analysis.contrib_rules import MICROSOFT
-from ...analysis.cost import macs_by_node
+from ...analysis.cost import Branches, macs_by_node
 from ...graph_ir import Model, Node, Value, gc_paused
 from ...graph_ir.ops import (
     constant_tensor,
@@ -28,122 +26,13 @@ from ...graph_ir.ops import (
     string_attr,
     walk_graphs,
 )
+from .products import Axes, Axis, Product, Products
 from .widths import channels_per_atom
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...analysis.coupling import Coupling
-
-Axis: TypeAlias = "tuple[Value, int]"
-Product: TypeAlias = "list[Axis]"
-
-
-@dataclass
-class Axes:
-    """Sizes of the axes that groups live in, as linear functions of the numbers of kept atoms.
-
-    Args:
-        coupling: its groups number the unknowns, in order.
-    """
-
-    coupling: Coupling
-    index: dict[Axis, int] = field(default_factory=dict["Axis", int])
-
-    def __post_init__(self) -> None:
-        rows: list[int] = []
-        groups: list[int] = []
-        counts: list[float] = []
-        sizes: list[int] = []
-        fixed: list[float] = []
-        for number, group in enumerate(self.coupling.groups):
-            counted: dict[int, int] = {}  # axes of one space share their array
-            for axis in group.axes:
-                key = (axis.value, axis.axis)
-                row = self.index.setdefault(key, len(self.index))
-                if row == len(sizes):
-                    sizes.append(axis.atom_of.size)
-                    fixed.append(float(axis.atom_of.size))
-                taken = counted.get(id(axis.atom_of))
-                if taken is None:
-                    taken = counted[id(axis.atom_of)] = int(np.count_nonzero(axis.atom_of >= 0))
-                fixed[row] -= taken
-                rows.append(row)
-                groups.append(number)
-                counts.append(taken / group.atoms)
-        self._rows = np.array(rows, np.int64)
-        self._groups = np.array(groups, np.int64)
-        self._counts = np.array(counts, np.float64)
-        self._fixed = np.array(fixed, np.float64)
-        self.original: NDArray[np.float64] = np.array(sizes, np.float64)
-
-    def sizes(self, kept: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The size of each axis when group i keeps `kept[i]` atoms; [axes]."""
-        grown = np.bincount(self._rows, self._counts * kept[self._groups], minlength=self.original.size)
-        return self._fixed + grown
-
-    def without(self, kept: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Sizes of axes when one group alone keeps `kept` atoms: rows of axes and their sizes; [entries].
-
-        There is an entry for each axis of each group; `summed` adds such entries up by group.
-        """
-        atoms = np.array([group.atoms for group in self.coupling.groups], np.float64)
-        return self._rows, self.original[self._rows] - self._counts * (atoms - kept)[self._groups]
-
-    def summed(self, entries: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Entries in the order of `without`, added up by group; [groups]."""
-        return np.bincount(self._groups, entries, minlength=len(self.coupling.groups)).astype(np.float64)
-
-    def by_group(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sum of the weights of the channels one atom of each group has; [groups].
-
-        Args:
-            weights: of a channel of each axis, [axes].
-        """
-        return self.summed(self._counts * weights[self._rows])
-
-
-class Products:
-    """A sum of products of axis sizes, each with a coefficient.
-
-    Args:
-        axes: of the model.
-        terms: the value of each product in the original, and the axes it is a product of (any others, and
-            those that no group lives in, do not change and count as part of the coefficient).
-    """
-
-    def __init__(self, axes: Axes, terms: Iterable[tuple[float, Product]]) -> None:
-        self._axes = axes
-        self.constant = 0.0
-        values: list[float] = []
-        starts: list[int] = []
-        factors: list[int] = []
-        for value, product in terms:
-            moving = [axes.index[key] for key in product if key in axes.index]
-            if not moving:
-                self.constant += value
-                continue
-            values.append(value)
-            starts.append(len(factors))
-            factors += moving
-        self._values = np.array(values, np.float64)
-        self._starts = np.array(starts, np.int64)
-        self._factors = np.array(factors, np.int64)
-
-    def total(self, kept: NDArray[np.int64]) -> float:
-        """The sum when group i keeps `kept[i]` atoms."""
-        if not self._values.size:
-            return self.constant
-        shares = self._axes.sizes(kept) / np.maximum(self._axes.original, 1)
-        products = np.multiply.reduceat(shares[self._factors], self._starts)
-        return self.constant + float(products @ self._values)
-
-    def slopes(self) -> NDArray[np.float64]:
-        """By how much the sum falls with the first atom of each group; [groups]."""
-        lengths = np.diff(np.append(self._starts, self._factors.size))
-        values = np.repeat(self._values, lengths)
-        through = np.bincount(self._factors, values, minlength=self._axes.original.size)
-        return self._axes.by_group(through / np.maximum(self._axes.original, 1))
 
 
 class Spend:
@@ -174,7 +63,10 @@ class Spend:
             self._params = Products(self.axes, ((size, axes) for size, _, axes in weights))
             stored = ((size * each, axes) for size, each, axes in weights)
             self._bytes = Products(self.axes, [*stored, (float(overhead), [])])
-            self._macs = Products(self.axes, ((value, product) for value, _, product in self.mac_terms()))
+            terms = list(self.mac_terms())
+            self._macs = Products(
+                self.axes, ((value, product) for value, _, product, _ in terms), [t[3] for t in terms]
+            )
         self.full: NDArray[np.int64] = np.array([group.atoms for group in coupling.groups], np.int64)
         self._channels: NDArray[np.float64] = np.array(
             [0 if g.name in left_alone else channels_per_atom(g) for g in coupling.groups], np.float64
@@ -194,16 +86,16 @@ class Spend:
             whole, now = counted.total(self.full), counted.total(kept)
         return now / whole if whole else 1.0
 
-    def mac_terms(self) -> Iterator[tuple[float, Node, Product]]:
-        """The MACs of each node that could be counted, and the axes whose sizes they are a product of."""
-        for node, macs in self._counted:
+    def mac_terms(self) -> Iterator[tuple[float, Node, Product, Branches]]:
+        """The MACs of each node that could be counted, the axes they are a product of, and its branches."""
+        for node, macs, within in self._counted:
             products = mac_products(node)
             shares = _shares(node) if len(products) == 2 else ()
             if shares:
                 for product, share in zip(products, shares, strict=True):
-                    yield macs * share, node, product
+                    yield macs * share, node, product, within
             else:
-                yield float(macs), node, products[0] if products else []
+                yield float(macs), node, products[0] if products else [], within
 
     def costs(self, kind: str) -> NDArray[np.float64]:
         """What an atom of each group takes of what a budget counts, up to a factor; MACs stand for time."""
