@@ -265,12 +265,13 @@ class Rewriter:
         old_producer = old.producer()
         if old.is_graph_output() and old_producer is None:
             raise ValueError(f"graph output {old.name!r} has no producer to stand in front of")
-        if INFERRED in old.meta.data and (new.type is None or new.shape is None):
-            new.meta[INFERRED] = True
-        if new.type is None:
-            new.type = old.type
-        if new.shape is None:
-            new.shape = old.shape
+        if not (new.is_graph_output() or new.is_graph_input()):  # those are the signature's
+            if INFERRED in old.meta.data and (new.type is None or new.shape is None):
+                new.meta[INFERRED] = True
+            if new.type is None:
+                new.type = old.type
+            if new.shape is None:
+                new.shape = old.shape
         output_of = old.graph if old.is_graph_output() else None
         takes_over = new in self._fresh and old_producer is not None and not new.is_graph_output()
         for user, index in old.uses():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tersor import run
 from tersor.graph_ir import Model, parse, to_proto
 from tersor.passes.base import Context
 from tersor.passes.clean.cse import EliminateCommonSubexpressions
@@ -132,6 +133,14 @@ def test_different_expressions_stay(nodes: str) -> None:
 
 def test_two_equal_outputs_keep_two_producers() -> None:
     assert declined(CSE, model_of("y = Neg(x)\n z = Neg(x)", x=X, y=Y + ", float[2] z")) == set()
+
+
+@pytest.mark.parametrize("nodes", ["b = Neg(x)\n y = Neg(x)\n d = Neg(x)", "y = Neg(x)\n b = Identity(y)\n d = Neg(y)"])
+def test_an_output_without_a_shape_is_given_none(nodes: str) -> None:
+    model = parse(f"""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2] x) => (float[] y, float[2] z) {{ {nodes}\n z = Add(b, d) }}""")
+    run(model, "infer-shapes,cse,eliminate-identity")
+    assert model.graph.outputs[0].shape is None
 
 
 def test_unknown_domains_and_calls_are_not_merged() -> None:
