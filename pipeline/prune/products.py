@@ -108,7 +108,7 @@ class Products:
             for depth in range(1, len(branches) + 1):
                 numbers.setdefault(branches[:depth], len(numbers))
         self._ifs = _ifs(numbers)
-        self._constants = np.zeros(len(numbers))
+        self._constants: NDArray[np.float64] = np.zeros(len(numbers), np.float64)
         values: list[float] = []
         starts: list[int] = []
         factors: list[int] = []
@@ -130,11 +130,11 @@ class Products:
 
     def total(self, kept: NDArray[np.int64]) -> float:
         """The sum when group i keeps `kept[i]` atoms."""
-        sums = self._constants.copy()
+        sums = np.array(self._constants, np.float64)
         if self._values.size:
             shares = self._axes.sizes(kept) / np.maximum(self._axes.original, 1)
             products = np.multiply.reduceat(shares[self._factors], self._starts) * self._values
-            sums += np.bincount(self._place, products, minlength=sums.size)
+            sums += np.bincount(self._place, products, minlength=self._constants.size)
         for outer, branches in self._ifs:
             sums[outer] += sums[branches].max()
         return float(sums[0])
