@@ -135,7 +135,9 @@ def test_two_equal_outputs_keep_two_producers() -> None:
     assert declined(CSE, model_of("y = Neg(x)\n z = Neg(x)", x=X, y=Y + ", float[2] z")) == set()
 
 
-@pytest.mark.parametrize("nodes", ["b = Neg(x)\n y = Neg(x)\n d = Neg(x)", "y = Neg(x)\n b = Identity(y)\n d = Neg(y)"])
+@pytest.mark.parametrize(
+    "nodes", ["b = Neg(x)\n y = Neg(x)\n d = Neg(x)", "y = Neg(x)\n b = Identity(y)\n d = Neg(y)"]
+)
 def test_an_output_without_a_shape_is_given_none(nodes: str) -> None:
     model = parse(f"""<ir_version: 8, opset_import: ["" : 17]>
         g (float[2] x) => (float[] y, float[2] z) {{ {nodes}\n z = Add(b, d) }}""")
