@@ -11,6 +11,8 @@ from . import expr
 from .expr import Dim
 from .node_view import MAX_ELEMENTS, Data, NodeView, objects
 
+_LARGEST = (2**31 - 1, 2**63 - 1)
+
 
 def open_contents(view: NodeView, index: int) -> Data | None:
     """Unknown contents of known small shape, so that the known part of the other operands survives."""
@@ -44,7 +46,11 @@ def gather(view: NodeView) -> Data | None:
 
 
 def slice_parameters(view: NodeView) -> list[tuple[int, Dim, Dim, int]] | None:
-    """(axis, start, end, step) per sliced axis, from attributes before opset 10 and from inputs after."""
+    """(axis, start, end, step) per sliced axis, from attributes before opset 10 and from inputs after.
+
+    None also where onnxruntime and the standard differ: backwards to the largest number, which the one takes
+    for past the first element and the other for past the last.
+    """
     if view.version < 10:
         starts: Sequence[Dim] | None = view.ints("starts")
         ends: Sequence[Dim] | None = view.ints("ends")
@@ -60,7 +66,8 @@ def slice_parameters(view: NodeView) -> list[tuple[int, Dim, Dim, int]] | None:
     steps = steps if steps is not None else [1] * len(starts)
     if not len(starts) == len(ends) == len(axes) == len(steps):
         return None
-    return list(zip(axes, starts, ends, steps, strict=True))
+    found = list(zip(axes, starts, ends, steps, strict=True))
+    return None if any(step < 0 and end in _LARGEST for _, _, end, step in found) else found
 
 
 def slice_(view: NodeView) -> Data | None:

@@ -160,19 +160,30 @@ def _slice(view: NodeView) -> Sequence[Dims]:
 
 
 def _sliced(size: Dim, start: Dim, end: Dim, step: int) -> Dim:
-    """Elements of a sliced axis: ceil((end - start) / step) with both bounds clamped to [0, size]."""
+    """Elements of a sliced axis: ceil((end - start) / step) with both bounds clamped, see `python_slice`."""
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int) and step:
         return len(range(*python_slice(start, end, step, size).indices(size)))
-    if step < 0:
-        reverse = step == -1 and start == -1 and isinstance(end, int) and end <= -PAST_THE_END
-        return size if reverse else None
     if step == 0 or size is None:
         return None
-    first = _clamped(size, start)
-    last = size if isinstance(end, int) and end >= PAST_THE_END else _clamped(size, end)
-    span = expr.sub(last, first)
+    if step > 0:
+        first = _clamped(size, start)
+        last = size if isinstance(end, int) and end >= PAST_THE_END else _clamped(size, end)
+    else:  # places counted from 1, so that 0 is before the first; the larger is where it starts
+        first = 0 if isinstance(end, int) and end <= -PAST_THE_END else _behind(size, end)
+        counted = isinstance(start, int) and start < -1  # from the end: the first element is the least
+        last = expr.add(_clamped(size, start), 1) if counted else _behind(size, start)
+    span, step = expr.sub(last, first), abs(step)
     # ceil(span / step) counts the elements unless it is below zero, which -step < span rules out.
     return expr.ceil_div(span, step) if expr.is_nonneg(expr.add(span, step - 1)) else None
+
+
+def _behind(size: Dim, bound: Dim) -> Dim:
+    """The place behind that of a bound, in [0, size], where that is provable."""
+    if isinstance(bound, int) and (bound == -1 or bound >= PAST_THE_END):
+        return size
+    if isinstance(bound, int) and bound < 0:
+        return _clamped(size, bound + 1)
+    return expr.minimum(size, expr.add(bound, 1)) if expr.is_nonneg(bound) else None
 
 
 def _clamped(size: Dim, bound: Dim) -> Dim:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import onnx
     from onnx.defs import OpSchema
 
-# Shape arithmetic whose output *shape* does not hang on the contents of its inputs.
+# Shape arithmetic whose output *shape* does not hang on the contents of inputs, or is told by our rule alone.
 _CONTENT_FREE = frozenset(shape_data.RULES) - {
-    *("Slice", "Squeeze", "Unsqueeze", "Reshape", "Split", "Expand", "Range", "ConstantOfShape"),
+    *("Squeeze", "Unsqueeze", "Reshape", "Split", "Expand", "Range", "ConstantOfShape"),
     *("ReduceSum", "ReduceProd", "ReduceMin", "ReduceMax"),
 }
 # Floating-point inputs that decide an output's shape.
