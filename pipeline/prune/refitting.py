@@ -29,6 +29,7 @@ EACH = 8  # one feed of so many is kept from the fit
 FEWEST = 4  # feeds; of fewer none can be spared
 
 IN_BODIES = "only bodies (of If, Loop or Scan) read what was cut, where no weights can be refitted"
+IN_PART = "are in bodies (of If, Loop or Scan), where no weights can be refitted"
 NO_CLOSER = (
     "refitted weights brought the outputs no closer to the original's on data kept from the fit, so the "
     "model has the sliced ones; more --data may help"
@@ -70,20 +71,22 @@ def refitted(
     Returns:
         The model with the better weights, and a note for people where those are the sliced ones.
     """
-    readers = [node for cut in plan.cuts for node in coupling.group(cut.group).consumers]
-    if readers and all(node.graph is not original.graph for node in readers):
+    readers = {node for cut in plan.cuts for node in coupling.group(cut.group).consumers}
+    inside = sum(node.graph is not original.graph for node in readers)
+    if readers and inside == len(readers):
         return pruned, IN_BODIES
+    note = f"{inside} of {len(readers)} layers that read what was cut {IN_PART}" if inside else ""
     masks = plan.masks(coupling)
     made = pruned.clone()
     count = count_of(feeds)
     if count < FEWEST:
         refit(original, made, masks, feeds, seed=seed)
-        return made, ""
+        return made, note
     refit(original, made, masks, _Part(feeds, count, held=False), seed=seed)
     held = list(_Part(feeds, count, held=True))
     runner = Evaluator(original)
     want = [runner.run(feed) for feed in held]
-    return (made, "") if _noise(made, held, want) <= _noise(pruned, held, want) else (pruned, NO_CLOSER)
+    return (made, note) if _noise(made, held, want) <= _noise(pruned, held, want) else (pruned, NO_CLOSER)
 
 
 def _noise(model: Model, feeds: Sequence[Mapping[str, Any]], want: Sequence[Mapping[str, Any]]) -> float:

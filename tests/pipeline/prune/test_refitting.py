@@ -97,6 +97,22 @@ def test_layers_in_bodies_are_pruned_by_their_weights_and_not_refitted() -> None
     assert refitting.IN_BODIES in result.notes
 
 
+def test_layers_in_bodies_beside_others_that_are_refitted_are_told() -> None:
+    model = parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        agraph (float[N,8] x, bool c) => (float[N,4] y)
+        <float[8,32] w = {seed}, float[32,4] v = {seed}, float[32,4] u = {seed}> {
+          h = MatMul(x, w)  s = MatMul(h, u)
+          t = If (c) <then_branch = a () => (float[N,4] p) { p = MatMul(h, v) },
+                      else_branch = b () => (float[N,4] q) { q = Identity(s) }>
+          y = Add(s, t)
+        }"""
+    )
+    data = [{**feed, "c": np.array(True)} for feed in feeds(8)]
+    notes = prune(model, Job(Budget("params", 0.6)), feeds=data).notes
+    assert f"1 of 2 layers that read what was cut {refitting.IN_PART}" in notes
+
+
 def test_layers_in_bodies_count_towards_macs_and_time() -> None:
     """MACs are those of the dearest branch; time is of every one, for either may run."""
     model = parse(
