@@ -22,6 +22,7 @@ from .basis import (
     tensor,
 )
 from .errors import (
+    CheckError,
     ClaimError,
     DataError,
     ModelError,
@@ -43,6 +44,7 @@ __all__ = [
     "INFERRED",
     "Attr",
     "AttributeType",
+    "CheckError",
     "ClaimError",
     "DataError",
     "DataType",

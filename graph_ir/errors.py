@@ -29,6 +29,12 @@ class UsageError(TersorError):
     """A pass name, an option, a recipe or a command line is wrong."""
 
 
+class CheckError(TersorError):
+    """A check that was asked for did not hold."""
+
+    exit_code = 1
+
+
 class VerifyError(TersorError):
     """The IR breaks one of its own rules; raised after a pass, it names a fault of that pass."""
 

@@ -101,13 +101,13 @@ def count(option: str, given: object) -> int:
     return placed(option, lambda: whole(given))
 
 
-def level(option: str, given: object) -> float:
-    """A number.
+def level(option: str, given: object, default: float) -> float:
+    """A number, the default where there is none.
 
     Raises:
         UsageError: it is something else.
     """
-    return placed(option, lambda: figure(given))
+    return default if given is None else placed(option, lambda: figure(given))
 
 
 def bounds(option: str, given: object) -> list[str]:

@@ -53,6 +53,11 @@ def command(
         help="Begin no further trial after 90s, 2m or 1h30m; the closing timing and checks come on top.",
         show_default="5m",
     ),
+    lock: Path | None = typer.Option(
+        None,
+        metavar="FILE",
+        help="Make again what this build.lock.json is of, the same bytes, instead of searching.",
+    ),
     trials: Path | None = typer.Option(
         None, metavar="FILE", help="Log of trials: a build that was stopped goes on from it."
     ),
@@ -68,12 +73,14 @@ def command(
       tersor build model.onnx -o out --data calib.npz --metric score:accuracy --max-drop 0.5%
       tersor build model.onnx -o out --data loader:feeds --min-sqnr 25
       tersor build model.onnx -o out --data loader:feeds --budget 2m --trials trials.jsonl
+      tersor build model.onnx -o ci --data calib.npz --lock build.lock.json
       tersor build model.onnx -o out
 
     Writes model.onnx, session.json, report.json and build.lock.json into DIR. What is shipped is never slower
     than MODEL and keeps within the limits, as measured here; if nothing better is found, it is MODEL itself,
     and the report says why. Without --data only the lossless part is done. Exits with 1 when what a
-    recipe makes misses a limit and the recipe says to `accept` one.
+    recipe makes misses a limit and the recipe says to `accept` one, or when what --lock is of can no longer
+    be made or misses a limit.
 
     The functions: `feeds()` gives an iterable of dicts, input name to array. `metric(run)` calls `run(feed)`,
     which gives the list of outputs, as often as it likes, and returns a number.
@@ -104,6 +111,7 @@ def command(
             samples=samples,
             rounds=rounds,
             budget_s=BUDGET_S if budget is None else seconds(budget),
+            lock=lock,
             trials=trials,
             seed=seed,
             progress=tell,

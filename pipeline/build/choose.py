@@ -186,6 +186,12 @@ def pick(
     return judged[winner][0], why + _others(judged, times, original)
 
 
+def told(name: str, times: Times, original: str) -> str:
+    """One sentence on what was not chosen, but is made again."""
+    speed = _speed(times, name, original) if name != original and times else "as it came in"
+    return f"{name}, as the lock says: {speed}"
+
+
 def unasked(judged: Mapping[str, Judged], times: Times, winner: str) -> str | None:
     """The fastest candidate that has not been asked what it will lose, and is the winner or faster; or None.
 

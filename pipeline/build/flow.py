@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,13 +17,14 @@ from ...calibration.visit import UnobservableError
 from ...graph_ir import Model, fingerprint, load, notes, signature_of, structure_fingerprint
 from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
-from .choose import Times, contenders, distrust, pick, unasked
+from .again import again
+from .choose import Times, contenders, distrust, pick, told, unasked
 from .doubts import doubts
 from .facts import bindings_in, drawn, facts_of, is_quantized, padding, why_not_int8
 from .files import as_protobuf
 from .float32 import explained
 from .follow import follow, held, limits_of, recipe_feeds, unmet
-from .lock import code_hash
+from .lock import Lock, code_hash, read_lock
 from .proving import prove
 from .result import BuildResult, Candidate, Judgement, Proof
 from .search import Search
@@ -59,16 +60,28 @@ def build(settings: BuildSettings) -> BuildResult:
     if recipe is not None:
         settings = limits_of(recipe, settings)
         feeds = recipe_feeds(recipe, feeds, model)
+    lock = None if settings.lock is None else read_lock(settings.lock)
+    if lock is not None:
+        lock.check_inputs(settings, feeds)
+    given = _Given(model, feeds, recipe, lock)
     with tempfile.TemporaryDirectory(prefix="tersor-build-") as folder:
-        result = _search(settings, model, feeds, recipe, Path(folder))
+        result = _search(settings, given, Path(folder))
         ship(result, settings, feeds)
     return result
 
 
-def _search(
-    settings: BuildSettings, model: Model, feeds: Feeds | None, recipe: Recipe | None, folder: Path
-) -> BuildResult:
-    tell = settings.progress
+@dataclass(frozen=True)
+class _Given:
+    """What is built, on which data, and what says how in place of a search."""
+
+    model: Model
+    feeds: Feeds | None
+    recipe: Recipe | None
+    lock: Lock | None
+
+
+def _search(settings: BuildSettings, given: _Given, folder: Path) -> BuildResult:
+    tell, model, feeds, lock = settings.progress, given.model, given.feeds, given.lock
     words = "the model as it came in"
     original = Candidate("original", as_protobuf(model, settings.model, folder), words=words)
     tell("opening the model", 0, None)
@@ -86,48 +99,73 @@ def _search(
     notes_ = [*notes(model), *workshop.notes]
     if lossless.name not in judged:
         notes_.append("the lossless passes found nothing to rewrite")
-    quantized = is_quantized(model)
-    if quantized:
+    if is_quantized(model):
         notes_.append(
             "the model is quantized already; for int8 as tersor makes it start from the float model"
         )
     notes_ += [] if feeds is None else feeds.notes
     notes_ += _of_data(settings, judge, [] if feeds is None else judging)
-    log = _log(settings, model, feeds, judge)
-    search = Search(workshop, judge, settings, _beside(original, judging), log)
-    if recipe is not None:
-        made, found = follow(recipe, settings, feeds, folder, judge)
-        judged[made.name] = (made, held(recipe, judge.judge(made)))
-        notes_ += found
-    elif feeds is not None and workshop.int8_ready is not None:
-        workshop.calibrate_with(feeds)
-        try:
-            search.run()
-        except UnobservableError as error:  # outputs made of such values could not vouch for int8 either
-            notes_.append(f"no int8: {error}")
-        else:
-            if not search.judged and not quantized:
-                notes_.append(f"no int8: {why_not_int8(load(workshop.int8_ready))}")
-        judged |= distrust(search.judged, settings.max_drop)
-        if log.reused:
-            notes_.append(f"{log.reused} candidates had been judged before, as {str(log.path)!r} says")
-    elif feeds is None and not quantized:
-        notes_.append(WITHOUT_DATA)
+    search = Search(
+        workshop, judge, settings, _beside(original, judging), _log(settings, model, feeds, judge)
+    )
+    notes_ += _tried(given, judged, search, workshop, judge, folder)
     times = _times(judged, judging, settings, search.times) if judging else {}
     bindings = bindings_in(signature, judging)
-    winner, why, proof = _chosen(judged, times, judge, original, judging, bindings)
+    if lock is None:
+        winner, why, proof = _chosen(judged, times, judge, original, judging, bindings)
+    else:
+        winner, judgement = judged[lock.name]
+        why = told(winner.name, times, original.name)
+        proof = prove(winner, original, judging, bindings, settings, judgement)
+        lock.check_stands("" if winner is original else proof.failure)
     if proof.failure:
         notes_.append(f"the original itself does not repeat its answers: {proof.failure}")
     if not judging:
         notes_.append("no feed could be drawn that the model runs on, so nothing was timed; give --data")
-        why = "original: nothing could be measured"
-        if lossless.name in judged and judged[lossless.name][1].accepted:
+        why = f"{winner.name}: nothing could be measured"
+        if lock is None and lossless.name in judged and judged[lossless.name][1].accepted:
             winner, why = lossless, "float: the lossless passes only, nothing could be measured"
     notes_ += [note for note in workshop.notes if note not in notes_]
     shown = {c.name: facts_of(c.path, bindings) for c in (original, winner)}
     notes_ += padding(shown[original.name], shown[winner.name])
-    missed = unmet(recipe, judged)
+    missed = unmet(given.recipe, judged)
     return BuildResult(winner, why, original, shown, judged, times, proof, notes_, search.sensitivity, missed)
+
+
+def _tried(
+    given: _Given,
+    judged: dict[str, tuple[Candidate, Judgement]],
+    search: Search,
+    workshop: Workshop,
+    judge: Judge,
+    folder: Path,
+) -> list[str]:
+    """Add to the candidates what a recipe, a lock or the search makes; gives notes on it."""
+    found: list[str] = []
+    quantized = is_quantized(given.model)
+    if given.feeds is not None:
+        workshop.calibrate_with(given.feeds)
+    if given.recipe is not None:
+        made, found = follow(given.recipe, judge.settings, given.feeds, folder, judge)
+        judged[made.name] = (made, held(given.recipe, judge.judge(made)))
+    elif given.feeds is None:
+        found = [] if quantized else [WITHOUT_DATA]
+    elif given.lock is None and workshop.int8_ready is not None:
+        try:
+            search.run()
+        except UnobservableError as error:  # outputs made of such values could not vouch for int8 either
+            found.append(f"no int8: {error}")
+        else:
+            if not search.judged and not quantized:
+                found.append(f"no int8: {why_not_int8(load(workshop.int8_ready))}")
+        judged |= distrust(search.judged, judge.settings.max_drop)
+        found += search.remembered
+    if given.lock is not None:
+        made = again(given.lock, judged, workshop, folder)
+        if made.name not in judged:
+            judged[made.name] = (made, judge.judge(made))
+        given.lock.check_stands(judged[made.name][1].reason)
+    return found
 
 
 def _of_data(settings: BuildSettings, judge: Judge, feeds: Sequence[Feed]) -> list[str]:

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a static int8 candidate is made of."""
+"""What an int8 candidate is made of, also as plain data, from which it can be made again."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from ...graph_ir import UsageError
 from ...passes.quantize.insert_qdq import InsertQdq
+from ..spec import PassSpec, parse, spec_of
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,62 @@ class Form:
     def rules(self) -> str:
         """How its ranges are chosen, in words."""
         return "".join((self.observer, *(f", of {value!r} {rule}" for value, rule in self.picked)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; see `form_of`."""
+        return {**asdict(self), "picked": dict(self.picked), "options": str(spec_of(self.options))}
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """Dynamic int8 of the linear layers.
+
+    Attributes:
+        bits: of the weights.
+        methods: accuracy methods before that, as pipeline text.
+    """
+
+    bits: int
+    methods: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return " ".join(("int8 dynamic", *self.methods))
+
+    @property
+    def words(self) -> str:
+        """What its name stands for."""
+        made = "MatMul, Gemm and LSTM int8, with ranges found in every run"
+        return "; ".join((made, *(f"after {method}" for method in self.methods)))
+
+    @property
+    def rules(self) -> str:
+        """How its ranges are chosen: by none, each run finds its own."""
+        return ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; see `form_of`."""
+        return asdict(self)
+
+
+def form_of(data: Mapping[str, Any]) -> Form | Dynamic:
+    """The form that `to_dict` wrote down.
+
+    Raises:
+        UsageError: it says what this version does not know.
+    """
+    try:
+        given: dict[str, Any] = {**data, "methods": tuple(data["methods"])}
+        if "bits" in given:
+            return Dynamic(**given)
+        (options,) = parse(given.pop("options")).elements
+        if isinstance(options, PassSpec) and isinstance(options.pass_, InsertQdq):
+            picked: dict[str, str] = given.pop("picked")
+            return Form(options=options.pass_, picked=tuple(picked.items()), **given)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"no form of a model is made of {sorted(data)}") from error
+    raise UsageError(f"no form of a model is made by {str(options)!r}")
 
 
 PLAIN = "plain u8s8"

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`build.lock.json`: what a build depended on, so that it can be made again and told apart."""
+"""`build.lock.json`: what a build depended on and shipped, so that it can be made again and told apart."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,30 +15,55 @@ from typing import Any
 
 from ...backends.onnxruntime.cpu import host
 from ...calibration.data import Feeds
-from ...graph_ir import atomic_write, load
+from ...graph_ir import CheckError, UsageError, atomic_write, load
 from ..recipe import Recipe, load_recipe
 from .files import model_files
+from .form import Dynamic, Form, form_of
 from .result import BuildResult
 from .settings import BuildSettings
 
 LOCK_FILE = "build.lock.json"
 _PACKAGES = ("onnx", "onnx-ir", "onnxruntime", "numpy", "ml_dtypes", "networkx")
+_READ = (
+    "model", "data", "recipe", "passes", "samples", "seed", "metric",
+    "result", "shipped", "code", "versions", "host",
+)  # fmt: skip
 _CHUNK = 1 << 20
 
 
 def write_lock(result: BuildResult, settings: BuildSettings, feeds: Feeds | None) -> None:
     """Write the lock file into the output folder."""
+    form = result.winner.form
     data: dict[str, Any] = {
         "lock": 1,
-        "model": {"file": settings.model.name, "blake2b": _hash_model(settings.model)},
+        **_inputs(settings, feeds),
         "result": {"file": result.winner.path.name, "blake2b": _hash_model(result.winner.path)},
-        "data": None if feeds is None else {"source": feeds.source, "blake2b": feeds.digest()},
-        "recipe": None if settings.recipe is None else _recipe(load_recipe(settings.recipe), settings),
+        "shipped": {"name": result.winner.name, "form": None if form is None else form.to_dict()},
         "pipeline": result.winner.pipeline,
         "observer": result.winner.observer,
+        "max_drop": settings.max_drop,
+        **_makers(),
+    }
+    with atomic_write(settings.out / LOCK_FILE) as beside:
+        beside.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _inputs(settings: BuildSettings, feeds: Feeds | None) -> dict[str, Any]:
+    """What the user gave, as far as it tells what is made."""
+    return {
+        "model": {"file": settings.model.name, "blake2b": _hash_model(settings.model)},
+        "data": None if feeds is None else {"source": feeds.source, "blake2b": feeds.digest()},
+        "recipe": None if settings.recipe is None else _recipe(load_recipe(settings.recipe), settings),
+        "passes": settings.passes,
+        "samples": settings.samples,
         "seed": settings.seed,
         "metric": settings.metric,
-        "max_drop": settings.max_drop,
+    }
+
+
+def _makers() -> dict[str, Any]:
+    """What makes it."""
+    return {
         "code": code_hash(),
         "versions": {
             "tersor": import_module(__name__.partition(".")[0]).__version__,
@@ -45,8 +72,100 @@ def write_lock(result: BuildResult, settings: BuildSettings, feeds: Feeds | None
         },
         "host": host().to_dict(),
     }
-    with atomic_write(settings.out / LOCK_FILE) as beside:
-        beside.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock file that was read, by which a build makes again what was shipped.
+
+    Attributes:
+        path: of the file.
+        data: of its content what is read.
+        form: what the shipped model is made of; None where that is no int8 form of a search.
+    """
+
+    path: Path
+    data: Mapping[str, Any]
+    form: Form | Dynamic | None
+
+    @property
+    def name(self) -> str:
+        """Of the candidate that was shipped."""
+        return self.data["shipped"]["name"]
+
+    def check_inputs(self, settings: BuildSettings, feeds: Feeds | None) -> None:
+        """Refuse to build from anything else.
+
+        Raises:
+            UsageError: naming what differs.
+        """
+        where, given = f"--lock {str(self.path)!r}", _inputs(settings, feeds)
+        for key in ("passes", "samples", "seed", "metric"):
+            if self.data[key] != given[key]:
+                both = (self.data[key], given[key])
+                then, now = (f"no --{key}" if value is None else f"--{key} {value}" for value in both)
+                raise UsageError(f"{where} is of a build with {then}, and this one has {now}")
+        for key in ("data", "recipe"):
+            if (self.data[key] is None) != (given[key] is None):
+                word = "without" if self.data[key] is None else "with"
+                raise UsageError(f"{where} is of a build {word} --{key}; give the same options")
+        for key in ("model", "data", "recipe"):
+            if _hashes(self.data[key]) != _hashes(given[key]):
+                raise UsageError(f"{where} is of a build of another {key}: its content differs")
+
+    def check_result(self, path: Path) -> None:
+        """Refuse a model of other bytes.
+
+        Args:
+            path: of the model, under the name and with the files that it is shipped with.
+
+        Raises:
+            CheckError: it is another; what else has changed since is named.
+        """
+        if _hash_model(path) == self.data["result"]["blake2b"]:
+            return
+        now = _makers()
+        was: dict[str, dict[str, Any]] = {key: self.data[key] for key in ("versions", "host")}
+        since = ["tersor's code"] if self.data["code"] != now["code"] else []
+        since += [
+            f"{name} {was[key].get(name)} (now {value})"
+            for key in was
+            for name, value in now[key].items()
+            if was[key].get(name) != value
+        ]
+        changed = f"what differs since: {', '.join(since)}" if since else "nothing known differs since"
+        raise CheckError(
+            f"what is made of {self.name!r} is not the model that {str(self.path)!r} is of; {changed}"
+        )
+
+    def check_stands(self, failure: str) -> None:
+        """Raises CheckError where what was made again misses a limit or a check: `failure` says which."""
+        if failure:
+            raise CheckError(f"{self.name!r}, as {str(self.path)!r} says, does not hold here: {failure}")
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock file.
+
+    Raises:
+        UsageError: it is none, or none that a build can be made again from.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data = {key: found[key] for key in _READ}
+        form = data["shipped"]["form"]
+        return Lock(path, data, None if form is None else form_of(form))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--lock {str(path)!r} is no {LOCK_FILE} of this version of tersor") from error
+    except UsageError as error:
+        raise UsageError(f"--lock {str(path)!r}: {error}") from error
+
+
+def _hashes(section: Mapping[str, Any] | None) -> list[Any]:
+    """The hashes of a section and of those within it; not where things lie."""
+    if section is None:
+        return []
+    return [section["blake2b"], *(_hashes(each) for each in section.get("data", {}).values())]
 
 
 def _recipe(recipe: Recipe, settings: BuildSettings) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ...backends.onnxruntime.config import SessionConfig
 from ...backends.onnxruntime.latency import Latency, compare
 from ...backends.onnxruntime.runtime_check import Concurrency
 from ...calibration.sensitivity import Sensitivity
+from .form import Dynamic, Form
 
 Composition: TypeAlias = "tuple[tuple[str, int], ...]"
 
@@ -31,6 +32,7 @@ class Candidate:
         quantized: whether it computes in int8.
         composition: equal for those that take equal time; see `facts.composition`.
         words: what the name stands for.
+        form: what it is made of; None for those that are no int8 form of the search.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Candidate:
     quantized: bool = False
     composition: Composition = field(default=(), repr=False)
     words: str = ""
+    form: Form | Dynamic | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Judgement:
         vouched: whether it was asked what is to be expected on other data (see `evidence`).
         expected: that drop, by this candidate alone; None where nothing needed to be run for it.
         at_most: the upper end of that estimate.
+        before: closeness of what outputs are decided by, and of outputs of no decision (see `decisions`);
+            empty where outputs have errors as they are.
     """
 
     accepted: bool
@@ -71,6 +76,7 @@ class Judgement:
     vouched: bool = False
     expected: float | None = None
     at_most: float | None = None
+    before: Mapping[str, Closeness] = field(default_factory=dict[str, Closeness])
 
     def varying_db(self, output: str) -> float:
         """An output's signal-to-noise ratio in dB, of the part of it that depends on the input."""
@@ -84,6 +90,8 @@ class Judgement:
         apart is left; this is what candidates are compared by.
         """
         default = float("inf" if self.accepted else "-inf")
+        if self.before:
+            return min(c.sqnr_db - self.constant_db.get(name, 0.0) for name, c in self.before.items())
         return min(map(self.varying_db, self.fidelity), default=default)
 
     @property

@@ -21,7 +21,7 @@ from ...graph_ir import ModelError
 from ...passes.quantize.insert_qdq import InsertQdq
 from .accuracy import COMFORT_DB
 from .budget import OutOfBudgetError
-from .form import Form, plain
+from .form import Dynamic, Form, plain
 from .picking import pick
 from .placement import ladder
 from .trials import Trials
@@ -90,9 +90,10 @@ class Search(Trials):
 
     def dynamic(self) -> None:
         """Dynamic int8 of the linear layers."""
+        bits = 7 if self._workshop.reduced else 8
         for methods in ((), (SMOOTH,)):
             self._in_time()
-            made = self._workshop.dynamic(" ".join(("int8 dynamic", *methods)), methods)
+            made = self._workshop.dynamic(Dynamic(bits, methods))
             if made is not None:
                 self._judged(made.name, made)
 
@@ -159,8 +160,10 @@ class Search(Trials):
             self._note(f"sensitivity was not measured: {count} regions take too long")
             return None
         try:
-            some = self._judge.feeds[:feeds]
-            return self._workshop.sensitivity(best, some, per, watch=watch or self._budget.check)
+            some, cut = self._judge.feeds[:feeds], self._judge.decisions
+            outputs = () if cut is None else cut.floats
+            watch = watch or self._budget.check
+            return self._workshop.sensitivity(best, some, per, outputs=outputs, watch=watch)
         except ModelError as error:
             self._note(f"sensitivity was not measured: {error}")
             return None

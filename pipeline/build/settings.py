@@ -41,6 +41,7 @@ class BuildSettings:
         samples: how many feeds are used at most.
         rounds: rounds of the closing latency measurement.
         budget_s: begin no further trial after so many seconds; infinite to try all there is.
+        lock: the lock file of an earlier build, to make again what that shipped in place of the search.
         trials: a log of judged candidates to go on from and to add to; None keeps none.
         seed: for feeds drawn from the signature where no data is given.
         progress: told how far it is.
@@ -58,6 +59,7 @@ class BuildSettings:
     samples: int | None = 256
     rounds: int = 25
     budget_s: float = BUDGET_S
+    lock: Path | None = None
     trials: Path | None = None
     seed: int = 0
     progress: Progress = _silent
@@ -92,9 +94,10 @@ class BuildSettings:
             raise UsageError(f"--seed must not be negative, not {self.seed}")
 
     def _check_trials(self, trials: Path) -> None:
-        if self.recipe is not None:
+        if self.recipe is not None or self.lock is not None:
+            what = "recipe" if self.lock is None else "lock"
             raise UsageError(
-                "--trials logs what a search tries, and a recipe searches nothing; leave one out"
+                f"--trials logs what a search tries, and a {what} searches nothing; leave one out"
             )
         if self.data is None:
             raise UsageError("--trials logs what is tried with data; give --data too")

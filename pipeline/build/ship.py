@@ -77,6 +77,7 @@ def check_out(settings: BuildSettings, model: Model) -> None:
 def _read_besides(settings: BuildSettings) -> dict[str, Path | None]:
     """What a build reads besides the model, by what messages call it."""
     found = {"--data": given_path(settings.data), "--metric": given_path(settings.metric)}
+    found["--lock"] = settings.lock
     if settings.recipe is not None:
         found["--recipe"] = Path(settings.recipe)
         sections = load_recipe(settings.recipe).data.values()
@@ -104,7 +105,7 @@ def ship(result: BuildResult, settings: BuildSettings, feeds: Feeds | None) -> N
     out = settings.out
     with _in_words(out), made_folder(out), tempfile.TemporaryDirectory(prefix=PREFIX, dir=out) as folder:
         staged = Path(folder)
-        _write_model(result.winner, staged / MODEL_FILE)
+        write_model(result.winner, staged / MODEL_FILE)
         result.winner = replace(result.winner, path=staged / MODEL_FILE)
         result.winner.config.save(staged / SESSION_FILE)
         write_report(result, replace(settings, out=staged))
@@ -131,7 +132,8 @@ def _in_words(out: Path) -> Generator[None]:
         raise ModelError(re.sub(on_its_way, lambda _: str(out), str(error))) from error
 
 
-def _write_model(winner: Candidate, target: Path) -> None:
+def write_model(winner: Candidate, target: Path) -> None:
+    """Write a candidate's files as they are shipped."""
     model = load(winner.path)
     if len(model_files(model, winner.path)) > 1:
         save(model, target, provenance=True)

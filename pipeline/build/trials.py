@@ -59,6 +59,14 @@ class Trials:
         self.judged: dict[str, Judged] = {}
         self.times: dict[str, float] = {}
 
+    @property
+    def remembered(self) -> list[str]:
+        """A note on what the log knew already; none where it knew nothing."""
+        count = self._log.reused
+        return (
+            [f"{count} candidates had been judged before, as {str(self._log.path)!r} says"] if count else []
+        )
+
     def _accepted(self, name: str) -> bool:
         """Whether a candidate is accepted, alone and among its like, and for data that was not seen."""
         if not self._stands(name):

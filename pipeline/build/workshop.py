@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ...analysis.evaluate import Feed
 from ...backends.onnxruntime.cpu import host, saturates
@@ -28,15 +28,16 @@ from ..presets import FINISH, FREEZE, INT8_READY, RAISED
 from ..spec import Pipeline, parse, spec_of
 from . import float32
 from .facts import bindings_in, composition
-from .form import Form
+from .form import Dynamic, Form
 from .ground import Ground
 from .placement import Region, regions_of, share_of
 from .result import Candidate
 from .settings import BuildSettings
 
-DYNAMIC_WORDS = "MatMul, Gemm and LSTM int8, with ranges found in every run"
 FLOAT_WORDS = "the lossless passes, and what suits the runtime"
 LEAST_DYNAMIC = 0.03  # of the work of linear layers; with less to do, dynamic int8 gains nothing
+
+_Start: TypeAlias = "tuple[Path, Pipeline]"  # a float model, and the passes that made it of the original
 
 
 def _nothing() -> None:
@@ -71,34 +72,28 @@ class Workshop:
     @cached_property
     def float_candidate(self) -> Candidate:
         """The original after the lossless passes and what suits the runtime."""
-        return self._finished("float", self._lossless_path, self.lossless, FLOAT_WORDS)
+        return self._finished("float", (self._lossless_path, self.lossless), FLOAT_WORDS)
 
     @cached_property
     def float32_candidate(self) -> Candidate | None:
         """The same computing in float32; None for a model that computes in nothing else."""
-        if self._single_path is None:
-            return None
-        return self._finished(
-            "float32",
-            self._single_path,
-            float32.to_float32(self.settings),
-            f"float32 throughout; {FLOAT_WORDS}",
-        )
+        words = f"float32 throughout; {FLOAT_WORDS}"
+        return None if self._single is None else self._finished("float32", self._single, words)
 
-    def _finished(self, name: str, source: Path, before: Pipeline, words: str) -> Candidate:
+    def _finished(self, name: str, start: _Start, words: str) -> Candidate:
+        source, before = start
         finish, model = self._finish, load(source)
         manager.run(finish, model, Context(seed=self.settings.seed), [Verify()])
         path = self._path(name)
         save(model, path, provenance=True)
-        pipeline = Pipeline((*before.elements, *finish.elements))
-        return Candidate(name, path, str(pipeline), words=words)
+        return Candidate(name, path, str(Pipeline((*before.elements, *finish.elements))), words=words)
 
     @cached_property
     def _finish(self) -> Pipeline:
         """What every candidate ends with; nothing when the user gave the passes."""
         if self.settings.passes is not None:
             return Pipeline(())
-        return parse(FINISH if self._single_path is None else f"{FINISH},store-half")
+        return parse(FINISH if self._single is None else f"{FINISH},store-half")
 
     @cached_property
     def _lossless_path(self) -> Path:
@@ -110,17 +105,22 @@ class Workshop:
         return path
 
     @cached_property
-    def _single_path(self) -> Path | None:
+    def _single(self) -> _Start | None:
+        """The original in float32, after the lossless passes; None where it computes in nothing else."""
         path = self._path("lossless-float32")
-        return path if float32.write(self.settings, path, self.notes) else None
+        made = float32.write(self.settings, path, self.notes)
+        return (path, float32.to_float32(self.settings)) if made else None
+
+    @property
+    def _start(self) -> _Start:
+        """The float32 model that int8 is made of."""
+        return self._single or (self._lossless_path, self.lossless)
 
     @cached_property
     def int8_ready(self) -> Path | None:
         """The float32 model in the form quantization starts from; None when its opset cannot be raised."""
-        text = str(parse(INT8_READY))
-        context = Context(seed=self.settings.seed)
-        model = load(self._single_path or self._lossless_path)
-        manager.run(parse(text), model, context, [Verify()])
+        model, context = load(self._start[0]), Context(seed=self.settings.seed)
+        manager.run(parse(INT8_READY), model, context, [Verify()])
         version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
         if version < 13:
             self.notes += context.notes
@@ -192,8 +192,7 @@ class Workshop:
             pipeline = Pipeline((*pipeline.elements, *rest.elements))
         manager.run(self._finish, model, context, [Verify()])
         self.notes += [note for note in context.notes if note not in self.notes]
-        made = self._written(form.name, model, self._whole(pipeline, form.methods), form.words)
-        return replace(made, observer=form.rules)
+        return self._written(form, model, pipeline)
 
     def range_of(self, form: Form, value: str) -> tuple[float, float]:
         """The range that a form has for a value, by name."""
@@ -223,7 +222,13 @@ class Workshop:
         return ground
 
     def sensitivity(
-        self, form: Form, feeds: Sequence[Feed], per: Per = "region", *, watch: Callable[[], None] = _nothing
+        self,
+        form: Form,
+        feeds: Sequence[Feed],
+        per: Per = "region",
+        *,
+        outputs: Sequence[str] = (),
+        watch: Callable[[], None] = _nothing,
     ) -> Sensitivity:
         """What each region or tensor of a static int8 form costs the model's outputs, the costliest first.
 
@@ -231,6 +236,7 @@ class Workshop:
             form: what it is made of.
             feeds: see `calibration.sensitivity`.
             per: see `calibration.switches.split`.
+            outputs: see `calibration.sensitivity`.
             watch: called after each run; what it raises ends the measuring.
         """
         tell, ground, options = self.settings.progress, self._sure(form.methods), form.options
@@ -246,6 +252,7 @@ class Workshop:
             planned,
             feeds,
             per,
+            outputs=outputs,
             bits=options.bits,
             mse=options.mse_weights,
             means=ground.means,
@@ -263,31 +270,30 @@ class Workshop:
             is_op(n, "LSTM") for n in walk_nodes(load(self.int8_ready))
         )
 
-    def dynamic(self, name: str, methods: tuple[str, ...] = ()) -> Candidate | None:
+    def dynamic(self, form: Dynamic) -> Candidate | None:
         """Dynamic int8 of the linear layers; None when there are none worth it, or a method does nothing."""
-        ground = None if self.int8_ready is None else self.ground(methods)
+        ground = None if self.int8_ready is None else self.ground(form.methods)
         model = None if ground is None else ground.model()
         if model is None or share_of(model, DYNAMIC) < LEAST_DYNAMIC:
             return None
-        pipeline = Pipeline((spec_of(QuantizeDynamic(bits=7 if self.reduced else 8)),))
+        pipeline = Pipeline((spec_of(QuantizeDynamic(bits=form.bits)),))
         context = Context(seed=self.settings.seed)
-        result = manager.run(pipeline, model, context, [Verify()])
-        if not result.changed:
+        if not manager.run(pipeline, model, context, [Verify()]).changed:
             return None
         manager.run(self._finish, model, context, [Verify()])
-        words = "; ".join((DYNAMIC_WORDS, *(f"after {method}" for method in methods)))
-        return self._written(name, model, self._whole(pipeline, methods), words)
+        return self._written(form, model, pipeline)
 
-    def _written(self, name: str, model: Model, pipeline: str, words: str) -> Candidate:
-        path = self._path(name)
+    def _written(self, form: Form | Dynamic, model: Model, last: Pipeline) -> Candidate:
+        path, kind = self._path(form.name), composition(model)
         save(model, path, provenance=True)
-        kind = composition(model)
-        return Candidate(name, path, pipeline, quantized=True, composition=kind, words=words)
+        made = self._whole(last, form.methods)
+        return Candidate(
+            form.name, path, made, form.rules, quantized=True, composition=kind, words=form.words, form=form
+        )
 
     def _whole(self, last: Pipeline, methods: tuple[str, ...]) -> str:
         between = "".join(f"{parse(method)},infer-shapes," for method in methods)
-        before = float32.to_float32(self.settings) if self._single_path is not None else self.lossless
-        passes = f"{before},{parse(INT8_READY)},infer-shapes,{between}{last}"
+        passes = f"{self._start[1]},{parse(INT8_READY)},infer-shapes,{between}{last}"
         return f"{passes},{self._finish}" if self._finish.elements else passes
 
     def _path(self, name: str) -> Path:

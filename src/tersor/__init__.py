@@ -155,6 +155,7 @@ def build(
     samples: int | None = 256,
     rounds: int = 25,
     budget: float | str | None = None,
+    lock: str | os.PathLike[str] | None = None,
     trials: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> BuildResult:
@@ -174,6 +175,7 @@ def build(
         samples: how many of the inputs are used at most.
         rounds: rounds of the closing latency measurement.
         budget: begin no further trial after so many seconds, or after "90s" or "2m"; "5m" when left out.
+        lock: an earlier build.lock.json, to make again what that shipped, or raise a CheckError.
         trials: a log of trials to go on from and to add to.
         seed: of inputs drawn from the signature where no data is given.
 
@@ -190,7 +192,6 @@ def build(
 
     with arguments.called_from(build):
         refuse_idle(metric=metric, max_drop=max_drop, min_sqnr=min_sqnr_db)
-        least = MIN_SQNR_DB if min_sqnr_db is None else arguments.level("min_sqnr_db", min_sqnr_db)
         return build_as_set(
             BuildSettings(
                 model=given_path("model", model),
@@ -198,12 +199,13 @@ def build(
                 data=arguments.source("data", data),
                 metric=arguments.source("metric", metric),
                 max_drop=MAX_DROP if max_drop is None else arguments.part("max_drop", max_drop),
-                min_sqnr_db=least,
+                min_sqnr_db=arguments.level("min_sqnr_db", min_sqnr_db, MIN_SQNR_DB),
                 passes=None if passes is None else arguments.pipeline_text("passes", passes),
                 recipe=None if recipe is None else str(given_path("recipe", recipe)),
                 samples=None if samples is None else arguments.count("samples", samples),
                 rounds=arguments.count("rounds", rounds),
                 budget_s=BUDGET_S if budget is None else arguments.time("budget", budget),
+                lock=None if lock is None else given_path("lock", lock),
                 trials=None if trials is None else given_path("trials", trials),
                 seed=arguments.count("seed", seed),
             )
