@@ -39,6 +39,8 @@ class SpatialMean(Rule):
             return Miss("no axes: the mean of everything, or of nothing")
         if sorted(a % ndim for a in axes if -ndim <= a < ndim) != list(range(2, ndim)):
             return Miss("other axes than the spatial ones")
+        if 0 in (dims(x) or ()):
+            return Miss("nothing to pool")
         if ndim == _ROWS and _normalises(node, x):
             return Miss("part of a normalisation of rows")
         pooled = rw.node("GlobalAveragePool", [x], before=node).outputs[0]
@@ -93,9 +95,9 @@ class ReduceMeanToGlobalAveragePool(Pass):
     the input, as exporters write it for fixed sizes, is the same pool.
 
     Not valid, so left alone: unknown rank, or rank below 3; axes that are not constant or are not exactly the
-    spatial ones; no axes (the mean of all, or with noop_with_empty_axes of nothing); integers. Not done for
-    double and bfloat16, for which onnxruntime has no such pool, nor within a normalisation of rows (RMSNorm),
-    which it fuses by the operators it is spelled with.
+    spatial ones; no axes (the mean of all, or with noop_with_empty_axes of nothing); integers; sizes of 0,
+    which open ones are taken not to be. Not done for double and bfloat16, for which onnxruntime has no such
+    pool, nor within a normalisation of rows (RMSNorm), which it fuses by the operators it is spelled with.
     """
 
     name: ClassVar[str] = "reduce-mean-to-global-average-pool"

@@ -61,6 +61,7 @@ NONE = "no axes: the mean of everything, or of nothing"
         ("float[2,4,5,6]", "axes = [1,2]", "float[2,1,1,6]", OTHER),
         ("float[2,4,5]", "axes = [-1,-2]", "float[2,1,1]", OTHER),
         ("float[2,4,5,6]", "keepdims = 1", "float[1,1,1,1]", NONE),
+        ("float[2,0,5,6]", "axes = [2,3]", "float[2,0,1,1]", "nothing to pool"),
         ("float[2,4]", "axes = [1]", "float[2,1]", "not known to have spatial axes"),
         (
             "int32[2,4,5,6]",
