@@ -191,7 +191,7 @@ def _refuse(node: Node, opset: int, guard: Guard) -> str | None:
     if has_subgraph(node) or has_reference_attribute(node) or is_random(node):
         return "it has a body, a caller's attribute, or draws numbers"
     if goes_by(node, guard.exclude):
-        return "excluded"
+        return "`exclude` names it"
     if node.op_type in BLOCKED:
         return BLOCKED[node.op_type]
     if any(v is not None and v.dtype is None for v in node.inputs):

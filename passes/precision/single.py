@@ -80,7 +80,7 @@ class ToFloat(Pass):
         for node in model.graph:
             if not _touches(node, sources) or all(is_constant(value) for value in node.outputs):
                 continue
-            reason = "excluded" if goes_by(node, self.exclude) else None
+            reason = "`exclude` names it" if goes_by(node, self.exclude) else None
             if reason is None and node in positions:
                 reason = "sizes and indices are computed there, or integers moved"
             reason = reason or _refuse(node, rewriter.opset(node), sources)

@@ -30,7 +30,9 @@ from .kinds import (
 from .quant_plan import NodePlan, PlanOptions, RangeMap, Role
 from .row_convolution import fits_convolution
 
-EXCLUDED = "excluded: by name, or by `build` where int8 loses most for the time it saves"
+EXCLUDED = (
+    "`exclude` names it: yours, or that of `build`, for which int8 loses too much here for the time it saves"
+)
 
 
 _ELEMENTWISE = ISLANDS | {"Add", "Mul", "Sigmoid"}

@@ -105,7 +105,7 @@ class QuantizeDynamic(Pass):
 
     def _refuse(self, node: Node, exclude: set[str], rewriter: Rewriter) -> str | None:
         if goes_by(node, exclude):
-            return "excluded"
+            return "`exclude` names it"
         if has_reference_attribute(node):
             return "an attribute is set by the function's caller"
         if rewriter.opset(node) < LEAST_OPSET:

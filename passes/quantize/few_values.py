@@ -43,7 +43,7 @@ def replace_rows(
             continue
         reason = refuse_linear(node)
         if goes_by(node, exclude):
-            reason = "excluded"
+            reason = "`exclude` names it"
         elif reason is None and keep_ends and node not in inner:
             reason = "it is a first or last layer"
         if reason is not None:

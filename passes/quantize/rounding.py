@@ -91,7 +91,7 @@ def round_weights(model: Model, ctx: Context, name: str, rounding: Rounding, sol
 
 def _usable(node: Node, moments: Mapping[Patches, Moments], rounding: Rounding) -> Moments | str:
     if goes_by(node, rounding.exclude):
-        return "excluded"
+        return "`exclude` names it"
     if (reason := refuse_linear(node)) is not None:
         return reason
     weights = node.inputs[1]

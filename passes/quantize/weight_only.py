@@ -97,7 +97,7 @@ class WeightOnly(Pass):
             for node in list(graph):
                 if not is_op(node, *KINDS):
                     continue
-                reason = "excluded" if goes_by(node, exclude) else self._refuse(node)
+                reason = "`exclude` names it" if goes_by(node, exclude) else self._refuse(node)
                 if reason is not None:
                     ctx.misses[self.name, reason] += 1
                 elif rewriter.allowed(self.name, node):

@@ -154,7 +154,7 @@ def test_shared_excluded_and_unmeasured_weights_are_left_alone() -> None:
     text, weights = "a = MatMul(x, w) y = MatMul(a, w)", "float[24,24] w = {seed}"
     for model, options, reason in (
         (graph(text, weights, x="4,24"), Gptq(), "its weights are shared"),
-        (graph("y = MatMul(x, w)", weights, x="4,24"), Gptq(exclude=("MatMul(y)",)), "excluded"),
+        (graph("y = MatMul(x, w)", weights, x="4,24"), Gptq(exclude=("MatMul(y)",)), "`exclude` names it"),
         (
             graph("t = Transpose(w) y = MatMul(x, t)", weights, x="4,24"),
             Gptq(),
