@@ -157,11 +157,14 @@ class _OneOperand(_Copy):
 
 
 class _ClipOfNothing(_Copy):
-    """Clip without bounds (inputs from opset 11 on, where absent means unbounded)."""
+    """Clip of integers without bounds (inputs from opset 11 on). Floats stop at the greatest finite one."""
 
     root = _pattern("Clip", operands=3)
 
     def is_copy(self, node: Node, opset: int) -> bool:
+        source = node.inputs[0]
+        if source is None or source.dtype is None or not source.dtype.is_integer():
+            return False
         return opset >= 11 and input_at(node, 1) is None and input_at(node, 2) is None
 
 
