@@ -16,6 +16,7 @@ from ...graph_ir.ops import is_constant, is_op, is_pure, label, subgraphs, walk_
 from ..base import Context, Exactness, Pass
 from .fixes import mend
 from .fixes.cuts import Cuts, Mask, Masks
+from .fixes.windows import more_zeros
 from .plan import PrunePlan, load_plan
 
 Sizes: TypeAlias = "tuple[int | str | None, ...] | None"
@@ -108,6 +109,9 @@ def apply_masks(model: Model, masks: Masks, ctx: Context) -> bool:
     touched = [node for graph in walk_graphs(model) for node in graph if node in nodes]
     read = [v for node in touched for v in node.inputs if v is not None]
     names = {label(node) for node in touched}
+    for node in touched:
+        if is_op(node, "Conv"):
+            more_zeros(cuts, node)
     for node in touched:
         mend(cuts, node)
     _sweep(rewriter, read)

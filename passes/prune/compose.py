@@ -72,13 +72,17 @@ def continued(before: Coupling, plan: PrunePlan, after: Coupling, added: Collect
             continue
         stays = kept.get(group.name, np.ones(old.atoms, dtype=np.bool_))
         number = np.append(np.where(stays, np.cumsum(stays) - 1, -1), -1)  # the last one is for atom -1
+        still = {(a.value.name, a.axis): number[a.atom_of] for a in old.axes}  # with zeros for what is gone
         expected = {
             (a.value.name, a.axis): number[a.atom_of][masks.get((a.value, a.axis), slice(None))]
             for a in old.axes
         }
         held = {(a.value.name, a.axis): a.atom_of for a in group.axes}
         more = {name for name, _ in held.keys() - expected.keys()}
-        same = all(k in held and np.array_equal(held[k], expected[k]) for k in expected)
+        same = all(
+            k in held and (np.array_equal(held[k], expected[k]) or np.array_equal(held[k], still[k]))
+            for k in expected
+        )
         if same and more <= set(added):
             found.append(group)
     return Coupling(tuple(found), after.pinned)

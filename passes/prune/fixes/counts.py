@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from ....graph_ir import Node, Value, constant
 from ....graph_ir.ops import float_attr, input_at, int_attr, ints_attr
 from .cuts import Cuts, Mask, blocks
+from .windows import over_all
 
 
 def conv(cuts: Cuts, node: Node, weight_at: int = 1) -> None:
     """Conv: groups. Whole ones go, or equally many positions of each; depthwise ones go with their channel.
 
-    One that slides over channels goes on seeing all of them, see `_over_all`.
+    One that slides over channels goes on seeing all of them, see `windows`.
     """
     groups = int_attr(node, "group", 1)
     data, weight, out = node.inputs[0], input_at(node, weight_at), node.outputs[0]
     if groups == 1:
-        _over_all(cuts, node)
+        over_all(cuts, node)
         return
     left = _groups_left(cuts, node, groups, (data, out))
     if left * cuts.size(node, weight, 1) != cuts.size(node, data, 1):
@@ -49,42 +50,6 @@ def _order_columns(cuts: Cuts, node: Node, groups: int, weight_at: int) -> None:
         order[stays[0]], order[~stays[0]] = np.flatnonzero(mine), np.flatnonzero(~mine)
         columns[group] = columns[group][:, order]
     cuts.rw.set_data(weight, made)
-
-
-def _over_all(cuts: Cuts, node: Node) -> None:
-    """Put zeros where channels were in front of a Conv that slides over them; take them out behind it."""
-    x, y = node.inputs[0], node.outputs[0]
-    masks = [(axis, mask) for axis in range(2, len(cuts.old(x))) if (mask := cuts.mask(x, axis)) is not None]
-    if x is None or not masks:
-        return
-    read, name = x, x.name or "x"
-    with cuts.rw.standing_for([node]):
-        for axis, mask in masks:
-            read = _with_zeros(cuts, node, read, axis, mask)
-        attributes = list(node.attributes.values())
-        whole = cuts.rw.node("Conv", [read, *node.inputs[1:]], attributes, before=node, name=name)
-        made = whole.outputs[0]
-        for axis, mask in masks:  # the same of both, as the rule ties them
-            at = cuts.rw.constant(np.flatnonzero(mask), f"{name}_left", near=node)
-            made = cuts.rw.node("Gather", [made, at], {"axis": axis}, before=node, name=name).outputs[0]
-        cuts.replace(y, made)
-    cuts.rw.erase(node)
-
-
-def _with_zeros(cuts: Cuts, node: Node, x: Value, axis: int, stays: Mask) -> Value:
-    """The channels that are left at their old places, and zeros between."""
-    rank, name = len(cuts.old(node.inputs[0])), f"{x.name}_spread"
-    pads = [0] * (rank + axis) + [1] + [0] * (rank - axis - 1)
-    if cuts.rw.opset(node) < 11:
-        padded = cuts.rw.node("Pad", [x], {"pads": pads}, before=node, name=name)
-    else:
-        one = cuts.rw.constant(np.asarray(pads, np.int64), name, near=node)
-        padded = cuts.rw.node("Pad", [x, one], before=node, name=name)
-    count = np.count_nonzero(stays)
-    places = np.where(stays, np.cumsum(stays) - 1, count)  # the zero stands at the end
-    at = cuts.rw.constant(places.astype(np.int64), name, near=node)
-    inputs = [padded.outputs[0], at]
-    return cuts.rw.node("Gather", inputs, {"axis": axis}, before=node, name=name).outputs[0]
 
 
 def qlinear_conv(cuts: Cuts, node: Node) -> None:

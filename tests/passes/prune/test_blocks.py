@@ -84,3 +84,12 @@ def test_the_oracle_differs_from_the_original(name: str) -> None:
     assert first is not None
     assert second is not None
     assert not any(np.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(first, second, strict=True))
+
+
+def test_a_window_over_channels_has_its_zeros_in_one_place_however_often_it_is_cut() -> None:
+    """Regression: every round put another Pad and two more Gathers around it."""
+    model = BLOCKS["window over channels"]()
+    for seed in range(3):
+        halve(model, seed=seed)
+        assert [node.op_type for node in model.graph].count("Gather") == 2
+        assert [node.op_type for node in model.graph].count("Pad") == 1
