@@ -14,16 +14,18 @@ from ...graph_ir import DataType, Model, Node, Rewriter, Value
 from ...graph_ir.ops import dims, int_attr, ints_attr
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
-from ..pattern import Match, Miss, Op, commute, const, either, op, var
+from ..pattern import Match, Miss, Op, commute, const, either, op, scalar, var
 from .activations import Fusion, float_type, fuse_all
 from .heads import BACK_FIRST, BY_HEAD, Heads, heads_of, scale_of
-from .masks import MasksAsOne
+from .masks import MasksAsOne, knows_infinite, knows_lowest, without_lowest
 from .reshape_dims import Dims, known_dims
 
 _PRODUCT = op("MatMul", var("q"), var("k"))
 _SCALED = either(commute("Mul", _PRODUCT, const("scale")), op("Div", _PRODUCT, const("scale")), _PRODUCT)
-_SOFTMAX = op("Softmax", either(commute("Add", _SCALED, var("mask")), _SCALED))
-_MIXED = op("MatMul", _SOFTMAX, var("v"))
+_BIASED = commute("Add", commute("Add", _SCALED, var("bias")), var("mask"))
+_SOFTMAX = op("Softmax", either(_BIASED, commute("Add", _SCALED, var("mask")), _SCALED))
+_GUARDED = op("Where", op("IsNaN", _SOFTMAX), scalar(0), _SOFTMAX)
+_MIXED = op("MatMul", either(_GUARDED, _SOFTMAX), var("v"))
 _TURNED = op("Transpose", _MIXED)
 
 
@@ -36,7 +38,8 @@ class _Parts:
         k: keys.
         v: values.
         factor: of their products.
-        widen: whether the mask lacks rows.
+        masks: what is added to them, in order.
+        widen: whether that lacks rows.
         turned: whether the result is to have its tokens first.
         shape: what it is reshaped to then; () if it need not be.
     """
@@ -45,6 +48,7 @@ class _Parts:
     k: Heads
     v: Heads
     factor: float
+    masks: tuple[Value, ...]
     widen: bool
     turned: bool
     shape: tuple[int, ...]
@@ -57,12 +61,17 @@ class AttentionOf(Fusion):
     cut them into heads, and those that put the results side by side, are gone. Rows may come and go as
     `[tokens, batch, heads * size]`; those of one sample are the same elements in the same order, others are
     turned. f may be split among Q, K and the product. A mask with one row for all queries is expanded, since
-    runtimes ask for a whole one.
+    runtimes ask for a whole one. The mask may come in two sums.
+
+    Where a mask forbids every key of a query by -inf, Softmax p alone gives NaN, Where(IsNaN(p), 0, p) 0. So
+    does the operator by the standard, but NaN in older runtimes; the guard then stands behind it. Where it
+    does so by the lowest float, all keys weigh the same; some versions of onnxruntime give 0 there, so that
+    becomes -3.4e38.
 
     Valid where batch, heads and sizes are provably the same in all three, and the mask broadcasts to the
     products without enlarging them. Not valid: a factor that is no positive constant; types other than float;
-    a part read elsewhere; below opset 23. Holds for finite results: where a mask forbids every key of a query
-    (-inf throughout) Softmax gives NaN, and the operator is free to.
+    a part read elsewhere; below opset 23; IsNaN behind a mask of which it cannot be told whether it forbids
+    by -inf or by the lowest float. Holds for finite products and values.
     """
 
     since: ClassVar[int] = 23
@@ -97,8 +106,16 @@ class AttentionOf(Fusion):
         factor = q.factor * k.factor * self._factor(m, product)
         if not isfinite(factor) or not float(np.float32(factor)) > 0:
             return Miss("the factor is not a positive number")
-        fits = _fits(m.get("mask"), (q.outer[0], q.heads, q.outer[1], k.outer[1]))
-        return fits if isinstance(fits, Miss) else _Parts(q, k, v, factor, fits, *again)
+        masks = tuple(mask for mask in (m.get("bias"), m.get("mask")) if mask is not None)
+        if _GUARDED in m.nodes and not all(map(knows_lowest, masks)):
+            return Miss("the mask may hold -inf and the lowest float")
+        widen = bool(masks)
+        for mask in masks:
+            fits = _fits(mask, (q.outer[0], q.heads, q.outer[1], k.outer[1]))
+            if isinstance(fits, Miss):
+                return fits
+            widen = widen and fits
+        return _Parts(q, k, v, factor, masks, widen, *again)
 
     @staticmethod
     def _factor(m: Match, product: Value) -> float:
@@ -116,8 +133,8 @@ class AttentionOf(Fusion):
         near = m.root
         chunks: dict[Value, list[Value]] = {}
         inputs: list[Value | None] = [_rows(h, near, rw, chunks) for h in (found.q, found.k, found.v)]
-        mask = m.get("mask")
-        if mask is not None:
+        if found.masks:
+            mask = _finite(found.masks, near, rw)
             inputs.append(_whole(mask, found, near, rw) if found.widen else mask)
         attributes: Mapping[str, object] = {
             "q_num_heads": found.q.heads,
@@ -126,6 +143,8 @@ class AttentionOf(Fusion):
         }
         name = m.node(_MIXED).name or ""
         made = rw.node("Attention", inputs, attributes, before=near, name=name).outputs[0]
+        if _GUARDED in m.nodes and any(map(knows_infinite, found.masks)):
+            made = _guarded(made, near, rw)
         if found.turned:
             made = _turned(made, near, rw)
         return _reshaped(made, found.shape, near, rw) if found.shape else made
@@ -145,6 +164,12 @@ def _rows_again(
     return None if perm != BACK_FIRST[1] else (True, () if len(made) == 3 else (-1, width))
 
 
+def _guarded(value: Value, near: Node, rw: Rewriter) -> Value:
+    bad = rw.node("IsNaN", [value], before=near, name=f"{value.name}_nan").outputs[0]
+    zero = rw.constant(np.zeros((), np.float32), f"{value.name}_zero", near)
+    return rw.node("Where", [bad, zero, value], before=near, name=f"{value.name}_guarded").outputs[0]
+
+
 def _turned(value: Value, near: Node, rw: Rewriter) -> Value:
     name = f"{value.name}_turned"
     return rw.node("Transpose", [value], {"perm": (1, 0, 2)}, before=near, name=name).outputs[0]
@@ -155,10 +180,8 @@ def _reshaped(value: Value, shape: tuple[int, ...], near: Node, rw: Rewriter) ->
     return rw.node("Reshape", [value, given], before=near, name=f"{value.name}_reshaped").outputs[0]
 
 
-def _fits(mask: Value | None, scores: Dims) -> bool | Miss:
+def _fits(mask: Value, scores: Dims) -> bool | Miss:
     """Whether a mask has to be expanded along the queries before it fits the scores."""
-    if mask is None:
-        return False
     given = dims(mask)
     if given is None or not 2 <= len(given) <= 4:
         return Miss("rank of the mask is not 2 to 4")
@@ -172,6 +195,15 @@ def _fits(mask: Value | None, scores: Dims) -> bool | Miss:
     if rows != 1 or not (isinstance(queries, int) or queries == columns):
         return Miss("the mask is not known to fit the queries")
     return True
+
+
+def _finite(masks: tuple[Value, ...], near: Node, rw: Rewriter) -> Value:
+    """All masks as one, without the lowest float."""
+    early = all(map(knows_lowest, masks))
+    total, *rest = [without_lowest(mask, near, rw) for mask in masks] if early else masks
+    for mask in rest:
+        total = rw.node("Add", [total, mask], before=near, name=f"{total.name}_added").outputs[0]
+    return total if early else without_lowest(total, near, rw)
 
 
 def _rows(heads: Heads, near: Node, rw: Rewriter, chunks: dict[Value, list[Value]]) -> Value:
@@ -194,7 +226,8 @@ def _rows(heads: Heads, near: Node, rw: Rewriter, chunks: dict[Value, list[Value
 
 def _whole(mask: Value, found: _Parts, near: Node, rw: Rewriter) -> Value:
     """The mask with a row for each query; equal ones are made equally, for `cse` to find."""
-    extent, queries, name = len(dims(mask) or ()), found.q.outer[1], mask.name or "mask"
+    extent = max(len(dims(given) or ()) for given in found.masks)
+    queries, name = found.q.outer[1], mask.name or "mask"
     if isinstance(queries, int):
         shape = rw.constant(np.array([1] * (extent - 2) + [queries, 1], np.int64), f"{name}_shape", near)
     else:

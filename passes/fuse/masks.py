@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two constants added to the scores of an attention, in two shapes, as one."""
+"""What is added to the scores of an attention: two constants as one, and no lowest float."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...graph_ir import Rewriter, Value
+from ...graph_ir import Node, Rewriter, Value, constant
+from ...graph_ir.ops import is_op
 from ..pattern import Match, Miss, Op, Rule, commute, const, op, var
 from .reshape_dims import known_dims
 
 _MOST_ELEMENTS = 2**21
+_LOWEST = np.finfo(np.float32).min
+_LOW = np.array(-3.4e38, np.float32)  # swallows scores as the lowest float does, up to 1e31
 
 
 class MasksAsOne(Rule):
@@ -54,3 +57,48 @@ class MasksAsOne(Rule):
 def _within(shape: tuple[int, ...], sizes: list[int]) -> bool:
     padded = (1,) * (len(sizes) - len(shape)) + shape
     return len(padded) == len(sizes) and all(d in (1, s) for d, s in zip(padded, sizes, strict=True))
+
+
+def knows_lowest(mask: Value) -> bool:
+    """Whether it can be told where a mask holds the lowest float: a constant, or a choice of two."""
+    return constant(mask) is not None or _choice(mask) is not None
+
+
+def knows_infinite(mask: Value) -> bool:
+    """Whether a mask holds -inf, as far as `knows_lowest` tells."""
+    found = [constant(value) for value in (mask, *(_choice(mask) or ())[1:])]
+    return any(data is not None and bool(np.isneginf(data).any()) for data in found)
+
+
+def without_lowest(mask: Value, near: Node, rw: Rewriter) -> Value:
+    """The mask with -3.4e38 where it holds the lowest float.
+
+    Where every key is masked by a finite number, all weigh the same; onnxruntime's Attention may take the
+    lowest float for -inf and gives 0. Equal masks are made equally, for `cse` to find. -inf in a mask of which
+    `knows_lowest` is False becomes -3.4e38, too.
+    """
+    data, branches = constant(mask), _choice(mask)
+    if data is not None:
+        return _raised(mask, near, rw)
+    if branches is None:
+        low = rw.constant(_LOW, f"{mask.name}_low", near)
+        return rw.node("Max", [mask, low], before=near, name=f"{mask.name}_finite").outputs[0]
+    raised = [_raised(value, near, rw) for value in branches[1:]]
+    if raised == branches[1:]:
+        return mask
+    return rw.node("Where", [branches[0], *raised], before=near, name=f"{mask.name}_finite").outputs[0]
+
+
+def _choice(mask: Value) -> list[Value] | None:
+    node = mask.producer()
+    if node is None or not is_op(node, "Where"):
+        return None
+    found = [value for value in node.inputs if value is not None]
+    return found if len(found) == 3 and all(constant(value) is not None for value in found[1:]) else None
+
+
+def _raised(value: Value, near: Node, rw: Rewriter) -> Value:
+    data = constant(value)
+    if data is None or not (data == _LOWEST).any():
+        return value
+    return rw.constant(np.where(data == _LOWEST, _LOW, data), f"{value.name}_finite", near)

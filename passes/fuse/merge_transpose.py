@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Consecutive Transposes become one or none; a Transpose between reshapes that only moves 1s joins them."""
+"""Consecutive Transposes become one or none; one between reshapes that moves 1s or matrices joins them."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ...analysis.shapes import symbolic_data
 from ...graph_ir import Model, Node, Rewriter, Value
 from ...graph_ir.ops import ints_attr, is_op
 from ..base import Context, Exactness, Pass
@@ -79,11 +80,41 @@ class TransposeOfOnes(Rule):
         return rw.node("Reshape", [x, shape], before=m.root).outputs[0]
 
 
-class MergeTransposes(Pass):
-    """Merge consecutive Transposes into one or none, and one that only moves 1s into a reshape beside it.
+class TransposeOfStack(Rule):
+    """Reshape(Transpose(Reshape(x), [0, 2, 1])) = Transpose(x, [..., n-1, n-2]) if the first axes come back.
 
-    The algebra and limits stand with the rules `MergeTranspose` and `TransposeOfOnes`. Bits are only moved.
-    The second rule needs shapes (`infer-shapes`) and leaves the Reshape to `merge-reshape`.
+    x is `[lead..., a, b]`, between are `[stack, a, b]` and `[stack, b, a]`, and the result `[lead..., b, a]`:
+    each matrix is turned where it stands. So some exporters turn the keys of attention. Not valid when these
+    dimensions are not all known to be equal.
+    """
+
+    cut = op("Reshape", var("x"), var("stacked"))
+    turned = op("Transpose", cut)
+    root = op("Reshape", turned, var("shape"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """One Transpose."""
+        x, cut = m["x"], m.node(self.cut).outputs[0]
+        given, between, made = known_dims(x), known_dims(cut), known_dims(m.root.outputs[0])
+        wanted = symbolic_data(m["stacked"]) or between  # a target may be a symbol, but only for a 0 a copy
+        if given is None or wanted is None or made is None or len(given) < 3 or len(wanted) != 3:
+            return Miss("no stack of matrices")
+        if ints_attr(m.node(self.turned), "perm") != [0, 2, 1]:
+            return Miss("the matrices are not turned")
+        *lead, rows, columns = given
+        if None in given or tuple(wanted[1:]) != (rows, columns) or made != (*lead, columns, rows):
+            return Miss("not known to come back")
+        last = len(lead)
+        perm = [*range(last), last + 1, last]
+        return rw.node("Transpose", [x], {"perm": perm}, before=m.root).outputs[0]
+
+
+class MergeTransposes(Pass):
+    """Merge consecutive Transposes into one or none, and one between reshapes that only moves 1s or matrices.
+
+    The algebra and limits stand with the rules `MergeTranspose`, `TransposeOfOnes` and `TransposeOfStack`.
+    Bits are only moved. The last two need shapes (`infer-shapes`); the second leaves the Reshape to
+    `merge-reshape`.
     """
 
     name = "merge-transpose"
@@ -91,7 +122,7 @@ class MergeTransposes(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Apply the rules until none fires."""
-        return apply_rules(model, ctx, [MergeTranspose(), TransposeOfOnes()])
+        return apply_rules(model, ctx, [MergeTranspose(), TransposeOfOnes(), TransposeOfStack()])
 
 
 def _perm(node: Node, extent: int) -> list[int]:

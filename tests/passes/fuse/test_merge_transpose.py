@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from tersor.graph_ir import parse
+from tersor.analysis.shapes import infer_shapes
+from tersor.graph_ir import Model, parse
+from tersor.passes.clean.dead_code import EliminateDeadCode
 from tersor.passes.fuse.merge_reshape import MergeReshapes
 from tersor.passes.fuse.merge_transpose import MergeTransposes
 from tests.support.rewriting import declined, model_of, rewrite
@@ -88,3 +90,37 @@ def test_across_a_body_only_the_way_back_goes() -> None:
     done = rewrite(MERGE, parse(text))
     assert "o = Relu(x)" in done.text
     assert "p = Abs(x)" in done.text
+
+
+STACK = "a = Reshape(x, first) b = Transpose<perm = [0,2,1]>(a) y = Reshape(b, back)"
+
+
+def stack(body: str = STACK, back: str = "0, 3, 4, -1", x: str = "N,3,T,4", y: str = "N,3,4,T") -> Model:
+    # The sizes are computed, as exporters do.
+    sizes = (
+        "n = Shape<start = 0, end = 1>(x) t = Shape<start = 2, end = 3>(x) "
+        "first = Concat<axis = 0>(rest, t, four) "
+        "back = Concat<axis = 0>(n, three, four, t) "
+    )
+    weights = f"int64[1] rest={{-1}}, int64[1] four={{4}}, int64[1] three={{3}}, int64[4] fixed={{{back}}}"
+    model = model_of(sizes + body, weights, x=f"float[{x}] x", y=f"float[{y}] y", opset=18)
+    infer_shapes(model)
+    return model
+
+
+def test_matrices_turned_in_a_stack_turn_where_they_stand() -> None:
+    done = rewrite((MERGE, EliminateDeadCode()), stack(), N=2, T=5)
+    assert done.ops == ["Transpose"]
+    assert "perm=[0, 1, 3, 2]" in done.text
+
+
+@pytest.mark.parametrize(
+    ("body", "y", "reason"),
+    [
+        (STACK.replace("[0,2,1]", "[1,0,2]"), "N,3,4,T", "the matrices are not turned"),
+        (STACK.replace("back)", "fixed)"), "T,3,4,N", "not known to come back"),
+        (STACK.replace("b, back)", "b, first)"), "A,T,4", "not known to come back"),
+    ],
+)
+def test_other_stacks_stay(body: str, y: str, reason: str) -> None:
+    assert reason in declined(MERGE, stack(body, y=y))

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention where masks forbid every key of a query, by -inf or by the lowest float."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tersor.analysis.shapes import infer_shapes
+from tersor.graph_ir import Model
+from tersor.passes.clean.dead_code import EliminateDeadCode
+from tersor.passes.fuse.attention import FuseAttention
+from tests.support.numerics import run_onnxruntime
+from tests.support.rewriting import Rewritten, declined, model_of, rewrite, with_array
+
+FUSE = FuseAttention()
+ROWS = "float[2,5,12] q, float[2,5,12] k, float[2,5,12] v, bool[2,1,5,5] may"
+WEIGHTS = (
+    "int64[4] cut = {0, 0, 3, 4}, int64[3] flat = {0, 0, 12}, float half = {0.5}, float none = {0}, "
+    "float low = {0}, float[1,3,5,5] near = {seed}"
+)
+SCORES = (
+    "q1 = Reshape(q, cut) k1 = Reshape(k, cut) v1 = Reshape(v, cut) q2 = Transpose<perm = [0,2,1,3]>(q1) "
+    "k2 = Transpose<perm = [0,2,3,1]>(k1) v2 = Transpose<perm = [0,2,1,3]>(v1) "
+    "s = MatMul(q2, k2) f = Mul(s, half) "
+)
+MASK = "m = Where(may, none, low) g = Add(f, m) p = Softmax<axis = -1>(g) "
+MIX = "a = MatMul(p, v2) t = Transpose<perm = [0,2,1,3]>(a) y = Reshape(t, flat)"
+GUARD = "n = IsNaN(p) w = Where(n, none, p) " + MIX.replace("(p,", "(w,")
+COMPUTED = MASK.replace("m = ", "c = ").replace("g =", "m = Reshape(c, as) g =")
+LOWEST = float(np.finfo(np.float32).min)
+
+
+def made(body: str, low: float = LOWEST, x: str = ROWS) -> Model:
+    weights = f"{WEIGHTS}, int64[4] as = {{2, 1, 5, 5}}"
+    model = model_of(SCORES + body, weights, x=x, y="float[2,5,12] y", opset=23)
+    model = with_array(model, "low", np.array(low, np.float32))
+    infer_shapes(model)
+    return model
+
+
+def fused(model: Model) -> Rewritten:
+    return rewrite((FUSE, EliminateDeadCode()), model)
+
+
+def assert_same_where_all_is_forbidden(done: Rewritten, value: float | None = None) -> None:
+    """Query 1 may attend to no key, query 2 not to the last."""
+    rng = np.random.default_rng(0)
+    feed = {name: rng.standard_normal((2, 5, 12)).astype(np.float32) for name in "qkv"}
+    may = np.ones((2, 1, 5, 5), bool)
+    may[:, :, 1], may[:, :, 2, -1] = False, False
+    feed["may"] = may if value is None else np.where(may, np.float32(0), np.float32(value))
+    before, after = run_onnxruntime(done.before, feed), run_onnxruntime(done.model, feed)
+    assert before is not None
+    assert after is not None
+    assert np.isfinite(before[0]).all()
+    np.testing.assert_allclose(after[0], before[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("body", [MASK + MIX, MASK + GUARD, COMPUTED + MIX])
+def test_the_lowest_float_throughout_weighs_all_keys_alike(body: str) -> None:
+    done = fused(made(body))
+    assert "Attention" in done.ops
+    assert "Softmax" not in done.ops
+    assert_same_where_all_is_forbidden(done)
+
+
+def test_minus_infinity_throughout_gives_nothing_as_the_guard_does() -> None:
+    done = fused(made(MASK + GUARD, -np.inf))
+    assert done.ops == ["Where", "Attention", "IsNaN", "Where"]
+    assert_same_where_all_is_forbidden(done)
+
+
+def test_other_numbers_stay_as_they_are() -> None:
+    done = fused(made(MASK + MIX, -1e4))
+    assert done.ops == ["Where", "Attention"]
+    assert_same_where_all_is_forbidden(done)
+
+
+def test_a_mask_from_the_caller() -> None:
+    x = ROWS.replace("bool", "float")
+    done = fused(made("g = Add(f, may) p = Softmax<axis = -1>(g) " + MIX, x=x))
+    assert done.ops == ["Max", "Attention"]
+    assert_same_where_all_is_forbidden(done, LOWEST)
+
+
+def test_a_constant_mask() -> None:
+    table = np.zeros((1, 3, 5, 5), np.float32)
+    table[:, 0, 1], table[:, 1, 2, -1] = LOWEST, -np.inf
+    body = "g = Add(f, near) p = Softmax<axis = -1>(g) "
+    for end in (MIX, GUARD):
+        model = with_array(made(body + end), "near", table)
+        infer_shapes(model)
+        done = fused(model)
+        assert done.ops == (["Attention"] if end is MIX else ["Attention", "IsNaN", "Where"])
+        assert_same_where_all_is_forbidden(done)
+
+
+@pytest.mark.parametrize("end", [MIX, GUARD])
+def test_two_sums(end: str) -> None:
+    done = fused(made("b = Add(near, f) " + MASK.replace("(f,", "(b,") + end))
+    assert done.ops == ["Where", "Add", "Attention"]
+    assert_same_where_all_is_forbidden(done)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (COMPUTED + GUARD, "the mask may hold -inf and the lowest float"),
+        (MASK + GUARD.replace("Where(n, none, p)", "Where(n, half, p)"), None),
+        (MASK + GUARD.replace("IsNaN(p)", "IsNaN(g)"), None),
+    ],
+)
+def test_guards_that_stay(body: str, reason: str | None) -> None:
+    assert declined(FUSE, made(body)) == (set() if reason is None else {reason})
