@@ -74,7 +74,7 @@ def without_lowest(mask: Value, near: Node, rw: Rewriter) -> Value:
     """The mask with -3.4e38 where it holds the lowest float.
 
     Where every key is masked by a finite number, all weigh the same; onnxruntime's Attention may take the
-    lowest float for -inf and gives 0. Equal masks are made equally, for `cse` to find. -inf in a mask of which
+    lowest float for -inf and gives 0. Equal masks are made equally, for `cse` to find. -inf in a mask where
     `knows_lowest` is False becomes -3.4e38, too.
     """
     data, branches = constant(mask), _choice(mask)
