@@ -88,7 +88,7 @@ class Report:
         pipeline: as it ran.
         before: number of nodes by operator, of all graphs.
         after: the same of the result.
-        bytes_before: size of the model with its external data.
+        bytes_before: size of the model with its external data, in bytes.
         bytes_after: the same of the result.
         seconds: spent in load, passes and save.
         notes: what was left alone and why, a line each.

@@ -71,7 +71,17 @@ class LeftoverDequantize:
 
 @dataclass(frozen=True)
 class Audit:
-    """Rows in graph order; shares are between 0 and 1 (1 when there is nothing to count)."""
+    """What onnxruntime made of a quantized model; shares are between 0 and 1 (1 with nothing to count).
+
+    Attributes:
+        rows: a row for each node, in graph order.
+        leftovers: weights that are dequantized in every run.
+        quantizers: QuantizeLinear and DequantizeLinear that are left.
+        linear_total: nodes that hold the work: convolutions, products, recurrent layers.
+        linear_int8: how many of them run in int8.
+        macs_total: multiply-accumulates of one run, of those nodes.
+        macs_int8: the same of those in int8.
+    """
 
     rows: tuple[AuditRow, ...]
     leftovers: tuple[LeftoverDequantize, ...]

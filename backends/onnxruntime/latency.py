@@ -35,7 +35,14 @@ _ENOUGH = 8  # rounds before an early stop is thought of
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one run in milliseconds; `turns_ms` has one value per round, in the order of the rounds."""
+    """Time of one run of a model.
+
+    Attributes:
+        name: of the model.
+        turns_ms: milliseconds of one run, a value for each round, in their order.
+        min_ms: of the fastest run.
+        repeats: runs in a round, of which its value is the median.
+    """
 
     name: str
     turns_ms: tuple[float, ...]

@@ -103,7 +103,17 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Concurrency:
-    """One setting: `callers` at once, each run on `threads` threads; latency as a caller sees it."""
+    """How many runs a setting gives, and how long a caller waits.
+
+    Attributes:
+        mode: `shared` where all callers have one session, `separate` where each has its own.
+        threads: of one run.
+        callers: at once.
+        runs: that were timed.
+        runs_per_s: of all callers together.
+        p50_ms: half of the runs were answered within.
+        p99_ms: 99 of 100 were.
+    """
 
     mode: Mode
     threads: int
