@@ -278,22 +278,13 @@ def _drop_light(choice: Choice) -> None:
 
 
 def neighbours(nodes: Iterable[Node]) -> list[list[Node]]:
-    """Parts the nodes into groups that hand values to each other."""
-    among, seen = dict.fromkeys(nodes), set[Node]()
-    groups: list[list[Node]] = []
-    for start in among:
-        if start in seen:
-            continue
-        group, stack = [start], [start]
-        seen.add(start)
-        while stack:
-            node = stack.pop()
-            around = [v.producer() for v in node.inputs if v is not None]
-            around += [user for out in node.outputs for user, _ in out.uses()]
-            for other in around:
-                if other is not None and other in among and other not in seen:
-                    seen.add(other)
-                    group.append(other)
-                    stack.append(other)
-        groups.append(group)
-    return groups
+    """Parts the nodes into groups that hand values to each other, in their order."""
+    import networkx as nx
+
+    place = {node: index for index, node in enumerate(dict.fromkeys(nodes))}
+    net: nx.Graph[Node] = nx.Graph()
+    net.add_nodes_from(place)
+    for node in place:
+        for output in node.outputs:
+            net.add_edges_from((node, user) for user, _ in output.uses() if user in place)
+    return [sorted(group, key=place.__getitem__) for group in nx.connected_components(net)]
