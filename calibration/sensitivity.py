@@ -12,7 +12,7 @@ another share a tensor, whose noise is then counted with both; tensors are each 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +143,7 @@ def sensitivity(
     feeds: Iterable[Feed],
     per: Per = "region",
     *,
+    outputs: Sequence[str] = (),
     bits: int = 8,
     mse: bool = False,
     means: Means | None = None,
@@ -158,6 +159,8 @@ def sensitivity(
         plan: made for it (`passes.quantize.plan`), with the ranges to use.
         feeds: as few as tell parts apart; four do.
         per: see `switches.split`.
+        outputs: names of the values to compare by, where the model has them all; else, or without any, its
+            outputs.
         bits: of the weights.
         mse: how the int8 form chooses weight scales, see `passes.quantize.linear_form`.
         means: what it corrects biases by, see there.
@@ -170,7 +173,9 @@ def sensitivity(
         DataError: there are no feeds, or one does not fit the model.
     """
     parts = split(model, plan, per, bits=bits, mse=mse, means=means, grids=grids)
-    evaluator = Evaluator(model, threads=threads)
+    made = {value.name for node in model.graph for value in node.outputs}
+    wanted = outputs if outputs and made.issuperset(outputs) else None
+    evaluator = Evaluator(model, outputs=wanted, threads=threads)
     count = feeds.count if isinstance(feeds, Feeds) else None
     off = {part.switch: np.array(False) for part in parts}
     on = np.array(True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.functions import load_function, user_code
 from ...graph_ir import DataError, one_line
+from .comparing import compare
+from .decisions import decisions
 from .doubts import constant_db, steadiness
 from .evidence import FORWARD, MIRRORED, MOST_BYTES, Answers, Ranges, Run, amplified, expected_drop, needed_db
 from .result import Candidate, Judgement
@@ -23,8 +26,6 @@ from .settings import BuildSettings
 
 COMFORT_DB = 35.0  # above this an output is so close that data not seen will hardly tell
 MOST_JUDGED_BYTES = MOST_BYTES * 3 // 4  # of the original's answers to the feeds
-
-_NUMBERS = "biuf"  # numpy's kinds of what has a distance
 
 Metric = Callable[[Callable[[Feed], list[Any]]], float]
 
@@ -41,6 +42,7 @@ class Judge:
     Attributes:
         constant_db: by output; see `Judgement.constant_db`.
         doubts: notes on outputs that say little of what becomes of them.
+        decisions: where the original begins to decide; None where outputs have errors as they are.
 
     Raises:
         DataError: the metric fails on the original or gives no finite number.
@@ -52,7 +54,12 @@ class Judge:
         self._original = original
         self.samples = 0  # how many the metric looks at: the batch axis of what it runs
         self._known, self._ranges = Answers(), Ranges()  # of the original, to the metric's feeds and to ours
-        with OrtSession(original.path, original.config) as session:
+        self.decisions = decisions(original.path)
+        self._watched = self._known if self.decisions is None else Answers()  # what has an error
+        with (
+            OrtSession(original.path, original.config) as session,
+            self._before(original) or nullcontext(session) as watched,
+        ):
             self._check = session.check
             self._names = [port.name for port in session.outputs]
             self._answers = few_answers(feeds, self._known.lent(session.run))
@@ -60,7 +67,18 @@ class Judge:
             by_name = {name: [each[i] for each in self._answers] for i, name in enumerate(self._names)}
             self.constant_db = {name: constant_db(answers) for name, answers in by_name.items()}
             self.doubts = steadiness(by_name, self.constant_db)
-            self.reference = self._score(self._ranges.of(self._known.of(session.run)))
+            if self.decisions is not None:
+                self._floats = [self._watched.lent(watched.run)(feed) for feed in self.feeds]
+                self.constant_db |= {
+                    name: constant_db([each[i] for each in self._floats])
+                    for i, name in enumerate(self.decisions.floats)
+                }
+            known = self._known.of(session.run)
+            if self.decisions is None:
+                self.reference = self._score(self._ranges.of(known))
+            else:
+                seen = self._ranges.of(self._watched.lent(watched.run))
+                self.reference = self._score(lambda feed: (seen(feed), known(feed))[1])
 
     def judge(self, candidate: Candidate) -> Judgement:
         """Run a candidate over the feeds and the metric.
@@ -72,8 +90,9 @@ class Judge:
         """
         try:
             with OrtSession(candidate.path, candidate.config) as session:
-                fidelity, unlike = self._compared(session)
+                fidelity, unlike = self._compared(session, self._names, self._answers)
                 score = self._score(session.run)
+            before, _ = self._compared_before(candidate)
         except (BackendError, DataError) as error:
             if candidate.path == self._original.path:
                 raise
@@ -81,7 +100,8 @@ class Judge:
                 self._sure()  # or it is no fault of the candidate's
             reason = one_line(error).replace(str(candidate.path), "the candidate")
             return Judgement(False, reason, None, None, {}, failed=True)
-        return replace(self._decide(score, fidelity, unlike), constant_db=self.constant_db)
+        found = self._decide(score, fidelity, unlike)
+        return replace(found, before=before, constant_db=self.constant_db)
 
     def _sure(self) -> None:
         """Score the original once more.
@@ -95,20 +115,39 @@ class Judge:
     def closeness(self, candidate: Candidate) -> float:
         """`Judgement.closeness_db` of a candidate, without the metric; -inf for one that breaks."""
         try:
-            with OrtSession(candidate.path, candidate.config) as session:
-                fidelity, unlike = self._compared(session)
+            fidelity, unlike = self._compared_before(candidate)
+            if not fidelity:
+                with OrtSession(candidate.path, candidate.config) as session:
+                    fidelity, unlike = self._compared(session, self._names, self._answers)
         except BackendError:
             return -math.inf
         if unlike or any(found.broken for found in fidelity.values()):
             return -math.inf
         return Judgement(True, "", None, None, fidelity, self.constant_db).closeness_db
 
-    def _compared(self, session: OrtSession) -> tuple[dict[str, Closeness], set[str]]:
+    def _before(self, candidate: Candidate) -> OrtSession | None:
+        """What a candidate decides by; None where there are no decisions, or it lacks a value."""
+        proto = None if self.decisions is None else self.decisions.before(candidate.path)
+        if proto is None:
+            return None
+        return OrtSession(proto, candidate.config, spinning=False, folder=candidate.path.parent)
+
+    def _compared_before(self, candidate: Candidate) -> tuple[dict[str, Closeness], set[str]]:
+        """The same as `_compared` of what a candidate decides by; empty where there is nothing of it."""
+        session = self._before(candidate)
+        if session is None or self.decisions is None:
+            return {}, set()
+        with session:
+            return self._compared(session, self.decisions.floats, self._floats)
+
+    def _compared(
+        self, session: OrtSession, names: Sequence[str], wanted: Sequence[list[Any]]
+    ) -> tuple[dict[str, Closeness], set[str]]:
         """How close each output is over the feeds, and the outputs that differ in more than numbers."""
-        totals = {name: Fidelity() for name in self._names}
+        totals = {name: Fidelity() for name in names}
         unlike: set[str] = set()
-        for feed, answers in zip(self.feeds, self._answers, strict=True):
-            for name, want, got in zip(self._names, answers, session.run(feed), strict=True):
+        for feed, answers in zip(self.feeds, wanted, strict=True):
+            for name, want, got in zip(names, answers, session.run(feed), strict=True):
                 if not compare(totals[name], want, got):
                     unlike.add(name)
         return {name: total.result() for name, total in totals.items() if total.count}, unlike
@@ -145,14 +184,24 @@ class Judge:
         """
         assert self.reference is not None
         reference, original = self.reference, self._original
-        with (
-            OrtSession(original.path, original.config, spinning=False) as first,
-            OrtSession(candidate.path, candidate.config, spinning=False) as second,
-        ):
-            wanted, given = self._known.lent(first.run), Answers().lent(second.run)
+        if self.decisions is None:
+            rest = None
+            first = OrtSession(original.path, original.config, spinning=False)
+            second = OrtSession(candidate.path, candidate.config, spinning=False)
+        else:
+            folder = original.path.parent
+            rest = OrtSession(self.decisions.behind(original.path), spinning=False, folder=folder)
+            first, second = self._before(original), self._before(candidate)
+        if first is None or second is None:
+            raise DataError("what its answers are decided by has another name in it")
+        with first, second:
+            wanted, given = self._watched.lent(first.run), Answers().lent(second.run)
 
             def drop(factor: float) -> float:
-                score = self._score(amplified(wanted, given, factor, self._ranges))
+                run = amplified(wanted, given, factor, self._ranges)
+                if self.decisions is not None and rest is not None:
+                    run = self.decisions.finished(run, rest, self._names)
+                score = self._score(run)
                 assert score is not None
                 return relative_drop(reference, score)
 
@@ -162,12 +211,13 @@ class Judge:
         if self._metric is None:
             return None
         what = f"metric {self.settings.metric!r}"
-        self.samples = 0
+        samples = 0
 
         def run(feed: Feed) -> list[NDArray[Any]]:
+            nonlocal samples
             self._check(feed)
             first = next(iter(feed.values()), None)
-            self.samples += max(1, first.shape[0]) if first is not None and first.ndim else 1
+            samples += max(1, first.shape[0]) if first is not None and first.ndim else 1
             return answer(feed)
 
         with user_code(what):
@@ -175,10 +225,11 @@ class Judge:
         score = _number(what, given)
         if not math.isfinite(score):
             raise DataError(f"{what} gave {score}, not a finite number")
-        if not self.samples:
+        if not samples:
             raise DataError(
                 f"{what} never ran the model that it was given: call run(feed) and score its answers"
             )
+        self.samples = samples
         return score
 
     def _decide(
@@ -223,48 +274,6 @@ def relative_drop(reference: float, score: float) -> float:
     if reference == 0:
         return math.inf if score < 0 else 0.0
     return (reference - score) / abs(reference)
-
-
-def compare(total: Fidelity, want: object, got: object) -> bool:
-    """Add one output to its total; sequences and maps item by item, everything else as arrays.
-
-    Numbers, and truth values as 0 and 1, enter the sums. What has no distance (text that differs, another
-    shape, another number of items, a number in place of text) counts as one broken element.
-
-    Returns:
-        Whether the two differ in numbers only.
-    """
-    if isinstance(want, list) and isinstance(got, list):
-        left, right = cast("list[object]", want), cast("list[object]", got)
-        if len(left) != len(right):
-            return _unlike(total)
-        return sum(compare(total, a, b) for a, b in zip(left, right, strict=True)) == len(left)
-    if isinstance(want, dict) and isinstance(got, dict):
-        first, second = cast("dict[object, object]", want), cast("dict[object, object]", got)
-        if first.keys() != second.keys():
-            return _unlike(total)
-        return sum(compare(total, first[key], second[key]) for key in first) == len(first)
-    if isinstance(want, (list, dict)) or isinstance(got, (list, dict)):
-        return _unlike(total)
-    return _compare_arrays(total, np.asarray(want), np.asarray(got))
-
-
-def _compare_arrays(total: Fidelity, want: NDArray[Any], got: NDArray[Any]) -> bool:
-    if want.shape != got.shape or (want.dtype.kind in _NUMBERS) != (got.dtype.kind in _NUMBERS):
-        return _unlike(total)
-    if want.dtype.kind not in _NUMBERS:
-        if not np.array_equal(want, got):
-            return _unlike(total)
-        total.count += want.size
-        return True
-    total.update(want, got)
-    return True
-
-
-def _unlike(total: Fidelity) -> bool:
-    total.count += 1
-    total.broken += 1
-    return False
 
 
 def _number(what: str, given: object) -> float:

@@ -37,6 +37,11 @@ def drawn(path: Path, signature: Signature, seed: int) -> list[Feed]:
     return feeds
 
 
+def only_dynamic(path: Path | None) -> bool:
+    """Whether a model has layers that Q/DQ leave float, and dynamic int8 does not."""
+    return path is not None and any(is_op(node, "LSTM") for node in walk_nodes(load(path)))
+
+
 def bindings_in(signature: Signature, feeds: Sequence[Feed]) -> dict[str, int]:
     """Sizes of the symbolic dimensions in the first feed."""
     found: dict[str, int] = {}

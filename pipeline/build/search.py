@@ -21,6 +21,7 @@ from ...graph_ir import ModelError
 from ...passes.quantize.insert_qdq import InsertQdq
 from .accuracy import COMFORT_DB
 from .budget import OutOfBudgetError
+from .facts import only_dynamic
 from .form import Dynamic, Form, plain
 from .picking import pick
 from .placement import ladder
@@ -84,7 +85,7 @@ class Search(Trials):
         # Only to tell where the loss is, one feed will do.
         self.sensitivity = self._measured(best, 1 if comfortable else SENSITIVITY_FEEDS)
         last = best if self.sensitivity is None or comfortable else self._climb(best, self.sensitivity)
-        if last is not best or self._workshop.only_dynamic:
+        if last is not best or only_dynamic(self._workshop.int8_ready):
             for rest in self._rests(best.options.bits):
                 self._try(replace(last, rest=rest))
 

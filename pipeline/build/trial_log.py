@@ -116,5 +116,6 @@ class TrialLog:
 
 
 def _judgement(data: dict[str, Any]) -> Judgement:
-    fidelity = {name: Closeness(**values) for name, values in data.pop("fidelity").items()}
-    return Judgement(fidelity=fidelity, **data)
+    for field in ("fidelity", "before"):
+        data[field] = {name: Closeness(**values) for name, values in data[field].items()}
+    return Judgement(**data)

@@ -16,7 +16,6 @@ from ...calibration.sensitivity import Sensitivity, sensitivity
 from ...calibration.switches import Per
 from ...calibration.visit import UnobservableError
 from ...graph_ir import Model, UsageError, load, save, signature_of
-from ...graph_ir.ops import is_op, walk_nodes
 from ...passes.base import Context
 from ...passes.quantize.dynamic import KINDS as DYNAMIC
 from ...passes.quantize.dynamic import QuantizeDynamic
@@ -262,13 +261,6 @@ class Workshop:
             progress=watched,
         )
         return replace(found, observer=form.rules, form=form.name)
-
-    @cached_property
-    def only_dynamic(self) -> bool:
-        """Whether there are layers that Q/DQ leave float, and dynamic int8 does not."""
-        return self.int8_ready is not None and any(
-            is_op(n, "LSTM") for n in walk_nodes(load(self.int8_ready))
-        )
 
     def dynamic(self, form: Dynamic) -> Candidate | None:
         """Dynamic int8 of the linear layers; None when there are none worth it, or a method does nothing."""

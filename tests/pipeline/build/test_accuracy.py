@@ -14,7 +14,8 @@ from onnx import helper
 
 from tersor.analysis.fidelity import Fidelity
 from tersor.graph_ir import DataError, UsageError
-from tersor.pipeline.build.accuracy import compare, relative_drop
+from tersor.pipeline.build.accuracy import relative_drop
+from tersor.pipeline.build.comparing import compare
 from tersor.pipeline.build.doubts import constant_db
 from tersor.pipeline.build.result import Judgement
 from tests.support import user_code

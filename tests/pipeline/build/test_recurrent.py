@@ -12,6 +12,7 @@ from tersor.calibration import open_feeds
 from tersor.graph_ir import load, save
 from tersor.pipeline.build import BuildSettings
 from tersor.pipeline.build.accuracy import Judge
+from tersor.pipeline.build.facts import only_dynamic
 from tersor.pipeline.build.result import Candidate
 from tersor.pipeline.build.search import Search
 from tersor.pipeline.build.workshop import Workshop
@@ -46,7 +47,7 @@ def test_what_is_tried_of_a_recurrent_layer(
     workshop.calibrate_with(feeds)
     search = Search(workshop, judge, settings, timer=lambda _: 1.0)
     search.run()
-    assert workshop.only_dynamic
+    assert only_dynamic(workshop.int8_ready)
     made = {name: dict(candidate.composition) for name, (candidate, _) in search.judged.items()}
     on_codes = {name for name, count in made.items() if count.get("DynamicQuantizeLSTM")}
     assert wanted == {"int8 dynamic" if name == "int8 dynamic" else name.split()[-1] for name in on_codes}
