@@ -17,7 +17,7 @@ from ..driver import apply_rules
 from ..pattern import Match, Miss, Op, commute, const, either, op, scalar, var
 from .activations import Fusion, float_type, fuse_all
 from .heads import BACK_FIRST, BY_HEAD, Heads, heads_of, scale_of
-from .masks import MasksAsOne, knows_infinite, knows_lowest, without_lowest
+from .masks import GuardBehind, MasksAsOne, guarded, knows_infinite, knows_lowest, without_lowest
 from .reshape_dims import Dims, known_dims
 
 _PRODUCT = op("MatMul", var("q"), var("k"))
@@ -144,7 +144,7 @@ class AttentionOf(Fusion):
         name = m.node(_MIXED).name or ""
         made = rw.node("Attention", inputs, attributes, before=near, name=name).outputs[0]
         if _GUARDED in m.nodes and any(map(knows_infinite, found.masks)):
-            made = _guarded(made, near, rw)
+            made = guarded(made, near, rw)
         if found.turned:
             made = _turned(made, near, rw)
         return _reshaped(made, found.shape, near, rw) if found.shape else made
@@ -162,12 +162,6 @@ def _rows_again(
     if batch == 1:
         return False, tuple(d if isinstance(d, int) else -1 for d in made)
     return None if perm != BACK_FIRST[1] else (True, () if len(made) == 3 else (-1, width))
-
-
-def _guarded(value: Value, near: Node, rw: Rewriter) -> Value:
-    bad = rw.node("IsNaN", [value], before=near, name=f"{value.name}_nan").outputs[0]
-    zero = rw.constant(np.zeros((), np.float32), f"{value.name}_zero", near)
-    return rw.node("Where", [bad, zero, value], before=near, name=f"{value.name}_guarded").outputs[0]
 
 
 def _turned(value: Value, near: Node, rw: Rewriter) -> Value:
@@ -243,12 +237,12 @@ def _whole(mask: Value, found: _Parts, near: Node, rw: Rewriter) -> Value:
 class FuseAttention(Pass):
     """Fuse attention over rows cut into heads into the operator Attention, from opset 23 on.
 
-    The algebra and limits stand with the rules `AttentionOf` and, for masks, `MasksAsOne`. It needs shapes
-    (`infer-shapes`).
+    The algebra and limits stand with the rules `AttentionOf` and, for masks, `MasksAsOne`. A guard against
+    NaN that is left moves behind the product or goes (`GuardBehind`). It needs shapes (`infer-shapes`).
 
     On onnxruntime's CPU the part between the linear layers takes 0.7 to 0.9 of the time, most where tokens
-    are few: the transposes are gone. With operands that are cut into heads already it gains nothing, so those
-    are left alone.
+    are few: the transposes are gone. With operands that are cut into heads already it gains little, so those
+    are left alone; without the guard they take 0.7 to 0.9 of the time.
 
     Attributes:
         raise_opset: raise the opset to 23, if that is safe (`raise-opset`).
@@ -262,4 +256,6 @@ class FuseAttention(Pass):
     def run(self, model: Model, ctx: Context) -> bool:
         """Apply the rules until they fire no more."""
         merged = apply_rules(model, ctx, [MasksAsOne()])
-        return fuse_all(model, ctx, [AttentionOf()], raising=self.raise_opset) or merged
+        fused = fuse_all(model, ctx, [AttentionOf()], raising=self.raise_opset)
+        moved = apply_rules(model, ctx, [GuardBehind()])
+        return merged or fused or moved

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is added to the scores of an attention: two constants as one, and no lowest float."""
+"""What forbids keys to queries of an attention: constants added to scores, and guards against NaN."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import Node, Rewriter, Value, constant
-from ...graph_ir.ops import is_op
-from ..pattern import Match, Miss, Op, Rule, commute, const, op, var
+from ...graph_ir.ops import int_attr, is_op, rank
+from ..pattern import Match, Miss, Op, Rule, commute, const, op, scalar, var
 from .reshape_dims import known_dims
 
 _MOST_ELEMENTS = 2**21
@@ -52,6 +52,50 @@ class MasksAsOne(Rule):
         made = rw.constant(both, f"{m['a'].name}_both", m.root)
         name = m.node(self.first).name or ""
         return rw.node("Add", [x, made], before=m.root, name=name).outputs[0]
+
+
+class GuardBehind(Rule):
+    """MatMul(Where(IsNaN(p), 0, p), v) = Where(IsNaN(y), 0, y) with y = MatMul(p, v), p = Softmax(s).
+
+    A row of p is NaN as a whole or not at all, and so is its product with finite values; they are fewer where
+    keys are more than a head is wide. Where s is a product plus masks known to be finite, no row is NaN and
+    the guard goes. Not valid for another axis of Softmax, or a guard or Softmax that is read elsewhere. Holds
+    for finite products and values.
+    """
+
+    weights: ClassVar[Op] = op("Softmax", var("scores"))
+    kept: ClassVar[Op] = op("Where", op("IsNaN", weights), scalar(0), weights)
+    root: ClassVar[Op] = op("MatMul", kept, var("v"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """The product, with the guard behind it if need be."""
+        softmax, scores = m.node(self.weights), m["scores"]
+        extent = rank(scores)
+        if extent is None or int_attr(softmax, "axis", -1) not in (-1, extent - 1):
+            return Miss("not a softmax over keys")
+        if rw.opset(m.root) < 13:
+            return Miss("needs opset 13")
+        name = m.root.name or ""
+        made = rw.node("MatMul", [softmax.outputs[0], m["v"]], before=m.root, name=name).outputs[0]
+        return made if _is_finite(scores) else guarded(made, m.root, rw)
+
+
+def guarded(value: Value, near: Node, rw: Rewriter) -> Value:
+    """The value with 0 for NaN."""
+    bad = rw.node("IsNaN", [value], before=near, name=f"{value.name}_nan").outputs[0]
+    zero = rw.constant(np.zeros((), np.float32), f"{value.name}_zero", near)
+    return rw.node("Where", [bad, zero, value], before=near, name=f"{value.name}_guarded").outputs[0]
+
+
+def _is_finite(scores: Value) -> bool:
+    """Whether scores are a product, scaled or not, and masks known to be finite."""
+    node = scores.producer()
+    if node is None or not is_op(node, "Add", "Mul", "Div"):
+        return is_op(node, "MatMul")
+    return all(
+        value is not None and (_is_finite(value) or (knows_lowest(value) and not knows_infinite(value)))
+        for value in node.inputs
+    )
 
 
 def _within(shape: tuple[int, ...], sizes: list[int]) -> bool:

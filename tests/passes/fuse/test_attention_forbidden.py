@@ -106,10 +106,45 @@ def test_two_sums(end: str) -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (COMPUTED + GUARD, "the mask may hold -inf and the lowest float"),
         (MASK + GUARD.replace("Where(n, none, p)", "Where(n, half, p)"), None),
         (MASK + GUARD.replace("IsNaN(p)", "IsNaN(g)"), None),
+        ((MASK + GUARD).replace("axis = -1", "axis = 1"), "not a softmax over keys"),
     ],
 )
 def test_guards_that_stay(body: str, reason: str | None) -> None:
     assert declined(FUSE, made(body)) == (set() if reason is None else {reason})
+
+
+ALONE = "q2 = Relu(q) k2 = Sin(k) v2 = Cos(v) s = MatMul(q2, k2) f = Mul(s, half) " + MASK + GUARD
+CUT = ("t = Transpose<perm = [0,2,1,3]>(a) y = Reshape(t, flat)", "y = Relu(a)")
+
+
+@pytest.mark.parametrize(
+    ("low", "mask", "behind"),
+    [
+        (LOWEST, "m = Where(may, none, low)", []),
+        (-np.inf, "m = Where(may, none, low)", ["IsNaN", "Where"]),
+        (LOWEST, "c = Where(may, none, low) m = Abs(c)", ["IsNaN", "Where"]),
+        (-np.inf, "c = Where(may, none, low) d = Add(s, c) m = Where(may, none, none)", ["IsNaN", "Where"]),
+    ],
+)
+def test_a_guard_beside_heads_goes_behind_the_product_or_away(
+    low: float, mask: str, behind: list[str]
+) -> None:
+    body = ALONE.replace(*CUT).replace("m = Where(may, none, low)", mask)
+    if "d = " in mask:
+        body = body.replace("Add(f, m)", "Add(d, m)").replace("f = Mul(s, half) ", "")
+    x = "float[2,3,5,4] q, float[2,3,4,5] k, float[2,3,5,4] v, bool[2,1,5,5] may"
+    model = model_of(body, WEIGHTS, x=x, y="float[2,3,5,4] y", opset=17)
+    model = with_array(model, "low", np.array(low, np.float32))
+    infer_shapes(model)
+    done = fused(model)
+    assert done.ops[done.ops.index("Softmax") :] == ["Softmax", "MatMul", *behind, "Relu"]
+    assert done.reasons == {"needs opset 23"} or not done.reasons
+
+
+def test_a_mask_of_unknown_origin_keeps_its_guard_behind() -> None:
+    done = fused(made(COMPUTED + GUARD))
+    assert "the mask may hold -inf and the lowest float" in done.reasons
+    assert done.ops[-5:] == ["MatMul", "IsNaN", "Where", "Transpose", "Reshape"]
+    assert_same_where_all_is_forbidden(done)
