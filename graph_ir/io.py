@@ -10,6 +10,8 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -18,13 +20,14 @@ from google.protobuf.message import DecodeError
 
 from .data_check import check_external, check_tensors
 from .errors import ModelError, UnsupportedModelError, VerifyError, one_line
-from .export import save, to_proto, weight_bytes
+from .export import MAX_MESSAGE_BYTES, save, to_proto, weight_bytes
 from .files import atomic_write, gc_paused
 from .given import given_path
 from .guard import after_import, before_import, has_external, import_domains, quiet, rename_shadows
 from .ops import INFERRED, has_subgraph, label, subgraphs, walk_graphs
 from .protos import Parts, parts_of
 from .provenance import restore
+from .streaming import read_streamed
 from .targets import format_of
 from .verify import verify
 
@@ -76,7 +79,10 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         if kind == "onnxtxt":  # onnx.load_model warns that this format is young
             proto = onnx.parser.parse_model(file.read_text(encoding="utf-8"))
         else:
-            proto = onnx.load_model(str(file), format=kind, load_external_data=False)
+            apart = kind == "protobuf" and LARGE <= size <= MAX_MESSAGE_BYTES
+            proto = _in_parts(file, size) if apart else None
+            if proto is None:
+                proto = onnx.load_model(str(file), format=kind, load_external_data=False)
     except OSError as error:
         raise ModelError(f"cannot read {str(file)!r}: {error.strerror}") from error
     except (
@@ -95,6 +101,13 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output or proto.graph.input):
         raise ModelError(f"{str(file)!r} holds no ONNX graph; is it another kind of file?")
     return from_proto(proto, str(file.parent or "."), name=str(file))
+
+
+def _in_parts(file: Path, size: int) -> onnx.ModelProto | None:
+    """A large model without a second copy of its weights; None where it is not of the usual form."""
+    with file.open("rb") as opened, suppress(ValueError, DecodeError):
+        return read_streamed(opened, size)
+    return None
 
 
 def from_proto(proto: onnx.ModelProto, base_dir: str | None = None, *, name: str = "model") -> ir.Model:

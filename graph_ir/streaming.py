@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a model's message with its weights one after the other, never two at once in memory.
+"""Reads and writes a model's message with its weights one after the other, never two at once in memory.
 
-A message is its fields in the order of their numbers, each as tag, length and content, so the bytes are those
-that protobuf itself writes (https://protobuf.dev/programming-guides/encoding, "Message Structure").
+A message is its fields, each as tag, length and content, in the order of their numbers where protobuf itself
+writes it; merging its parts one by one makes the same message as reading it whole
+(https://protobuf.dev/programming-guides/encoding, "Message Structure" and "Last One Wins").
 """
 
 from __future__ import annotations
@@ -15,6 +16,79 @@ import onnx_ir as ir
 
 _Proto = TypeVar("_Proto", onnx.ModelProto, onnx.GraphProto)
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # numbers of fields: of the model, the graph, a tensor
+
+
+def read_streamed(file: BinaryIO, size: int) -> onnx.ModelProto:
+    """Read a model's message of so many bytes; protobuf alone would hold them twice meanwhile.
+
+    Raises:
+        ValueError: a field is of a form that models have none of, or goes on past the end.
+        DecodeError: a part is no message.
+    """
+    proto = onnx.ModelProto()
+
+    def weight(start: int, end: int) -> None:
+        proto.graph.initializer.add().MergeFromString(_bytes(file, start, end))
+
+    def graph(start: int, end: int) -> None:
+        _merge(file, start, end, proto.graph, _INITIALIZER, weight)
+
+    _merge(file, 0, size, proto, _GRAPH, graph)
+    return proto
+
+
+def _merge(
+    file: BinaryIO,
+    start: int,
+    end: int,
+    proto: onnx.ModelProto | onnx.GraphProto,
+    apart: int,
+    take: Callable[[int, int], None],
+) -> None:
+    """Merge the fields between two places into a message; the contents of those of one number go apart."""
+    begun = place = start
+    while place < end:
+        number, content, last = _field(file, place)
+        if last > end:
+            raise ValueError
+        if number == apart:
+            proto.MergeFromString(_bytes(file, begun, place))
+            take(content, last)
+            begun = last
+        place = last
+    proto.MergeFromString(_bytes(file, begun, end))
+
+
+def _field(file: BinaryIO, place: int) -> tuple[int, int, int]:
+    """A field's number, and where its content begins and ends."""
+    file.seek(place)
+    tag, more = _varint(file)
+    size, most = _varint(file)
+    content = place + more + most
+    if tag & 7 == 0:  # a number itself
+        return tag >> 3, content, content
+    if tag & 7 != 2:
+        raise ValueError
+    return tag >> 3, content, content + size
+
+
+def _varint(file: BinaryIO) -> tuple[int, int]:
+    """A number of seven bits in each byte, the lowest first, and how many bytes it takes."""
+    value = count = 0
+    while count < 10:
+        byte = file.read(1)
+        if not byte:
+            raise ValueError
+        value |= (byte[0] & 127) << 7 * count
+        count += 1
+        if byte[0] < 128:
+            return value, count
+    raise ValueError
+
+
+def _bytes(file: BinaryIO, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(end - start)
 
 
 def write_streamed(

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights written one after the other give the bytes that protobuf writes."""
+"""Weights written and read one after the other are what protobuf writes and reads at once."""
 
 from __future__ import annotations
 
 import gc
+import tracemalloc
 import weakref
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from tersor.graph_ir import Model, ModelError, Tensor, export, from_proto, io, load, parse, save
+from tersor.graph_ir import Model, ModelError, Tensor, export, fingerprint, from_proto, io, load, parse, save
+from tersor.graph_ir.streaming import read_streamed
 
 TEXT = """<ir_version: 10, opset_import: ["" : 21], producer_name: "someone", doc_string: "of the model">
 m (float[2,300] x, bool c) => (float[2,300] y) <float[300,300] w = {seed}, float[300] b = {seed}> {
@@ -68,6 +71,40 @@ def test_a_model_over_the_limit_is_refused_and_leaves_nothing(
     with pytest.raises(ModelError, match="over protobuf's 2 GB; save it with external data"):
         save(odd(), tmp_path / "m.onnx", external_data=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_read_in_parts_is_what_is_read_at_once(tmp_path: Path) -> None:
+    save(odd(), tmp_path / "m.onnx")
+    data = (tmp_path / "m.onnx").read_bytes()
+    weight = onnx.numpy_helper.from_array(np.ones(3, np.float32), "more")
+    again = onnx.ModelProto(graph=onnx.GraphProto(initializer=[weight], doc_string="later"), ir_version=9)
+    for given in (data, data + again.SerializeToString(), b""):  # fields that come again are merged
+        assert read_streamed(BytesIO(given), len(given)) == onnx.ModelProto.FromString(given)
+    group, fixed = b"\x0b\x0c", b"\x0d0000"
+    for wrong in (data[:-1], data[: len(data) // 2], data + group, data + fixed, data + b"\x80" * 11):
+        with pytest.raises(ValueError, match=r"^$"):
+            read_streamed(BytesIO(wrong), len(wrong))
+
+
+def test_large_files_are_read_in_parts_and_refused_as_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = [np.full(1 << 18, k, np.float32) for k in range(8)]  # of 1 MiB each
+    stored = [onnx.numpy_helper.from_array(array, f"w{k}") for k, array in enumerate(arrays)]
+    proto = export.to_proto(odd())
+    proto.graph.initializer.extend(stored)
+    onnx.save(proto, tmp_path / "m.onnx")
+    whole = fingerprint(load(tmp_path / "m.onnx"))
+    monkeypatch.setattr(io, "LARGE", 0)
+    tracemalloc.start()
+    model = load(tmp_path / "m.onnx")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 << 20
+    assert fingerprint(model) == whole
+    (tmp_path / "cut.onnx").write_bytes((tmp_path / "m.onnx").read_bytes()[:-9])
+    with pytest.raises(ModelError, match=r"cut\.onnx' is not an ONNX model, or is truncated"):
+        load(tmp_path / "cut.onnx")
 
 
 def test_a_large_load_lets_go_of_models_no_longer_used(
