@@ -19,7 +19,7 @@ def conv(ties: Ties) -> None:
 
     Tied: batch of x and y; C of x with axis 1 of W (summed over); M of W, B and y (made); FusedConv's added Z
     with y. In groups, see `_grouped`. Pinned: the spatial axes, for a window slides over them; but see
-    `_over_channels`.
+    `_over_channels`, and axes of which every window sees one position are tied (`_pointwise`).
     """
     x, w, y = operand(ties, 0), operand(ties, 1), result(ties, 0)
     _conv(ties, x, w, y, [operand(ties, 2)], operand(ties, 3))
@@ -54,10 +54,13 @@ def _conv(
     if rank < 3 or ties.rank(w) != rank or ties.rank(y) != rank:
         ties.pin_node("its ranks are not those of a convolution")
         return
-    over = _over_channels(ties, rank, x, y)
-    _windows(ties, rank, x, w, y, over)
+    alone = _pointwise(ties, rank, x, w, y)
+    over = [axis for axis in _over_channels(ties, rank, x, y) if axis not in alone]
+    _windows(ties, rank, x, w, y, [*over, *alone])
     for axis in over:
         ties.contracts((x, axis), (y, axis))
+    for axis in alone:
+        ties.same((x, axis), (y, axis))
     made = _made(ties, (w, 0), (y, 1), per_output)
     if added is not None:
         for axis in range(rank):
@@ -91,6 +94,20 @@ def _over_channels(ties: Ties, rank: int, x: Value, y: Value) -> list[int]:
         axis
         for axis in range(2, rank)
         if strides[axis - 2] == 1 and (size := ties.size((x, axis))) != 1 and size == ties.size((y, axis))
+    ]
+
+
+def _pointwise(ties: Ties, rank: int, x: Value, w: Value, y: Value) -> list[int]:
+    """Axes along which position i of y is made of position i of x alone, as in MLPs over tokens."""
+    strides = ints_attr(ties.node, "strides") or [1] * (rank - 2)
+    pads = ints_attr(ties.node, "pads") or [0] * (2 * rank - 4)
+    return [
+        axis
+        for axis in range(2, rank)
+        if ties.size((w, axis)) == strides[axis - 2] == 1
+        and pads[axis - 2] == pads[axis + rank - 4] == 0
+        and (size := ties.size((x, axis))) is not None
+        and size == ties.size((y, axis)) != 1
     ]
 
 

@@ -180,7 +180,7 @@ def test_weights_behind_a_cast_or_a_transpose_make_channels() -> None:
         x="float[5,3] x",
         y="float[5,4] y",
     )
-    assert [n.op_type for n in couple(model).group("t:1").producers] == ["MatMul"]
+    assert [n.op_type for n in couple(model).group("a:1").producers] == ["MatMul"]
 
 
 def test_einsum_with_letters_of_two_activations_counts_heads() -> None:
@@ -213,3 +213,21 @@ def test_einsum_without_an_arrow() -> None:
 def test_an_output_without_a_declared_shape_hides_nothing() -> None:
     model = build("a = Conv(x, w1)  y = Conv(a, w2)", "w1 8,3,1,1; w2 4,8,1,1", y="float y")
     assert sizes(couple(model)) == {"a:1": 8}
+
+
+def test_a_convolution_of_width_one_mixes_channels_of_each_place_alone() -> None:
+    """The spatial gate of gMLP: the Conv mixes places, and along the channels it sees one at a time."""
+    model = build(
+        "a = MatMul(x, w1)  g = Conv(a, t)  r = Relu(g)  k = Conv(r, u)  y = MatMul(k, w2)",
+        "w1 6,12; t 10,5,1; u 5,10,1; w2 12,4",
+        x="float[2,5,6] x",
+        y="float[2,5,4] y",
+    )
+    assert cut(model) == {"a:2": 12, "g:1": 10}
+    padded = build(
+        "a = MatMul(x, w1)  g = Conv<pads = [1, 1]>(a, t)  y = MatMul(g, w2)",
+        "w1 6,12; t 10,5,1; w2 14,4",
+        x="float[2,5,6] x",
+        y="float[2,10,4] y",
+    )
+    assert couple(padded).groups == ()

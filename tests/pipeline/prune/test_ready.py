@@ -46,3 +46,24 @@ def test_an_image_resized_to_the_size_of_another_keeps_its_channels_free() -> No
         constants=f"{ONES}, int64[1] four = {{4}}",
     )
     assert sizes(halve(ready(model))) == {"a:1": 8}
+
+
+def test_copies_of_a_weight_are_cut_as_one_as_they_are_once_simplified() -> None:
+    """An exporter writes a layer that is called twice with two copies of its weight."""
+
+    def model() -> Model:
+        made = build(
+            "h = MatMul(x, w1)  a = Relu(h)  y = MatMul(a, v1)"
+            "  g = MatMul(z, w2)  b = Relu(g)  u = MatMul(b, v2)",
+            "w1 5,8; w2 5,8; v1 8,3; v2 8,3",
+            x="float[4,5] x, float[6,5] z",
+            y="float[4,3] y, float[6,3] u",
+        )
+        held = made.graph.initializers
+        for first, second in (("w1", "w2"), ("v1", "v2")):
+            held[second].const_value = held[first].const_value
+        return made
+
+    found = halve(ready(model()))
+    assert sizes(found) == {"h:1": 8}
+    assert sizes(couple(ready(model(), f"{LOSSLESS},{PRUNE_READY}"))) == sizes(found)
