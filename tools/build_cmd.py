@@ -79,8 +79,8 @@ def command(
     Writes model.onnx, session.json, report.json and build.lock.json into DIR. What is shipped is never slower
     than MODEL and keeps within the limits, as measured here; if nothing better is found, it is MODEL itself,
     and the report says why. Without --data only the lossless part is done. Exits with 1 when what a
-    recipe makes misses a limit and the recipe says to `accept` one, or when what --lock is of can no longer
-    be made or misses a limit.
+    recipe makes misses a limit and the recipe says to `accept` one, when the metric fails on every candidate,
+    or when what --lock is of can no longer be made or misses a limit.
 
     The functions: `feeds()` gives an iterable of dicts, input name to array. `metric(run)` calls `run(feed)`,
     which gives the list of outputs, as often as it likes, and returns a number.
@@ -123,11 +123,8 @@ def command(
     else:
         _print(result, settings.out)
     if result.unmet:
-        print(
-            f"error: recipe {recipe!r} does not keep what it accepts: {result.unmet}; "
-            f"shipped instead: {result.winner.name}",
-            file=sys.stderr,
-        )
+        what = "" if recipe is None else f"recipe {recipe!r} does not keep what it accepts: "
+        print(f"error: {what}{result.unmet}; shipped instead: {result.winner.name}", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -111,6 +111,16 @@ class Judge:
         """
         with OrtSession(self._original.path, self._original.config) as session:
             self._score(session.run)
+
+    def blank(self) -> float | None:
+        """The metric of outputs of zeros; None without one, or where it fails on them."""
+        with (
+            OrtSession(self._original.path, self._original.config) as session,
+            suppress(DataError),
+        ):
+            known = self._known.lent(session.run)
+            return self._score(lambda feed: [np.zeros_like(answer) for answer in known(feed)])
+        return None
 
     def closeness(self, candidate: Candidate) -> float:
         """`Judgement.closeness_db` of a candidate, without the metric; -inf for one that breaks."""

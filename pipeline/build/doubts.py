@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...analysis.fidelity import Closeness
 from ...backends.base import Feed
+from .result import Judgement
 
 FEW_SAMPLES = 16
 STEADY_DB = 20.0  # an output of which so much is the same for all feeds hardly depends on them
+STEADY = 1e-5  # relative; what a metric may vary by when threads add up in another order
 _LEAST_VARYING = 1e-9  # one that is the same for all feeds has nothing to tell apart
 
 
@@ -51,6 +54,41 @@ def doubts(
     return found
 
 
+def metric_doubts(
+    reference: float | None, scores: Mapping[str, float | None], blank: Callable[[], float | None]
+) -> list[str]:
+    """Notes on a metric that says something else each time it is asked, or the same of every model.
+
+    Args:
+        reference: the metric of the original, None without one.
+        scores: that of each candidate, None where it failed; the first is the original's, asked once more.
+        blank: asks for that of outputs of zeros, which costs a metric's time; None where it fails.
+    """
+    again = next(iter(scores.values()), None)
+    if reference is None or again is None:
+        return []
+    if abs(again - reference) > STEADY * abs(reference):
+        both = f"{reference:.6g} and {again:.6g} for the original"
+        return [f"the metric is not the same each time ({both}): what it says of candidates is partly chance"]
+    if all(score in (None, reference) for score in scores.values()) and blank() == reference:
+        return [
+            f"the metric is {reference:.6g} for outputs of zeros, too: does it look at what run(feed) gives?"
+        ]
+    return []
+
+
+def failing(metric: str | None, judgements: Sequence[Judgement]) -> str:
+    """What a metric says where it fails on every candidate; empty where it does not, or there is none.
+
+    Args:
+        metric: its name.
+        judgements: of all candidates but the original.
+    """
+    reasons = [judgement.reason for judgement in judgements if judgement.failed]
+    mine = [reason for reason in reasons if metric is not None and reason.startswith(f"metric {metric!r}")]
+    return f"no candidate can be scored: {mine[0]}" if mine and len(mine) == len(judgements) else ""
+
+
 def constant_db(answers: Sequence[object]) -> float:
     """Power of an output over the power of what differs between feeds, in dB; 0 where that cannot be told.
 
@@ -70,7 +108,7 @@ def constant_db(answers: Sequence[object]) -> float:
 
 
 def steadiness(answers: Mapping[str, Sequence[object]], constant: Mapping[str, float]) -> list[str]:
-    """Notes on outputs that hardly depend on the feeds, or not at all, or are no numbers.
+    """Notes on outputs that hardly depend on the feeds, or not at all.
 
     Args:
         answers: by output, for each feed.
@@ -86,16 +124,19 @@ def steadiness(answers: Mapping[str, Sequence[object]], constant: Mapping[str, f
             f"{_listed(hardly)} hardly depends on the input ({part:.1g}% of its power varies); candidates "
             "are compared by what varies"
         )
-    for name, given in answers.items():
-        arrays = _floats(given)
-        void = sum(a.size - int(np.count_nonzero(np.isfinite(a))) for a in arrays)
-        if void:
-            part = f"{void} of {sum(a.size for a in arrays)}"
-            found.append(f"output {name!r} is NaN or infinite in {part} values; only the rest is compared")
     same = [name for name, given in answers.items() if not constant[name] and _all_equal(given)]
     if same:
         found.append(f"{_listed(same)} is the same for all samples: how close it is says little")
     return found
+
+
+def voids(closeness: Mapping[str, Closeness]) -> list[str]:
+    """Notes on outputs of the original that are no finite numbers, by how close it is to itself."""
+    return [
+        f"output {name!r} is NaN or infinite in {found.void} of {found.count} values; the rest is compared"
+        for name, found in closeness.items()
+        if found.void
+    ]
 
 
 def _floats(answers: Sequence[object]) -> list[NDArray[Any]]:

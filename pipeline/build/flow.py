@@ -19,7 +19,7 @@ from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
 from .again import again
 from .choose import Times, contenders, distrust, pick, told, unasked
-from .doubts import doubts
+from .doubts import doubts, failing, metric_doubts, voids
 from .facts import bindings_in, drawn, facts_of, is_quantized, padding, why_not_int8
 from .files import as_protobuf
 from .float32 import explained
@@ -95,7 +95,9 @@ def _search(settings: BuildSettings, given: _Given, folder: Path) -> BuildResult
     tell("lossless passes", 0, None)
     workshop = Workshop(settings, folder)
     lossless = workshop.float_candidate
-    judged = {original.name: (original, judge.judge(original)), **_floats(workshop, model, judge)}
+    # Accepted, whatever a metric of chance says of it when it is asked once more.
+    itself = replace(judge.judge(original), accepted=True, reason="")
+    judged = {original.name: (original, itself), **_floats(workshop, model, judge)}
     notes_ = [*notes(model), *workshop.notes]
     if lossless.name not in judged:
         notes_.append("the lossless passes found nothing to rewrite")
@@ -104,11 +106,14 @@ def _search(settings: BuildSettings, given: _Given, folder: Path) -> BuildResult
             "the model is quantized already; for int8 as tersor makes it start from the float model"
         )
     notes_ += [] if feeds is None else feeds.notes
-    notes_ += _of_data(settings, judge, [] if feeds is None else judging)
+    outputs = [*judge.doubts, *voids(itself.fidelity)]
+    notes_ += _of_data(settings, judge, [] if feeds is None else judging, outputs)
     search = Search(
         workshop, judge, settings, _beside(original, judging), _log(settings, model, feeds, judge)
     )
     notes_ += _tried(given, judged, search, workshop, judge, folder)
+    scores = {name: judgement.metric for name, (_, judgement) in judged.items()}
+    notes_ += metric_doubts(judge.reference, scores, judge.blank)
     times = _times(judged, judging, settings, search.times) if judging else {}
     bindings = bindings_in(signature, judging)
     if lock is None:
@@ -128,7 +133,8 @@ def _search(settings: BuildSettings, given: _Given, folder: Path) -> BuildResult
     notes_ += [note for note in workshop.notes if note not in notes_]
     shown = {c.name: facts_of(c.path, bindings) for c in (original, winner)}
     notes_ += padding(shown[original.name], shown[winner.name])
-    missed = unmet(given.recipe, judged)
+    others = [judgement for candidate, judgement in judged.values() if candidate is not original]
+    missed = failing(settings.metric, others) or unmet(given.recipe, judged)
     return BuildResult(winner, why, original, shown, judged, times, proof, notes_, search.sensitivity, missed)
 
 
@@ -168,9 +174,11 @@ def _tried(
     return found
 
 
-def _of_data(settings: BuildSettings, judge: Judge, feeds: Sequence[Feed]) -> list[str]:
+def _of_data(
+    settings: BuildSettings, judge: Judge, feeds: Sequence[Feed], outputs: Sequence[str]
+) -> list[str]:
     """Notes on the user's data, as far as it is judged on."""
-    found = doubts(feeds, len(feeds) < JUDGING_FEEDS, judge.reference, judge.doubts)
+    found = doubts(feeds, len(feeds) < JUDGING_FEEDS, judge.reference, outputs)
     if settings.data is not None and settings.data.partition(":")[0] == "random":
         found.append("ranges and closeness were measured on random data: for trying out, not for shipping")
     return found

@@ -144,7 +144,8 @@ class BuildResult:
         proof: what was checked of the winner.
         notes: what was left alone, frozen or skipped, and what more data would add.
         sensitivity: what each region of static int8 costs the outputs; None where that was not measured.
-        unmet: why what a recipe made is not what it says to `accept`; empty where it is, or says nothing.
+        unmet: why what a recipe made is not what it says to `accept`, or what the metric says where it fails
+            on every candidate; empty otherwise.
     """
 
     winner: Candidate

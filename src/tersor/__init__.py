@@ -161,7 +161,7 @@ def build(
 ) -> BuildResult:
     """Build the best form of a model and write it with its proof, as `tersor build` does.
 
-    Where a recipe says what to `accept` and what it made is not that, `unmet` of the result says why.
+    Where a recipe made other than it says to `accept`, or the metric fails on all candidates, see `unmet`.
 
     Args:
         model: the model file; never touched.

@@ -45,6 +45,11 @@ def nan(run: Run) -> float:
     return float("nan")
 
 
+def dice(run: Run) -> float:
+    """Another number each time."""
+    return mean(run) * float(np.random.default_rng().uniform(0.5, 1))
+
+
 def nan_below_two(run: Run) -> float:
     """As `mean`, undefined for a model that answers less than 2."""
     found = mean(run)

@@ -12,7 +12,7 @@ import pytest
 from tests.support import odd_models
 from tests.support.building import FILES, hashes, steady, work_in
 from tests.support.command import Done, tersor
-from tests.support.user_code import HERE
+from tests.support.user_code import HERE, Run, mean
 
 INT8 = (
     'recipe = 1\n[[step]]\npreset = "lossless"\n[[step]]\ncalibrate = {}\n[[step]]\npasses = "insert-qdq"\n'
@@ -79,3 +79,40 @@ def test_a_share_of_a_metric_that_is_not_there_is_refused_before_any_work(
     assert done.code == 2
     assert done.err.endswith("accepts a share of the metric (`max_drop`); give --metric\n")
     assert not (tmp_path / "out").exists()
+
+
+SEEN: list[float] = []
+
+
+def first_only(run: Run) -> float:
+    """Undefined but for the model that it is asked for first."""
+    found = mean(run)
+    SEEN.append(found)
+    return found if found == SEEN[0] else float("nan")
+
+
+def test_a_metric_that_fails_on_all_but_the_original_is_exit_1(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    SEEN.clear()
+    asked = ["--data", f"{HERE}:feeds", "--metric", "tests.tools.test_build_accept:first_only", "--rounds", 1]
+    done = tersor(capsys, "build", tmp_path / "m.onnx", "-o", tmp_path / "out", *asked)
+    assert done.code == 1
+    assert done.err.startswith(
+        "error: no candidate can be scored: metric 'tests.tools.test_build_accept:first"
+    )
+    assert done.err.endswith(" gave nan, not a finite number; shipped instead: original\n")
+    assert str(report(tmp_path)["unmet"]).startswith("no candidate can be scored: ")
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [("dice", "the metric is not the same each time "), ("yes", "the metric is 1 for outputs of")],
+)
+def test_a_metric_that_tells_nothing_is_noted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, metric: str, said: str
+) -> None:
+    asked = ["--data", f"{HERE}:feeds", "--metric", f"{HERE}:{metric}", "--rounds", 1, "--budget", "1s"]
+    done = tersor(capsys, "build", tmp_path / "m.onnx", "-o", tmp_path / "out", *asked)
+    assert done.code == 0
+    assert done.out.count(f"note: {said}") == 1

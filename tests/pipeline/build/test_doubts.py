@@ -6,7 +6,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tersor.pipeline.build.doubts import FEW_SAMPLES, constant_db, doubts, steadiness
+from tersor.analysis.fidelity import Closeness, Fidelity
+from tersor.pipeline.build.doubts import (
+    FEW_SAMPLES,
+    constant_db,
+    doubts,
+    failing,
+    metric_doubts,
+    steadiness,
+    voids,
+)
+from tersor.pipeline.build.result import Judgement
 from tests.support.user_code import Feed
 
 
@@ -66,12 +76,40 @@ def test_outputs_that_hardly_depend_on_the_feeds_are_named_and_those_that_do_are
 
 
 def test_outputs_that_are_no_numbers_are_named() -> None:
-    part, whole = np.array([1.0, np.nan, -np.inf]), np.full(2, np.nan)
-    answers = {"fine": [part[:1], part[:1] + 1], "part": [part, part + 1], "whole": [whole, whole]}
-    assert [note for note in steadiness(answers, dict.fromkeys(answers, 0.0)) if "NaN" in note] == [
-        "output 'part' is NaN or infinite in 4 of 6 values; only the rest is compared",
-        "output 'whole' is NaN or infinite in 4 of 4 values; only the rest is compared",
+    def itself(*values: float) -> Closeness:
+        total = Fidelity()
+        total.update(np.array(values), np.array(values))
+        return total.result()
+
+    nan, inf = float("nan"), float("inf")
+    assert voids({"fine": itself(1.0), "part": itself(1.0, nan, -inf), "whole": itself(nan, nan)}) == [
+        "output 'part' is NaN or infinite in 2 of 3 values; the rest is compared",
+        "output 'whole' is NaN or infinite in 2 of 2 values; the rest is compared",
     ]
+
+
+def test_a_metric_that_is_random_or_blind_is_doubted_by_scores_already_taken() -> None:
+    def never() -> float:
+        raise AssertionError("a metric that differs between models need not be asked again")
+
+    assert metric_doubts(None, {"original": None}, never) == []
+    assert metric_doubts(0.5, {"original": 0.5, "a": 0.4, "b": None}, never) == []
+    assert metric_doubts(0.5, {"original": 0.5 + 1e-7, "a": 0.4}, never) == [], "threads add up otherwise"
+    (random,) = metric_doubts(0.5, {"original": 0.51, "a": 0.5}, never)
+    assert random.startswith("the metric is not the same each time (0.5 and 0.51 for the original)")
+    same = {"original": 0.5, "a": 0.5, "b": None}
+    assert metric_doubts(0.5, same, lambda: 0.1) == metric_doubts(0.5, same, lambda: None) == []
+    (blind,) = metric_doubts(0.5, same, lambda: 0.5)
+    assert blind.startswith("the metric is 0.5 for outputs of zeros, too")
+
+
+def test_a_metric_that_fails_on_every_candidate_is_told_of() -> None:
+    gone = Judgement(False, "metric 'm:f' gave nan, not a finite number", None, None, {}, failed=True)
+    broken = Judgement(False, "onnxruntime does not load it", None, None, {}, failed=True)
+    assert failing("m:f", [gone, gone]) == f"no candidate can be scored: {gone.reason}"
+    for none in ([], [gone, broken], [gone, Judgement(True, "", 0.5, 0.0, {})]):
+        assert failing("m:f", none) == ""
+    assert failing(None, [broken]) == ""
 
 
 def test_outputs_of_samples_that_are_the_same_are_not_doubted_themselves() -> None:
