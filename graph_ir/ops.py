@@ -209,6 +209,14 @@ def dims(value: ir.Value | None) -> tuple[int | str | None, ...] | None:
     return tuple(d if isinstance(d, int) else d.value for d in value.shape)
 
 
+def may_enlarge(value: ir.Value, shape: Sequence[int]) -> bool:
+    """Whether broadcasting with a constant of this shape could change the value's shape."""
+    known = dims(value)
+    if known is None or len(shape) > len(known):
+        return True
+    return any(c not in (1, d) for c, d in zip(shape[::-1], known[::-1], strict=False))
+
+
 def input_at(node: ir.Node, index: int) -> ir.Value | None:
     """The node's input at the index, None when absent or left out."""
     return node.inputs[index] if index < len(node.inputs) else None

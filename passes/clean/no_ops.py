@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, Value, constant
-from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, is_op, rank, static_shape
+from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, is_op, may_enlarge, rank, static_shape
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..pattern import Match, Miss, Op, Rule, Var, commute, const, maybe, op, var
@@ -230,17 +230,7 @@ def _is_neutral(op_type: str, source: Value, other: Value) -> bool:
         return False
     if op_type == "Sub" and data.dtype.kind == "f" and bool(np.signbit(data).any()):
         return False
-    return not _enlarges(source, data.shape)
-
-
-def _enlarges(source: Value, shape: tuple[int, ...]) -> bool:
-    """Whether broadcasting with a constant of this shape could change x's shape."""
-    source_dims = dims(source)
-    if source_dims is None:
-        return True
-    if len(shape) > len(source_dims):
-        return True
-    return any(c not in (1, d) for c, d in zip(shape[::-1], source_dims[::-1], strict=False))
+    return not may_enlarge(source, data.shape)
 
 
 class EliminateNoOps(Pass):

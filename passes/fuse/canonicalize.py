@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import Model, Rewriter, Shape, Value, constant
-from ...graph_ir.ops import constant_tensor, rank, static_shape
+from ...graph_ir.ops import constant_tensor, may_enlarge, rank, static_shape
 from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, Rule, const, maybe, op, var
 from .weights import FLOATS, fold_weights, wide
@@ -17,8 +17,9 @@ from .weights import FLOATS, fold_weights, wide
 class OneSlope(Rule):
     """PRelu whose slopes are all one a >= 0 is LeakyRelu with alpha = a: both are x or a x by the sign of x.
 
-    Not valid for integers, or a slope float32 (LeakyRelu's attribute) cannot hold. A negative slope is left
-    alone: it gives PRelu(+0) = -0 where LeakyRelu gives +0.
+    Not valid for integers, a slope float32 (LeakyRelu's attribute) cannot hold, or slopes that x could be
+    broadcast to, which the standard forbids and runtimes do. A negative slope is left alone: it gives
+    PRelu(+0) = -0 where LeakyRelu gives +0.
 
     Bit for bit by the definition of both operators, infinities included. onnxruntime before 1.27 breaks that
     of PRelu, of which it makes NaN at an infinity; there the LeakyRelu gives what is defined.
@@ -35,6 +36,8 @@ class OneSlope(Rule):
         first = float(slopes[0])
         if not (slopes == first).all() or not np.isfinite(first):
             return Miss("slopes differ")
+        if (tensor.size > 1 or rank(m["x"]) is not None) and may_enlarge(m["x"], tensor.shape.numpy()):
+            return Miss("slopes may be more than x has")
         if np.signbit(slopes).any():
             return Miss("slope is negative")
         if float(np.float32(first)) != first:

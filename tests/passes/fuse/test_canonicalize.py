@@ -63,6 +63,19 @@ def test_slopes_that_stay(slope: str, reason: str) -> None:
     assert declined(CANON, model) == {reason}
 
 
+@pytest.mark.parametrize(
+    ("x", "slope"),
+    [
+        ("float[N,C,4]", "float[2,1] s = {2, 2}"),
+        ("float[4]", "float[1,1] s = {2}"),
+        ("float[]", "float[2,1] s = {2, 2}"),
+    ],
+)
+def test_slopes_that_could_enlarge_x_stay(x: str, slope: str) -> None:
+    model = model_of("y = PRelu(x, s)", slope, x=f"{x} x", y="float[] y")
+    assert declined(CANON, model) == {"slopes may be more than x has"}
+
+
 def test_slope_of_integers_or_too_fine_for_the_attribute_stays() -> None:
     model = model_of("y = PRelu(x, s)", "int32[1] s = {2}", x="int32[1,2,5] x", y="int32[1,2,5] y")
     assert declined(CANON, model) == {"slope is not a float constant"}
