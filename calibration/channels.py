@@ -30,7 +30,7 @@ def channel_maxima(
         feeds: gone through once per group of values, so no iterator.
         axes: by value name, the channel axis.
         budget: bytes of values kept at once.
-        threads: threads used inside operators.
+        threads: feeds run side by side, 0 for one for each processor; the result is the same.
         progress: see `collect.visit`.
 
     Raises:

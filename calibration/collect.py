@@ -73,7 +73,7 @@ def collect(
         names: values to measure: inputs and outputs of nodes, graph inputs.
         bins: least number of cells across each range.
         budget: bytes of values kept at once; one value that is larger is still measured, alone.
-        threads: threads used inside operators.
+        threads: feeds run side by side, 0 for one for each processor; the result is the same.
         progress: called after each run with (runs done, runs in all or None when not known).
 
     Raises:

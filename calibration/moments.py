@@ -45,7 +45,7 @@ def second_moments(
         apart: draw by the value's name, too: other places of one value than of another of its size.
         widest: columns of which outer products are kept at most; None for any number.
         budget: bytes of values kept at once.
-        threads: threads used inside operators.
+        threads: feeds run side by side, 0 for one for each processor; the result is the same.
         progress: see `collect.visit`.
 
     Raises:

@@ -2,12 +2,18 @@
 """Run a model over data and look at values inside it.
 
 Values are marked as outputs in groups whose size for one feed stays within a budget; each group takes one
-pass over the data.
+pass over the data. Each feed is run on one thread, several side by side, and looked at in order: onnxruntime
+adds up in another order where several threads share an operator, and what is measured must not depend on how
+many processors there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from math import prod
 from typing import Any
 
@@ -40,6 +46,9 @@ def visit(
 ) -> int:
     """Call ``action(name, array)`` for each value and feed, group by group; the number of feeds.
 
+    So many feeds as `threads` says are run side by side, as far as their values fit in the budget, and always
+    one ahead of the action; 0 for one for each processor.
+
     Raises DataError as `collect` does; what `action` raises as DataError is told with sample and value.
     """
     if isinstance(feeds, Iterator):
@@ -47,26 +56,49 @@ def visit(
     first = next(iter(feeds), None)
     if first is None:
         raise DataError("there are no feeds to run the model on")
-    parts = groups(model, list(dict.fromkeys(names)), first, budget, threads)
+    parts = groups(model, list(dict.fromkeys(names)), first, budget)
+    workers = threads or _processors()
     number = _number(feeds)
     samples: int | None = None
     for done, group in enumerate(parts):
-        evaluator = Evaluator(model, outputs=group, threads=threads)
-        index = -1
-        for index, feed in enumerate(feeds):
-            found = evaluator.run(feed, index=index, check=not isinstance(feeds, Feeds))
-            for name in group:
-                try:
-                    action(name, _tensor(found.pop(name)))
-                except DataError as error:
-                    raise UnobservableError(f"sample {index}, value {name!r}: {error}") from error
-            if progress is not None:
-                seen = (number or samples or 0) * done + index + 1
-                progress(seen, None if number is None else number * len(parts))
+        index, room = -1, budget // max(1, sum(group.values()))
+        evaluator = Evaluator(model, outputs=list(group))
+        with closing(_ahead(evaluator, feeds, max(1, min(workers, room)))) as runs:
+            for index, found in enumerate(runs):
+                for name in group:
+                    try:
+                        action(name, _tensor(found.pop(name)))
+                    except DataError as error:
+                        raise UnobservableError(f"sample {index}, value {name!r}: {error}") from error
+                if progress is not None:
+                    seen = (number or samples or 0) * done + index + 1
+                    progress(seen, None if number is None else number * len(parts))
         if samples is not None and samples != index + 1:
             raise DataError(f"the data gave {samples} feeds in one pass and {index + 1} in the next")
         samples = index + 1
     return samples or 0
+
+
+def _ahead(
+    evaluator: Evaluator, feeds: Iterable[Feed], workers: int
+) -> Generator[dict[str, NDArray[Any]], None, None]:
+    """What each feed gives, in order, while the next ones run."""
+    waiting: deque[Future[dict[str, NDArray[Any]]]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for index, feed in enumerate(feeds):
+            waiting.append(pool.submit(evaluator.run, feed, index=index, check=not isinstance(feeds, Feeds)))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _processors() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _number(feeds: Iterable[Feed]) -> int | None:
@@ -81,21 +113,21 @@ def _tensor(found: object) -> NDArray[Any]:
     return found  # pyright: ignore[reportUnknownVariableType]
 
 
-def groups(model: Model, names: list[str], feed: Feed, budget: int, threads: int) -> list[list[str]]:
-    """Names in order, cut where the bytes of one feed would pass the budget."""
-    sizes = _sizes(model, names, feed, threads)
-    parts: list[list[str]] = []
+def groups(model: Model, names: list[str], feed: Feed, budget: int) -> list[dict[str, int]]:
+    """Names in order with their bytes for one feed, cut where these would pass the budget."""
+    sizes = _sizes(model, names, feed)
+    parts: list[dict[str, int]] = []
     room = 0
     for name in names:
         if not parts or sizes[name] > room:
-            parts.append([])
+            parts.append({})
             room = budget
-        parts[-1].append(name)
+        parts[-1][name] = sizes[name]
         room -= sizes[name]
     return parts
 
 
-def _sizes(model: Model, names: list[str], feed: Feed, threads: int) -> dict[str, int]:
+def _sizes(model: Model, names: list[str], feed: Feed) -> dict[str, int]:
     """Bytes of each value for one feed: from its shape where that is known, else measured."""
     symbols: dict[str, int] = {}
     for value in model.graph.inputs:
@@ -114,7 +146,7 @@ def _sizes(model: Model, names: list[str], feed: Feed, threads: int) -> dict[str
         else:
             sizes[name] = size
     for start in range(0, len(unknown), _PROBE):
-        found = Evaluator(model, outputs=unknown[start : start + _PROBE], threads=threads).run(feed, index=0)
+        found = Evaluator(model, outputs=unknown[start : start + _PROBE]).run(feed, index=0)
         sizes.update((name, np.asarray(array).nbytes) for name, array in found.items())
     return sizes
 

@@ -42,10 +42,10 @@ def node_errors(
     pairs = _pairs(original, model)
     found: dict[str, Fidelity] = {}
     first = feeds[0]
-    for group in groups(original, list(dict.fromkeys(left for _, left, _ in pairs)), first, BUDGET, threads):
+    for group in groups(original, list(dict.fromkeys(left for _, left, _ in pairs)), first, BUDGET):
         inside = set(group)
         here = [pair for pair in pairs if pair[1] in inside]
-        one = Evaluator(original, outputs=group, threads=threads)
+        one = Evaluator(original, outputs=list(group), threads=threads)
         two = Evaluator(model, outputs=[right for _, _, right in here], threads=threads)
         for index, feed in enumerate(feeds):
             wanted, given = one.run(feed, index=index), two.run(feed, index=index)
