@@ -27,7 +27,8 @@ class SameShape(Rule):
     Proved by position: each target dimension is a copy (0), or the same number; one more may be -1 or a
     number standing for a symbol, since the number of elements then leaves one answer (a number only if no
     other dimension can be 0). `Reshape(x, Shape(x))` is x. Not valid when two dimensions are unknown, or the
-    target is computed.
+    target is computed. Not done for a vector of open length that gets a known one: it may be the rank of
+    another tensor, which runtimes want to know.
     """
 
     root = op(FAMILY, var("x"), maybe(var("how")))
@@ -196,5 +197,7 @@ def _lands_on(given: Dims, wanted: list[int], zero_is_zero: bool) -> bool:
     if len(open_places) > 1:
         return False
     place = open_places[0]
+    if len(given) == 1 and wanted[place] != -1:
+        return False
     others = [d for i, d in enumerate(given) if i != place]
     return wanted[place] == -1 or all(isinstance(d, int) and d != 0 for d in others)

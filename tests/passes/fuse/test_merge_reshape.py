@@ -207,6 +207,7 @@ def test_axes_merge_whatever_the_rank(
             None,
         ),
         ("0,3", "a = Unsqueeze(x, p) y = Flatten<axis=2>(a)", "int64[1] p = {0}", "0,3", "no one target"),
+        ("N", "y = Reshape(x, q)", "int64[1] q = {3}", "3", "another shape"),
         ("N,3", "y = Reshape(x, q)", "int64[2] q = {3,-1}", "3,N", "another shape"),
         ("N,M", "y = Reshape(x, q)", "int64[2] q = {2,3}", "2,3", "another shape"),
         ("N,M", "y = Reshape(x, q)", "int64[2] q = {-1,3}", "N,3", "another shape"),
