@@ -239,12 +239,12 @@ def _notes(subject: _Subject, settings: Settings, pruned: Pruned | None, *, time
             "float model and quantize the result"
         )
     if not timed:
-        found.append("no input could be drawn that the model runs on, so nothing was timed; give --data")
+        found.append("no input could be drawn that the model runs on, so nothing was timed; give data")
     if settings.metric is None:
-        found.append("without --metric the accuracy was not judged: nothing says how much of it is left")
+        found.append("without a metric the accuracy was not judged: nothing says how much of it is left")
     if settings.data is None and pruned is not None:
         found.append(
-            "without --data no weights were refitted to make up for what was removed; expect to train the "
+            "without data no weights were refitted to make up for what was removed; expect to train the "
             "result again, or give data"
         )
     return found

@@ -34,15 +34,15 @@ def doubts(
     found: list[str] = []
     samples = sum(next((a.shape[0] for a in feed.values() if a.ndim), 1) for feed in feeds)
     if feeds and whole and samples < FEW_SAMPLES:
-        found.append(f"--data has {samples} sample{'s' * (samples != 1)}; ranges of int8 want 50 to 500")
+        found.append(f"the data has {samples} sample{'s' * (samples != 1)}; ranges of int8 want 50 to 500")
     for name in feeds[0] if feeds else ():
         arrays: list[NDArray[Any]] = [feed[name] for feed in feeds if name in feed]
         if arrays[0].dtype.kind != "f":
             continue  # masks and lengths may well be the same every time
         if all(a.size > 1 and bool(a.min() == a.max()) for a in arrays):
-            found.append(f"input {name!r} is constant in --data: ranges and closeness hold for nothing else")
+            found.append(f"input {name!r} is constant in the data: ranges and closeness hold for it alone")
         elif len(arrays) > 1 and all(np.array_equal(a, arrays[0]) for a in arrays[1:]):
-            found.append(f"input {name!r} is the same in all samples of --data: ranges hold for it alone")
+            found.append(f"input {name!r} is the same in all samples of the data: ranges hold for it alone")
     if feeds and not any(note.startswith("input ") for note in found):
         found += outputs
     if feeds and reference is None:

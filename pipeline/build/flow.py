@@ -37,7 +37,7 @@ from .workshop import Workshop
 JUDGING_FEEDS = 32
 LEAST_FLOAT_SQNR_DB = 40.0  # a lossless pipeline that moves an output further is not trusted
 MOST_TIMED = 10
-WITHOUT_DATA = "without --data only the lossless part was done; data would add int8, often twice as fast"
+WITHOUT_DATA = "without data only the lossless part was done; data would add int8, often twice as fast"
 TRIAL_ROUNDS, TRIAL_S = 9, 2.0  # of a candidate's first timing, which guides the search
 
 
@@ -126,7 +126,7 @@ def _search(settings: BuildSettings, given: _Given, folder: Path) -> BuildResult
     if proof.failure:
         notes_.append(f"the original itself does not repeat its answers: {proof.failure}")
     if not judging:
-        notes_.append("no feed could be drawn that the model runs on, so nothing was timed; give --data")
+        notes_.append("no feed could be drawn that the model runs on, so nothing was timed; give data")
         why = f"{winner.name}: nothing could be measured"
         if lock is None and lossless.name in judged and judged[lossless.name][1].accepted:
             winner, why = lossless, "float: the lossless passes only, nothing could be measured"

@@ -61,7 +61,7 @@ class Search(Trials):
             self._tell("the time for trials is over", 0, None)
             self._note(
                 f"the search ended with its budget of {self._budget.seconds:g} s, after {len(self.judged)} "
-                "candidates; a larger --budget may find a better one"
+                "candidates; a larger budget may find a better one"
             )
 
     def static(self) -> None:

@@ -32,7 +32,7 @@ IN_BODIES = "only bodies (of If, Loop or Scan) read what was cut, where no weigh
 IN_PART = "are in bodies (of If, Loop or Scan), where no weights can be refitted"
 NO_CLOSER = (
     "refitted weights brought the outputs no closer to the original's on data kept from the fit, so the "
-    "model has the sliced ones; more --data may help"
+    "model has the sliced ones; more data may help"
 )
 
 

@@ -207,7 +207,7 @@ def overshoot(job: Job, groups: Sequence[Group], chosen: Sequence[Chosen], left:
     then, tight, width, step = min((w for w in wider if w[0] > wanted), key=lambda w: w[0], default=none)
     if tight is None:
         return []
-    lower = f"; an --align below {align} comes closer, at widths that are slower"
+    lower = f"; an alignment below {align} comes closer, at widths that are slower"
     return [
         f"{now:.1%} of the {UNITS[job.budget.kind]} are left where {wanted:.1%} were wanted: {tight.group!r} "
         f"keeps {tight.after} channels, and with {width}, its next width, {then:.1%} would be left"

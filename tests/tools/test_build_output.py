@@ -130,16 +130,14 @@ def test_an_output_that_hardly_depends_on_the_input_shows_how_close_its_varying_
 def test_without_data_the_table_says_what_data_would_add(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path
 ) -> None:
-    assert (
-        "note: without --data only the lossless part was done" in built(capsys, model, tmp_path / "out").out
-    )
+    assert "note: without data only the lossless part was done" in built(capsys, model, tmp_path / "out").out
 
 
 def test_a_table_without_timings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     onnx.save(odd_models.texts(), tmp_path / "m.onnx")
     out = built(capsys, tmp_path / "m.onnx", tmp_path / "out").out
     assert "latency" not in out
-    assert "nothing was timed; give --data" in out
+    assert "nothing was timed; give data" in out
 
 
 def test_json_is_the_report(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path) -> None:

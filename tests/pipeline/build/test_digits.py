@@ -173,7 +173,7 @@ def test_without_data_only_the_lossless_part_is_done(tmp_path: Path, monkeypatch
     result = quick(MODEL, tmp_path / "out")
     assert list(result.judged) == ["original", "float"]
     assert result.notes == [
-        "without --data only the lossless part was done; data would add int8, often twice as fast"
+        "without data only the lossless part was done; data would add int8, often twice as fast"
     ]
     feed = {"image": np.ones((2, 1, 32, 32), np.float32)}
     found, want = default_run(result.winner.path, feed)[0], default_run(MODEL, feed)[0]

@@ -18,7 +18,7 @@ from tests.support.user_code import HERE
 
 Make = Callable[[], onnx.ModelProto]
 
-WITHOUT_DATA = "without --data only the lossless part was done; data would add int8, often twice as fast"
+WITHOUT_DATA = "without data only the lossless part was done; data would add int8, often twice as fast"
 
 MODELS: dict[str, Make] = {
     "branches": odd_models.branches,
@@ -81,14 +81,14 @@ def test_ids_that_no_drawn_feed_fits_are_no_crash(tmp_path: Path) -> None:
     assert result.winner.name == "original"
     assert result.why == "original: nothing could be measured"
     assert "the lossless passes found nothing to rewrite" in result.notes
-    assert "so nothing was timed; give --data" in result.notes[-1]
+    assert "so nothing was timed; give data" in result.notes[-1]
     feed = {"ids": np.full((1, 4), 49), "types": np.zeros((1, 4), np.int64)}
     assert default_run(result.winner.path, feed)[0].shape == (1, 4, 16)
 
 
 def test_strings_cannot_be_drawn_and_are_no_crash(tmp_path: Path) -> None:
     result = quick(odd_models.texts(), tmp_path / "out")
-    assert "so nothing was timed; give --data" in result.notes[-1]
+    assert "so nothing was timed; give data" in result.notes[-1]
     assert result.why == "float: the lossless passes only, nothing could be measured"
     feed = {"x": odd_models.weight(4, 8, seed=5), "names": np.array(["a", "b"], object)}
     assert default_run(result.winner.path, feed)[1].tolist() == ["a", "b"]

@@ -198,8 +198,8 @@ def test_steps_that_save_far_more_than_was_wanted_are_noted() -> None:
     (note,) = result.notes
     assert re.fullmatch(
         r"\d\d\.\d% of the MACs are left where 90\.0% were wanted: '\w+:1' keeps 32 channels, and with 64, "
-        r"its next width, (100\.0|9\d\.\d)% would be left; an --align below 32 comes closer, at widths that "
-        r"are slower",
+        r"its next width, (100\.0|9\d\.\d)% would be left; an alignment below 32 comes closer, at widths "
+        r"that are slower",
         note,
     )
     assert prune(chain(), Job(Budget("macs", 0.9), "l2", FREE)).notes == []
