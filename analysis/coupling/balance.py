@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which atoms can go together so that a convolution loses equally many channels of each of its groups.
 
-Atoms are of one type when they weigh on the groups alike. Of each type so many are taken that all groups are
-even; types are added one by one, the one first that fills most of what is missing and adds least beyond it.
-That finds a bundle where channels are shuffled evenly; where it does not, the atoms must stay.
+Atoms are of one type when they weigh on the groups alike. Where each takes one position of one group of
+each of two convolutions, a perfect matching of the groups of the one and those of the other says which go
+together; there is one as long as the groups are evenly joined (Birkhoff 1946). Else of each type so many
+are taken that all groups are even; types are added one by one, the one first that fills most of what is
+missing and adds least beyond it. Where that finds nothing, the atoms must stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -58,7 +60,7 @@ def balanced(
         return [], concerned
     types, kind = np.unique(uneven[concerned], axis=0, return_inverse=True)
     waiting = [concerned[kind.reshape(-1) == t] for t in range(len(types))]
-    bundles: list[Positions] = []
+    bundles = _matchings(types, waiting, parts)
     odd: list[Positions] = []
     tries = WORK // (MOST * types.size)
     while any(map(len, waiting)):
@@ -75,6 +77,48 @@ def balanced(
             for t in used:
                 waiting[t] = waiting[t][taken[t] :]
     return bundles, np.concatenate([*odd, concerned[:0]])
+
+
+def _matchings(types: NDArray[np.int64], waiting: list[Positions], parts: Sequence[slice]) -> list[Positions]:
+    """Bundles of one atom for each group of two convolutions; what they hold is taken out of `waiting`."""
+    by_part = {types[:, p].tobytes(): types[:, p] for p in parts}  # convolutions that weigh alike are one
+    sides = list(by_part.values())
+    ones = all((side.sum(axis=1) == 1).all() for side in sides)
+    if len(sides) != 2 or not ones or sides[0].shape != sides[1].shape or sides[0].shape[1] > MOST:
+        return []
+    row, column = (side.argmax(axis=1).tolist() for side in sides)
+    bundles: list[Positions] = []
+    while True:
+        # By row, the type that joins it to a column.
+        cells: list[dict[int, int]] = [{} for _ in range(sides[0].shape[1])]
+        for t, left in enumerate(waiting):
+            if len(left):
+                cells[row[t]][column[t]] = t
+        used = _matching(cells)
+        if not used:
+            return bundles
+        for _ in range(min(len(waiting[t]) for t in used)):
+            bundles.append(np.concatenate([waiting[t][:1] for t in used]))
+            for t in used:
+                waiting[t] = waiting[t][1:]
+
+
+def _matching(cells: Sequence[Mapping[int, int]]) -> list[int]:
+    """Types that join every row to a column of its own, found by augmenting paths; none without them."""
+    row_of: dict[int, int] = {}
+
+    def place(row: int, seen: set[int]) -> bool:
+        for column in cells[row]:
+            if column not in seen:
+                seen.add(column)
+                if column not in row_of or place(row_of[column], seen):
+                    row_of[column] = row
+                    return True
+        return False
+
+    if not all(place(row, set()) for row in range(len(cells))):
+        return []
+    return [cells[row][column] for column, row in sorted(row_of.items())]
 
 
 def _uneven(atom: Positions, count: int, blocks: Blocks) -> NDArray[np.int64]:

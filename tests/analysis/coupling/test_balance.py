@@ -92,6 +92,18 @@ def test_two_convolutions_are_evened_out_at_once() -> None:
     assert len(found) >= 2
 
 
+@pytest.mark.parametrize(("width", "groups"), [(12, 3), (16, 4), (96, 8)])
+def test_any_order_between_two_convolutions_is_evened_out(width: int, groups: int) -> None:
+    """A perfect matching always exists; taking what fills most first ends with some left over."""
+    order = np.random.default_rng(1).permutation(width).tolist()
+    found, odd = bundles_of([*range(width), *order], Blocks(0, width, groups), Blocks(width, width, groups))
+    assert not odd
+    assert sorted(i for bundle in found for i in bundle) == list(range(width))
+    for bundle in found:
+        assert sorted(i // (width // groups) for i in bundle) == list(range(groups))
+        assert sorted(order.index(i) // (width // groups) for i in bundle) == list(range(groups))
+
+
 def test_without_a_counterpart_it_stays() -> None:
     found, odd = bundles_of([0, 1, 2, 3], Blocks(0, 4, 2), stay=(2, 3))
     assert found == []
