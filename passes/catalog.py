@@ -68,6 +68,7 @@ TABLE: dict[str, str] = {
     "resize-channels-last": "layout.resize:ResizeChannelsLast",
     "spread-gates": "layout.gates:SpreadGates",
     "softmax-by-rows": "layout.softmax:SoftmaxByRows",
+    "repeat-constants": "layout.repeat_constants:RepeatConstants",
     "permute-flattened-weights": "layout.flattened_weights:PermuteFlattenedWeights",
     "convolve-over-two-axes": "layout.two_axes:ConvolveOverTwoAxes",
     "merge-transpose": "fuse.merge_transpose:MergeTransposes",

@@ -37,8 +37,8 @@ INT8_READY = (
 # What suits onnxruntime on CPU in a model that nothing else will be done to.
 FINISH = (
     "infer-shapes,slice-filters,fold-shortcut,convolve-over-two-axes,infer-shapes,align-channels{every=true},"
-    "merge-groups,split-prelu,spread-gates,resize-to-matmul,softmax-by-rows,sum-before-layer-norm,"
-    "eliminate-dead-code,sink-constants,declare-shapes"
+    "merge-groups,split-prelu,spread-gates,resize-to-matmul,softmax-by-rows,repeat-constants,"
+    "sum-before-layer-norm,eliminate-dead-code,sink-constants,declare-shapes"
 )
 
 # What channels are removed from: constants told apart from what is computed, copies of a weight cut as one,
