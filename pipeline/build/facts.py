@@ -54,6 +54,11 @@ def bindings_in(signature: Signature, feeds: Sequence[Feed]) -> dict[str, int]:
     return found
 
 
+def may_be_static(model: Model) -> bool:
+    """Whether there is a linear node that Q/DQ can be placed around; without one nothing is."""
+    return any(is_op(node, *LINEAR) and refuse_linear(node) is None for node in model.graph)
+
+
 def why_not_int8(model: Model) -> str:
     """Why there is nothing in a model that could be quantized."""
     if is_quantized(model):

@@ -17,11 +17,11 @@ from typing import TypeVar
 
 from ...calibration.sensitivity import Sensitivity
 from ...calibration.switches import Per
-from ...graph_ir import ModelError
+from ...graph_ir import ModelError, load
 from ...passes.quantize.insert_qdq import InsertQdq
 from .accuracy import COMFORT_DB
 from .budget import OutOfBudgetError
-from .facts import only_dynamic
+from .facts import may_be_static, only_dynamic
 from .form import Dynamic, Form, plain
 from .picking import pick
 from .placement import ladder
@@ -66,6 +66,9 @@ class Search(Trials):
 
     def static(self) -> None:
         """Static int8, from the best rule to the best form that is accepted."""
+        ready = self._workshop.int8_ready
+        if ready is None or not may_be_static(load(ready)):
+            return  # before the data is gone through
         scheme = "u8s8-reduced" if self._workshop.reduced else "u8s8"
         self._try(plain(scheme))
         forms = [Form(observer, InsertQdq(scheme)) for observer in OBSERVERS]

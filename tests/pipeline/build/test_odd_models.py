@@ -75,6 +75,19 @@ def test_nothing_to_quantize_is_said(tmp_path: Path) -> None:
     assert "no int8: the model has no Conv, Gemm or MatMul" in result.notes
 
 
+def test_data_is_not_gone_through_for_a_model_without_linear_layers(tmp_path: Path) -> None:
+    stages: list[str] = []
+
+    def tell(stage: str, _done: int, _total: int | None) -> None:
+        stages.append(stage)
+
+    result = quick(odd_models.one_node(), tmp_path / "out", data="random", progress=tell)
+    assert "no int8: the model has no Conv, Gemm or MatMul" in result.notes
+    assert "calibrating" not in stages
+    quick(odd_models.linear(), tmp_path / "out", data="random", progress=tell)
+    assert "calibrating" in stages
+
+
 def test_ids_that_no_drawn_feed_fits_are_no_crash(tmp_path: Path) -> None:
     """Drawn ids are 0 and 1, and one of the tables has a single row."""
     result = quick(odd_models.embedding(), tmp_path / "out")
