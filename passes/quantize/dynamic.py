@@ -34,7 +34,8 @@ KINDS = ("MatMul", "Gemm", "LSTM")
 LEAST_OPSET = 11
 _LSTM_OPERANDS = 8  # X, W, R, B, sequence_lens, initial_h, initial_c, P
 
-Weights = dict[tuple[Value, tuple[int, ...], Key], tuple[Value, Value, Value]]
+Weights = dict[tuple[Value, bool, tuple[int, ...], Key], tuple[Value, Value, Value]]
+"""The constants made of a weight, by it, whether it is turned, the shape of its codes and their grid."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ class QuantizeDynamic(Pass):
                 hint = f"{x.name}_dynamic"
                 shared[x] = rw.node("DynamicQuantizeLinear", [x], before=node, name=hint, outputs=3)
             codes, x_scale, x_zero = shared[x].outputs
-            key, top = (source, weights.shape, params.key), 2 ** (self.bits - 1) - 1
+            key = source, bool(int_attr(node, "transB", 0)), weights.shape, params.key
+            top = 2 ** (self.bits - 1) - 1
             if key not in ready or not source.is_initializer():
                 ready[key] = (
                     rw.constant(
@@ -161,7 +163,7 @@ class QuantizeDynamic(Pass):
                 assert data is not None
                 rows = data.reshape(-1, data.shape[2])  # [directions * gates * hidden, inputs]
                 params = weight_params(rows, 0, bits=self.bits, mse=self.mse_weights)
-                key, top, name = (source, data.shape, params.key), 2 ** (self.bits - 1) - 1, source.name
+                key, top, name = (source, True, data.shape, params.key), 2 ** (self.bits - 1) - 1, source.name
                 if key not in ready or not source.is_initializer():
                     codes = np.clip(quantize(rows, params), -top, top).reshape(data.shape)
                     turned: NDArray[Any] = np.ascontiguousarray(np.transpose(codes, (0, 2, 1)))

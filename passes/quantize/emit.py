@@ -170,7 +170,7 @@ class Emitter:
         if planned.bias_add is not None and rank(x) != 2 and planned.quantized_out:
             result = self.plan.params[self.plan.carrier(node)]
             return row_convolution(node, data, form, result, self.values, title)
-        if (planned.bias_add is not None and rank(x) != 2) or _is_summed(node, planned):
+        if (planned.bias_add is not None and rank(x) != 2) or _is_summed_or_clamped(node, planned):
             return self._into_float(node, data, form)
         lacking = _lacking_channels(node, weights)
         wide = self.values.widened(x, lacking, node) if lacking else None
@@ -190,13 +190,16 @@ class Emitter:
         return made
 
     def _into_float(self, node: Node, data: Value | None, form: LinearForm) -> Value:
-        """A MatMul, with its bias if it has one, as the one operator that the runtime has for it."""
+        """A MatMul or Gemm, with its bias if it has one, as the one operator that the runtime has for it."""
         found, source = self.values.codes_of(data), node.inputs[1]
         assert found is not None
         assert source is not None
         codes, params = found
         scale, zero = self.values.grid(params, node, source.name or "")
-        weight, w_scale, w_zero = self.values.weight_codes(source, form.weights, form.params, node)
+        by_row = form.params.axis == 0  # of a Gemm
+        weight, w_scale, w_zero = self.values.weight_codes(
+            source, form.weights, form.params, node, turned=by_row
+        )
         operands = [codes, weight, scale, w_scale, zero, w_zero]
         if form.bias is not None:
             operands.append(self.rw.constant(form.bias, f"{source.name}_bias", node))
@@ -245,10 +248,13 @@ class Emitter:
             value = users[0].outputs[0]
 
 
-def _is_summed(node: Node, planned: NodePlan) -> bool:
-    """Whether a float Add, which is not its bias, reads a MatMul."""
-    apart = node.op_type == "MatMul" and planned.bias_add is None and not planned.quantized_out
-    return apart and any(is_op(user, "Add") for user, _ in node.outputs[0].uses())
+def _is_summed_or_clamped(node: Node, planned: NodePlan) -> bool:
+    """Whether it ends in float and the runtime takes an Add for its bias, or looks for a Q behind a clamp."""
+    if planned.quantized_out:
+        return False
+    users = [user for user, _ in planned.handed(node)[0].uses()]
+    summed = node.op_type == "MatMul" and planned.bias_add is None and any(is_op(u, "Add") for u in users)
+    return summed or (len(users) == 1 and is_op(users[0], *BOUNDS))
 
 
 def _lacking_channels(node: Node, weights: NDArray[Any]) -> int:

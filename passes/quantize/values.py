@@ -32,7 +32,7 @@ class ValueWriter:
         self._codes: dict[Value, tuple[Value, QuantParams]] = {}  # a DQ's output -> the codes it reads
         self._read: dict[Value, Value] = {}  # a float value -> the DQ output int8 nodes read instead
         self._grids: dict[Key, tuple[Value, Value]] = {}
-        self._weights: dict[tuple[Value, Key, tuple[int, ...]], Value] = {}
+        self._weights: dict[tuple[Value, Key, tuple[int, ...], bool], Value] = {}
         self._spread: dict[Value, Value] = {}
         self._widened: dict[Value, Value] = {}
 
@@ -172,7 +172,7 @@ class ValueWriter:
         )
 
     def weight_codes(
-        self, source: Value, array: NDArray[Any], params: QuantParams, near: Node
+        self, source: Value, array: NDArray[Any], params: QuantParams, near: Node, *, turned: bool = False
     ) -> tuple[Value, Value, Value]:
         """A constant's codes, scale and zero point; they are shared by all users with the same grid.
 
@@ -181,10 +181,13 @@ class ValueWriter:
             array: its data, or a positive multiple of it, perhaps with zeros behind.
             params: the grid.
             near: the node that reads it.
+            turned: write the codes of a matrix transposed.
         """
-        key = source, params.key, array.shape
+        key = source, params.key, array.shape, turned
         if key not in self._weights:
-            self._weights[key] = self.rw.constant(quantize(array, params), f"{source.name}_quantized", near)
+            codes = quantize(array, params)
+            stored: NDArray[Any] = np.ascontiguousarray(np.transpose(codes)) if turned else codes
+            self._weights[key] = self.rw.constant(stored, f"{source.name}_quantized", near)
         return self._weights[key], *self.grid(params, near, source.name or "weight")
 
     def drop_unread(self) -> None:

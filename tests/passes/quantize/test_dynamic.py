@@ -67,6 +67,15 @@ def test_weights_used_twice_are_stored_once() -> None:
     assert sorted(model.graph.initializers) == ["w_quantized", "w_scale", "w_zero_point"]
 
 
+def test_a_weight_read_both_ways_has_codes_for_each() -> None:
+    # Its rows and its columns have one grid.
+    body = "g = Gemm<transB=1>(x, w) h = MatMul(x, w) y = Add(g, h)"
+    model = graph(body, "float[4,4] w = {1,2,3,4,4,1,2,3,3,4,1,2,2,3,4,1}", x="4,4")
+    before, feed = to_proto(model), feeds_of(model)[0]
+    apply(model)
+    assert sqnr(run(before, feed, off=True)[0], run(to_proto(model), feed)[0]) > 30
+
+
 @pytest.mark.parametrize(
     ("body", "weights", "reason"),
     [

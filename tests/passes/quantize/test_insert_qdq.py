@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ from tersor.graph_ir.ops import origins
 from tersor.passes.base import Context
 from tersor.passes.quantize.insert_qdq import InsertQdq
 from tersor.passes.quantize.linear_form import least_squares_grids
-from tests.support.int8 import Span, feeds_of, graph, quantised, ranges_of, run, sqnr
+from tests.support.int8 import Span, feeds_of, graph, optimised, quantised, ranges_of, run, sqnr
 
 W = "float[16,16,3,3] w = {seed}, float[16] b = {seed}"
 SPANS = {
@@ -212,3 +214,28 @@ def test_grids_of_weights_that_are_known_change_nothing() -> None:
     assert made(grids) == made(None)
     other = {name: QuantParams(grid.scale * 2, grid.zero_point, grid.axis) for name, grid in grids.items()}
     assert made(other) != made(None)
+
+
+@pytest.mark.parametrize("act", ["Relu(g)", "Clip(g, lo, hi)"])
+@pytest.mark.parametrize(
+    "linear",
+    ["g = Gemm(x, w, b)", "g = Gemm<transB=1>(x, w)", "m = MatMul(x, w) g = Add(m, b)", "g = MatMul(x, w)"],
+)
+def test_rows_clamped_in_float_run_on_int8(linear: str, act: str, tmp_path: Path) -> None:
+    # The runtime looks for a quantizer behind a clamp, and without one leaves the layer before it float.
+    weights = "float[16,16] w = {seed}, float[16] b = {seed}, float lo = {0}, float hi = {2}"
+    model = graph(f"{linear} z = {act} y = Neg(z)", weights, x="4,16")
+    feed = feeds_of(model)[0]
+    before, after, _ = quantised(model)
+    found = optimised(after, tmp_path)
+    assert found.ops["MatMulIntegerToFloat"] == 1, found.ops
+    assert found.float_linear == found.constant_dqs == 0, found.ops
+    assert sqnr(run(before, feed, off=True)[0], run(after, feed)[0]) > 30
+
+
+def test_a_weight_read_both_ways_has_codes_for_each() -> None:
+    body = "g = Gemm<transB=1>(x, w) r = Relu(g) h = MatMul(x, w) s = Relu(h) y = Add(r, s)"
+    model = graph(body, "float[4,4] w = {1,2,3,4,4,1,2,3,3,4,1,2,2,3,4,1}", x="4,4")
+    feed = feeds_of(model)[0]
+    before, after, _ = quantised(model)
+    assert sqnr(run(before, feed, off=True)[0], run(after, feed)[0]) > 30
