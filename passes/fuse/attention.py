@@ -17,7 +17,7 @@ from ..driver import apply_rules
 from ..pattern import Match, Miss, Op, commute, const, either, op, scalar, var
 from .activations import Fusion, float_type, fuse_all
 from .heads import BACK_FIRST, BY_HEAD, Heads, heads_of, scale_of
-from .masks import GuardBehind, MasksAsOne, guarded, knows_infinite, knows_lowest, without_lowest
+from .masks import GuardBehind, MasksAsOne, guarded, knows_lowest, reach, without_lowest
 from .reshape_dims import Dims, known_dims
 
 _PRODUCT = op("MatMul", var("q"), var("k"))
@@ -70,8 +70,7 @@ class AttentionOf(Fusion):
 
     Valid where batch, heads and sizes are provably the same in all three, and the mask broadcasts to the
     products without enlarging them. Not valid: a factor that is no positive constant; types other than float;
-    a part read elsewhere; below opset 23; IsNaN behind a mask of which it cannot be told whether it forbids
-    by -inf or by the lowest float. Holds for finite products and values.
+    a part read elsewhere; below opset 23. Holds for finite products and values.
     """
 
     since: ClassVar[int] = 23
@@ -107,8 +106,6 @@ class AttentionOf(Fusion):
         if not isfinite(factor) or not float(np.float32(factor)) > 0:
             return Miss("the factor is not a positive number")
         masks = tuple(mask for mask in (m.get("bias"), m.get("mask")) if mask is not None)
-        if _GUARDED in m.nodes and not all(map(knows_lowest, masks)):
-            return Miss("the mask may hold -inf and the lowest float")
         widen = bool(masks)
         for mask in masks:
             fits = _fits(mask, (q.outer[0], q.heads, q.outer[1], k.outer[1]))
@@ -143,7 +140,7 @@ class AttentionOf(Fusion):
         }
         name = m.node(_MIXED).name or ""
         made = rw.node("Attention", inputs, attributes, before=near, name=name).outputs[0]
-        if _GUARDED in m.nodes and any(map(knows_infinite, found.masks)):
+        if _GUARDED in m.nodes and not sum(map(reach, found.masks)) <= np.finfo(np.float32).max:
             made = guarded(made, near, rw)
         if found.turned:
             made = _turned(made, near, rw)

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from math import prod
-from typing import ClassVar
+from math import inf, prod
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from ...graph_ir import Node, Rewriter, Value, constant
 from ...graph_ir.ops import int_attr, is_op, rank
 from ..pattern import Match, Miss, Op, Rule, commute, const, op, scalar, var
 from .reshape_dims import known_dims
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 _MOST_ELEMENTS = 2**21
 _LOWEST = np.finfo(np.float32).min
@@ -58,9 +61,9 @@ class GuardBehind(Rule):
     """MatMul(Where(IsNaN(p), 0, p), v) = Where(IsNaN(y), 0, y) with y = MatMul(p, v), p = Softmax(s).
 
     A row of p is NaN as a whole or not at all, and so is its product with finite values; they are fewer where
-    keys are more than a head is wide. Where s is a product plus masks known to be finite, no row is NaN and
-    the guard goes. Not valid for another axis of Softmax, or a guard or Softmax that is read elsewhere. Holds
-    for finite products and values.
+    keys are more than a head is wide. Where s is a product plus masks known to be finite, also in sum, no row
+    is NaN and the guard goes. Not valid for another axis of Softmax, or a guard or Softmax that is read
+    elsewhere. Holds for finite products and values.
     """
 
     weights: ClassVar[Op] = op("Softmax", var("scores"))
@@ -75,27 +78,52 @@ class GuardBehind(Rule):
             return Miss("not a softmax over keys")
         if rw.opset(m.root) < 13:
             return Miss("needs opset 13")
+        zero = constant(m.node(self.kept).inputs[1])
+        if zero is None:
+            return Miss("the guard is not constant")
         name = m.root.name or ""
         made = rw.node("MatMul", [softmax.outputs[0], m["v"]], before=m.root, name=name).outputs[0]
-        return made if _is_finite(scores) else guarded(made, m.root, rw)
+        finite = zero.itemsize >= 4 and reach(scores) <= np.finfo(zero.dtype).max
+        return made if finite else guarded(made, m.root, rw, zero.dtype)
 
 
-def guarded(value: Value, near: Node, rw: Rewriter) -> Value:
+def guarded(value: Value, near: Node, rw: Rewriter, dtype: DTypeLike = np.float32) -> Value:
     """The value with 0 for NaN."""
     bad = rw.node("IsNaN", [value], before=near, name=f"{value.name}_nan").outputs[0]
-    zero = rw.constant(np.zeros((), np.float32), f"{value.name}_zero", near)
+    zero = rw.constant(np.zeros((), dtype), f"{value.name}_zero", near)
     return rw.node("Where", [bad, zero, value], before=near, name=f"{value.name}_guarded").outputs[0]
 
 
-def _is_finite(scores: Value) -> bool:
-    """Whether scores are a product, scaled or not, and masks known to be finite."""
+def reach(scores: Value, depth: int = 8) -> float:
+    """The largest number that masks may add to a product, or take from it; infinity where it is not known.
+
+    16-bit floats hold no sum of a product and their lowest number, others do.
+    """
+    if knows_lowest(scores):
+        return max(_largest(value) for value in (_choice(scores) or [scores, scores])[1:])
     node = scores.producer()
-    if node is None or not is_op(node, "Add", "Mul", "Div"):
-        return is_op(node, "MatMul")
-    return all(
-        value is not None and (_is_finite(value) or (knows_lowest(value) and not knows_infinite(value)))
-        for value in node.inputs
-    )
+    if node is None or not depth or not is_op(node, "Add", "Mul", "Div"):
+        return 0.0 if is_op(node, "MatMul") else inf
+    first, second = node.inputs
+    if first is None or second is None:
+        return inf
+    if is_op(node, "Add"):
+        return reach(first, depth - 1) + reach(second, depth - 1)
+    if is_op(node, "Mul") and constant(first) is not None:
+        first, second = second, first
+    factor = constant(second)
+    if factor is None or not np.isfinite(factor).all() or (is_op(node, "Div") and not factor.all()):
+        return inf
+    factors = np.abs(factor.astype(np.float64))
+    with np.errstate(over="ignore"):
+        most = float((factors if is_op(node, "Mul") else 1 / factors).max(initial=0))
+    return reach(first, depth - 1) * most
+
+
+def _largest(value: Value) -> float:
+    data = constant(value)
+    found = inf if data is None else float(np.abs(data.astype(np.float64)).max(initial=0))
+    return inf if np.isnan(found) else found
 
 
 def _within(shape: tuple[int, ...], sizes: list[int]) -> bool:
@@ -108,25 +136,20 @@ def knows_lowest(mask: Value) -> bool:
     return constant(mask) is not None or _choice(mask) is not None
 
 
-def knows_infinite(mask: Value) -> bool:
-    """Whether a mask holds -inf, as far as `knows_lowest` tells."""
-    found = [constant(value) for value in (mask, *(_choice(mask) or ())[1:])]
-    return any(data is not None and bool(np.isneginf(data).any()) for data in found)
-
-
 def without_lowest(mask: Value, near: Node, rw: Rewriter) -> Value:
     """The mask with -3.4e38 where it holds the lowest float.
 
     Where every key is masked by a finite number, all weigh the same; onnxruntime's Attention may take the
-    lowest float for -inf and gives 0. Equal masks are made equally, for `cse` to find. -inf in a mask where
-    `knows_lowest` is False becomes -3.4e38, too.
+    lowest float for -inf and gives 0. Equal masks are made equally, for `cse` to find.
     """
     data, branches = constant(mask), _choice(mask)
     if data is not None:
         return _raised(mask, near, rw)
     if branches is None:
+        lowest = rw.constant(np.array(_LOWEST, np.float32), f"{mask.name}_lowest", near)
         low = rw.constant(_LOW, f"{mask.name}_low", near)
-        return rw.node("Max", [mask, low], before=near, name=f"{mask.name}_finite").outputs[0]
+        found = rw.node("Equal", [mask, lowest], before=near, name=f"{mask.name}_forbids").outputs[0]
+        return rw.node("Where", [found, low, mask], before=near, name=f"{mask.name}_finite").outputs[0]
     raised = [_raised(value, near, rw) for value in branches[1:]]
     if raised == branches[1:]:
         return mask

@@ -43,13 +43,17 @@ def fused(model: Model) -> Rewritten:
     return rewrite((FUSE, EliminateDeadCode()), model)
 
 
-def assert_same_where_all_is_forbidden(done: Rewritten, value: float | None = None) -> None:
-    """Query 1 may attend to no key, query 2 not to the last."""
+def assert_same_where_all_is_forbidden(
+    done: Rewritten, value: float | None = None, last: float | None = None
+) -> None:
+    """Query 1 may attend to no key, query 2 not to the last; a mask of floats may forbid that otherwise."""
     rng = np.random.default_rng(0)
     feed = {name: rng.standard_normal((2, 5, 12)).astype(np.float32) for name in "qkv"}
     may = np.ones((2, 1, 5, 5), bool)
     may[:, :, 1], may[:, :, 2, -1] = False, False
     feed["may"] = may if value is None else np.where(may, np.float32(0), np.float32(value))
+    if last is not None:
+        feed["may"][:, :, 1:3, -1] = last
     before, after = run_onnxruntime(done.before, feed), run_onnxruntime(done.model, feed)
     assert before is not None
     assert after is not None
@@ -80,8 +84,9 @@ def test_other_numbers_stay_as_they_are() -> None:
 def test_a_mask_from_the_caller() -> None:
     x = ROWS.replace("bool", "float")
     done = fused(made("g = Add(f, may) p = Softmax<axis = -1>(g) " + MIX, x=x))
-    assert done.ops == ["Max", "Attention"]
+    assert done.ops == ["Equal", "Where", "Attention"]
     assert_same_where_all_is_forbidden(done, LOWEST)
+    assert_same_where_all_is_forbidden(done, LOWEST, -np.inf)
 
 
 def test_a_constant_mask() -> None:
@@ -116,6 +121,7 @@ def test_guards_that_stay(body: str, reason: str | None) -> None:
 
 
 ALONE = "q2 = Relu(q) k2 = Sin(k) v2 = Cos(v) s = MatMul(q2, k2) f = Mul(s, half) " + MASK + GUARD
+HEADS = "float[2,3,5,4] q, float[2,3,4,5] k, float[2,3,5,4] v, bool[2,1,5,5] may"
 CUT = ("t = Transpose<perm = [0,2,1,3]>(a) y = Reshape(t, flat)", "y = Relu(a)")
 
 
@@ -134,8 +140,7 @@ def test_a_guard_beside_heads_goes_behind_the_product_or_away(
     body = ALONE.replace(*CUT).replace("m = Where(may, none, low)", mask)
     if "d = " in mask:
         body = body.replace("Add(f, m)", "Add(d, m)").replace("f = Mul(s, half) ", "")
-    x = "float[2,3,5,4] q, float[2,3,4,5] k, float[2,3,5,4] v, bool[2,1,5,5] may"
-    model = model_of(body, WEIGHTS, x=x, y="float[2,3,5,4] y", opset=17)
+    model = model_of(body, WEIGHTS, x=HEADS, y="float[2,3,5,4] y", opset=17)
     model = with_array(model, "low", np.array(low, np.float32))
     infer_shapes(model)
     done = fused(model)
@@ -145,6 +150,50 @@ def test_a_guard_beside_heads_goes_behind_the_product_or_away(
 
 def test_a_mask_of_unknown_origin_keeps_its_guard_behind() -> None:
     done = fused(made(COMPUTED + GUARD))
-    assert "the mask may hold -inf and the lowest float" in done.reasons
-    assert done.ops[-5:] == ["MatMul", "IsNaN", "Where", "Transpose", "Reshape"]
+    assert done.ops[-6:] == ["Reshape", "Equal", "Where", "Attention", "IsNaN", "Where"]
     assert_same_where_all_is_forbidden(done)
+
+
+TWICE = "m = Where(may, none, low) d = Add(f, m) g = Add(d, m) p = Softmax<axis = -1>(g) "
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the float64 reference
+def test_masks_that_forbid_together_by_more_than_the_lowest_float_keep_the_guard() -> None:
+    done = fused(made(TWICE + GUARD))
+    assert done.ops[-3:] == ["Attention", "IsNaN", "Where"]
+    assert_same_where_all_is_forbidden(done)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the float64 reference
+@pytest.mark.parametrize(
+    ("low", "masks", "dtype"),
+    [
+        (LOWEST, TWICE, np.float32),
+        (np.inf, MASK, np.float32),
+        (np.nan, MASK, np.float32),
+        (0.0, "g = Div(f, low) p = Softmax<axis = -1>(g) ", np.float32),
+        (-np.inf, MASK, np.float64),
+    ],
+)
+def test_a_guard_that_may_be_needed_beside_heads(low: float, masks: str, dtype: type) -> None:
+    name = "float" if dtype is np.float32 else "double"
+    body = (ALONE.replace(MASK, "") + masks).replace(GUARD, "") + GUARD
+    weights, x = WEIGHTS.replace("float", name), HEADS.replace("float", name)
+    model = model_of(body.replace(*CUT), weights, x=x, y=f"{name}[2,3,5,4] y", opset=17)
+    model = with_array(model, "low", np.array(low, dtype))
+    infer_shapes(model)
+    done = fused(model)
+    assert done.ops[-5:] == ["Softmax", "MatMul", "IsNaN", "Where", "Relu"]
+    rng = np.random.default_rng(0)
+    feed = {
+        v.name or "": rng.standard_normal(v.shape.numpy()).astype(dtype)
+        for v in model.graph.inputs[:3]
+        if v.shape
+    }
+    feed["may"] = np.ones((2, 1, 5, 5), bool)
+    feed["may"][:, :, 1] = False
+    before, after = run_onnxruntime(done.before, feed), run_onnxruntime(done.model, feed)
+    assert before is not None
+    assert after is not None
+    assert np.isfinite(before[0]).all()
+    np.testing.assert_allclose(after[0], before[0], atol=1e-6)
