@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ...graph_ir import Model, Node, Rewriter, Value
+from ...graph_ir import DataType, Model, Node, Rewriter, Value
 from ...graph_ir.ops import is_op
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
@@ -20,7 +20,8 @@ class MergeMinMax(Rule):
     The result is bounded on both sides or is a Relu. What may change is the sign of a zero: Max(-0, 0) is
     either zero in onnxruntime, depending on the place in the tensor. Not valid: more than two operands; a
     bound that is not one constant number, or whose rank is above the tensor's (it would raise it); NaN, -0 or
-    crossed bounds; integers below opset 12 (Clip takes none); a first clamp that others read.
+    crossed bounds; other types than float below opset 12 (Clip takes no integers there, and onnxruntime no
+    other floats); a first clamp that others read.
     """
 
     inner = op((*_BOUNDS, *_CLAMPS), var("a"), maybe(var("b")), maybe(var("c")))
@@ -71,7 +72,8 @@ def _merge(inner: Node, root: Node, rw: Rewriter) -> Value | Miss:
     if isinstance(second, Miss):
         return second
     both, finite = compose(first, second), limits(dtype)
-    if finite is None or rw.opset(root) < (6 if dtype.is_floating_point() else 12):
+    # The standard has Clip of all floats from opset 6 on; onnxruntime has kernels of float alone below 12.
+    if finite is None or rw.opset(root) < (6 if dtype == DataType.FLOAT else 12):
         return Miss("no Clip for this dtype at this opset")
     if both.low < finite[0] or (both.high > finite[1] and both.low != 0):
         return Miss("not bounded on both sides")

@@ -139,6 +139,13 @@ def test_min_and_max_of_old_opsets() -> None:
     assert "y = Clip<max=6.0, min=0.0>(x)" in done.text
 
 
+@pytest.mark.parametrize(("opset", "merges"), [(9, False), (11, False), (12, True)])
+def test_doubles_become_a_clip_where_the_runtime_has_one(opset: int, merges: bool) -> None:
+    body, weights = "a = Max(x, low) y = Min(a, high)", "double low = {0}, double high = {6}"
+    model = model_of(body, weights, x="double[4] x", y="double[4] y", opset=opset)
+    assert rewrite(MIN_MAX, model).changed == merges
+
+
 @pytest.mark.parametrize(
     ("body", "weights"),
     [
