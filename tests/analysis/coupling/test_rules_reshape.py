@@ -195,3 +195,13 @@ def test_the_number_of_elements_of_a_batch_of_unknown_size() -> None:
         y="float[N,4,8,8] y",
     )
     assert cut(model) == {"a:1": 8}
+
+
+def test_factors_that_another_reshape_parts_further_are_told_what_they_are_made_of() -> None:
+    """Patches taken out of a picture, then read by head: 8 channels x 64 places are 2 x 4 x 64."""
+    model = between(
+        """f = Reshape(a, flat)  h = Reshape(f, parts)  s = Sigmoid(h)  g = Reshape(s, flat)
+        r = Reshape(g, back)""",
+        constants="int64[2] flat = {2, 512}, int64[4] parts = {2, 2, 4, 64}, int64[4] back = {2, 8, 8, 8}",
+    )
+    assert cut(model) == {"a:1": 4}
