@@ -23,7 +23,12 @@ _VARIANCES = tuple(
     for d in (_D, _D2)
     for square in (op("Pow", d, near("two", 2.0)), op("Mul", d, d))
 )
-_ROOTS = tuple(op("Sqrt", commute("Add", variance, const("epsilon"))) for variance in _VARIANCES)
+_MOMENTS = tuple(
+    op("Sub", op("ReduceMean", square, maybe(const("axes2"))), op("Mul", _MEAN, _MEAN))
+    for square in (op("Mul", _X, _X), op("Pow", _X, near("two", 2.0)))
+)
+_SPREADS = (*_VARIANCES, *_MOMENTS, *(commute("Max", moment, near("floor", 0.0)) for moment in _MOMENTS))
+_ROOTS = tuple(op("Sqrt", commute("Add", spread, const("epsilon"))) for spread in _SPREADS)
 _NORMALISED = either(
     *(op("Div", _D, root) for root in _ROOTS),
     *(commute("Mul", _D, op("Reciprocal", root)) for root in _ROOTS),
@@ -35,10 +40,11 @@ class LayerNormOf(Fusion):
     """(x - mean) / sqrt(mean((x - mean)^2) + epsilon) * scale + bias = LayerNormalization(x, scale, bias).
 
     Both means run over the same last axes and keep them; the square may be a product, the quotient a product
-    with the reciprocal, and the difference may be made twice. Valid when x's normalised dimensions are known
-    and scale and bias are as large (leading 1s aside), so that nothing is broadcast. Not valid: other axes,
-    epsilon not one positive number, a part read elsewhere, double (the operator computes in float), below
-    opset 17.
+    with the reciprocal, and the difference may be made twice. The variance may be mean(x^2) - mean^2, or the
+    larger of that and 0, as in JAX; the operator is closer then. Valid when x's normalised dimensions are
+    known and scale and bias are as large (leading 1s aside), so that nothing is broadcast. Not valid: other
+    axes, epsilon not one positive number, a part read elsewhere, double (the operator computes in float),
+    below opset 17.
     """
 
     since: ClassVar[int] = 17
@@ -69,7 +75,7 @@ class LayerNormOf(Fusion):
         epsilon = constant(m["epsilon"])
         if epsilon is None or not is_scalar(m["epsilon"]) or float(epsilon.reshape(-1)[0]) <= 0:
             return Miss("epsilon is not one positive number")
-        if not keeps_rank(m, x, "epsilon", "two"):
+        if not keeps_rank(m, x, "epsilon", "two", "floor"):
             return Miss("a constant raises the rank")
         size = tuple(d for d in list(x.shape)[over[0] :] if isinstance(d, int))
         if len(size) != len(over):

@@ -15,12 +15,13 @@ from tests.support.rewriting import declined, model_of, rewrite
 FUSE = FuseLayerNorm()
 WEIGHTS = (
     "float[8] scale = {seed}, float[8] bias = {seed}, float two = {2}, float epsilon = {0.00001}, "
-    "int64[1] last = {-1}"
+    "float zero = {0}, int64[1] last = {-1}"
 )
 PORTS: Ports = {"x": "float[N,4,8] x", "y": "float[N,4,8] y"}
 MEAN = "mean = ReduceMean<axes = [-1]>(x) d = Sub(x, mean)"
 POW = "s = Pow(d, two)"
 REST = "v = ReduceMean<axes = [-1]>(s) e = Add(v, epsilon) r = Sqrt(e)"
+MOMENT = "v = ReduceMean<axes = [-1]>(s) mean2 = Mul(mean, mean) w = Sub(v, mean2)"
 DIV = "n = Div(d, r)"
 AFFINE = "m = Mul(n, scale) y = Add(m, bias)"
 
@@ -33,6 +34,8 @@ AFFINE = "m = Mul(n, scale) y = Add(m, bias)"
         f"{MEAN} {POW} {REST} i = Reciprocal(r) n = Mul(i, d) {AFFINE}",
         f"{MEAN} d2 = Sub(x, mean) s = Pow(d2, two) {REST} {DIV} {AFFINE}",
         f"{MEAN} {POW} {REST} {DIV} {AFFINE}".replace("[-1]", "[2]"),
+        f"{MEAN} s = Mul(x, x) {MOMENT} e = Add(w, epsilon) r = Sqrt(e) {DIV} {AFFINE}",
+        f"{MEAN} s = Pow(x, two) {MOMENT} u = Max(w, zero) e = Add(u, epsilon) r = Sqrt(e) {DIV} {AFFINE}",
     ],
 )
 def test_every_spelling(body: str) -> None:
@@ -137,3 +140,18 @@ def test_in_a_loop_body() -> None:
     assert runs[0] is not None
     assert runs[1] is not None
     np.testing.assert_allclose(runs[1][0], runs[0][0], rtol=0, atol=4e-6)
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["mean2 = Mul(mean, x) w = Sub(v, mean2)", "mean2 = Mul(mean, mean) w = Sub(mean2, v)"],
+)
+def test_other_moments(other: str) -> None:
+    spread = f"s = Mul(x, x) v = ReduceMean<axes = [-1]>(s) {other} e = Add(w, epsilon) r = Sqrt(e)"
+    body = f"{MEAN} {spread} {DIV} {AFFINE}"
+    assert declined(FUSE, model_of(body, WEIGHTS, **PORTS)) == set()
+
+
+def test_a_floor_above_zero_is_no_variance() -> None:
+    spread = f"s = Mul(x, x) {MOMENT} u = Max(w, epsilon) e = Add(u, epsilon) r = Sqrt(e)"
+    assert declined(FUSE, model_of(f"{MEAN} {spread} {DIV} {AFFINE}", WEIGHTS, **PORTS)) == set()
