@@ -69,6 +69,11 @@ class Latency:
         """Ninetieth percentile over the rounds."""
         return quantile(self.turns_ms, 0.9)
 
+    def joined(self, more: Latency) -> Latency:
+        """With the rounds of another measurement behind its own."""
+        least = min(self.min_ms, more.min_ms)
+        return Latency(self.name, self.turns_ms + more.turns_ms, least, self.repeats)
+
 
 @dataclass(frozen=True)
 class Ratio:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ...backends.onnxruntime.latency import Latency, compare
+from ...backends.onnxruntime.latency import Latency, Ratio, compare
 from .accuracy import COMFORT_DB
 from .form import PLAIN
 from .result import Candidate, Composition, Judgement
@@ -81,11 +81,44 @@ def relative_time(times: Times, name: str, reference: str) -> float:
 
 
 def not_slower(times: Times, name: str, reference: str) -> bool:
-    """Whether a candidate is no slower than the reference at any thread count, within the noise."""
-    return all(
-        compare(by_name[name], by_name[reference]).median <= 1 + NOISE
-        for by_name in times.values()
+    """Whether a candidate is no slower than the reference at any thread count, so far as can be told.
+
+    Within the noise the median tells. Beyond it one is slower where the whole interval of the median says so,
+    or where there were too few rounds for an interval.
+    """
+    ratios = _ratios(times, name, reference).values()
+    return all(ratio.median <= 1 + NOISE or _open(ratio) for ratio in ratios)
+
+
+def _ratios(times: Times, name: str, reference: str) -> dict[int, Ratio]:
+    return {
+        threads: compare(by_name[name], by_name[reference])
+        for threads, by_name in times.items()
         if name in by_name and reference in by_name
+    }
+
+
+def _open(ratio: Ratio) -> bool:
+    """Whether a candidate that looks slower may still be as fast."""
+    return ratio.median > 1 + NOISE and ratio.low <= 1 and math.isfinite(ratio.high)
+
+
+def in_doubt(judged: Mapping[str, Judged], times: Times, original: str) -> list[int]:
+    """The thread counts where what is clearly the fastest looks slower than the original, and may not be."""
+    open_at: dict[str, list[int]] = {}
+    sure = [1.0]
+    for name, (_, judgement) in judged.items():
+        if judgement.accepted and not_slower(times, name, original):
+            open_at[name] = [n for n, ratio in _ratios(times, name, original).items() if _open(ratio)]
+            sure += [] if open_at[name] else [relative_time(times, name, original)]
+    least = min(sure) * (1 - TIE)
+    return sorted(
+        {
+            n
+            for name, counts in open_at.items()
+            for n in counts
+            if relative_time(times, name, original) < least
+        }
     )
 
 

@@ -18,7 +18,7 @@ from ...graph_ir import Model, fingerprint, load, notes, signature_of, structure
 from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
 from .again import again
-from .choose import Times, contenders, distrust, pick, told, unasked
+from .choose import Times, contenders, distrust, in_doubt, pick, told, unasked
 from .doubts import doubts, failing, metric_doubts, voids
 from .facts import bindings_in, drawn, facts_of, is_quantized, padding, why_not_int8
 from .files import as_protobuf
@@ -262,9 +262,14 @@ def _times(
 ) -> dict[int, Mapping[str, Latency]]:
     """Latency of the contenders, one thread and all, each side by side in one run."""
     models = {c.name: (c.path, c.config) for c in contenders(judged, MOST_TIMED, guesses)}
-    times: dict[int, Mapping[str, Latency]] = {}
-    for threads in sorted({1, usable_cores()}):
+
+    def timed(threads: int) -> Mapping[str, Latency]:
         settings.progress(f"timing on {threads} threads", 0, None)
         with session_runners(models, feeds, threads=threads) as runners:
-            times[threads] = measure(runners, rounds=settings.rounds, budget_s=20)
+            return measure(runners, rounds=settings.rounds, budget_s=20)
+
+    times = {threads: timed(threads) for threads in sorted({1, usable_cores()})}
+    for threads in in_doubt(judged, times, next(iter(judged))):
+        more = timed(threads)
+        times[threads] = {name: found.joined(more[name]) for name, found in times[threads].items()}
     return times

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A form is refused as slower on evidence only, not by the noise of a busy machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tersor.backends.onnxruntime.latency import Latency, Runner
+from tersor.graph_ir import parse, to_proto
+from tersor.pipeline.build.choose import in_doubt, not_slower, pick, relative_time
+from tests.support.building import judged, latency, quick
+
+TEXT = """<ir_version: 8, opset_import: ["" : 17]> g (float[2,3] x) => (float[2,3] y)
+    { i = Identity(x) y = Relu(i) }"""
+
+
+def test_what_looks_slower_by_noise_alone_is_timed_once_more_and_not_refused() -> None:
+    rounds = [0.5, 2.2, 0.6, 2.4, 2.1, 0.7, 2.3, 2.5, 0.8, 2.6, 2.2, 0.9]  # a busy machine: median 2.15
+    steady = {1: {n: latency(n, *[t] * 12) for n, t in (("a", 0.5), ("b", 0.9), ("original", 1.0))}}
+    noisy = {2: {n: latency(n, *t) for n, t in (("a", rounds), ("b", [0.9] * 12), ("original", [1.0] * 12))}}
+    candidates = {c.name: (c, j) for c, j in (judged("original"), judged("a", 40), judged("b", 40))}
+    both = steady | noisy
+    assert relative_time(both, "a", "original") > relative_time(both, "b", "original")
+    assert not_slower(both, "a", "original")
+    assert in_doubt(candidates, both, "original") == [], "whatever it were, it would not be chosen"
+    half = {2: {**noisy[2], "a": latency("a", *(min(ms, 1.3) for ms in rounds))}}
+    assert in_doubt(candidates, steady | half, "original") == [2]
+    assert pick(candidates, steady | half, "original")[0].name == "a"
+    sure = {2: {**noisy[2], "a": latency("a", *[1.3] * 12)}}
+    assert not not_slower(steady | sure, "a", "original")
+    assert in_doubt(candidates, steady | sure, "original") == []
+
+
+def test_rounds_are_added_where_the_fastest_is_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    busy = [0.5, 1.3] * 3 + [1.3] * 2
+
+    def measured(runners: Mapping[str, Runner], **_: Any) -> dict[str, Latency]:
+        asked.append(list(runners))
+        of_float = busy if len(asked) == 2 else [0.5] * 8
+        return {name: latency(name, *([1.0] * 8 if name == "original" else of_float)) for name in runners}
+
+    monkeypatch.setattr("tersor.pipeline.build.flow.measure", measured)
+    monkeypatch.setattr("tersor.pipeline.build.flow.usable_cores", lambda: 2)
+    result = quick(to_proto(parse(TEXT)), tmp_path / "out")
+    assert asked == [["original", "float"]] * 3, "on 1, on 2 and once more on 2 threads"
+    assert {n: by_name["float"].rounds for n, by_name in result.latency.items()} == {1: 8, 2: 16}
+    assert result.latency[2]["original"].rounds == 16
+    assert result.winner.name == "float"
