@@ -158,6 +158,8 @@ def _rows_again(
         return None
     if batch == 1:
         return False, tuple(d if isinstance(d, int) else -1 for d in made)
+    if perm == BY_HEAD and len(made) == 2:
+        return False, (-1, width)
     return None if perm != BACK_FIRST[1] else (True, () if len(made) == 3 else (-1, width))
 
 

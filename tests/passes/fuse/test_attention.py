@@ -73,6 +73,13 @@ def test_every_spelling(body: str) -> None:
 MASKED = HEADS + SCORES + "g = Add(f, m) " + MIX.replace("(f)", "(g)")
 
 
+def test_a_result_of_flat_rows() -> None:
+    body = PLAIN.replace("y = Reshape(t, flat)", "u = Reshape(t, rows) y = Relu(u)")
+    model = made(body, y="float[M,12] y", weights=f"{WEIGHTS}, int64[2] rows = {{-1, 12}}")
+    done = fused(model)
+    assert done.ops == ["Attention", "Reshape", "Relu"]
+
+
 @pytest.mark.parametrize("mask", ["T,L", "1,1,T,L", "N,1,T,L", "3,T,L", "N,3,T,L"])
 def test_masks_that_fit(mask: str) -> None:
     assert fused(made(MASKED, f"{ROWS}, float[{mask}] m")).ops == ["Equal", "Where", "Attention"]
