@@ -125,6 +125,21 @@ def _looked_up() -> Model:
     )
 
 
+def sampled_by_head() -> Model:
+    """Deformable attention: each of four heads reads its values at places of its own."""
+    return build(
+        """v0 = MatMul(x, wv)  v1 = Transpose<perm = [0, 2, 1]>(v0)  v = Reshape(v1, pictures)
+        p0 = MatMul(x, wp)  p1 = Tanh(p0)  p2 = Reshape(p1, by)  p3 = Transpose<perm = [0, 2, 1, 3]>(p2)
+        p = Reshape(p3, places)  s = GridSample(v, p)  o0 = Reshape(s, flat)
+        o = Transpose<perm = [0, 2, 1]>(o0)  y = MatMul(o, wo)""",
+        "wv 6,12; wp 6,8; wo 12,5",
+        x="float[2,16,6] x",
+        y="float[2,16,5] y",
+        constants="int64[4] pictures = {8, 3, 4, 4}, int64[4] by = {2, 16, 4, 2},"
+        " int64[4] places = {8, 4, 4, 2}, int64[3] flat = {2, 12, 16}",
+    )
+
+
 MORE_BLOCKS: Mapping[str, Maker] = {
     "gated mlp": lambda: build(
         """h = MatMul(x, w1)  g, u = Split<axis = -1>(h, halves)  s = Sigmoid(g)  t = Mul(g, s)  m = Mul(t, u)
@@ -141,6 +156,7 @@ MORE_BLOCKS: Mapping[str, Maker] = {
     "spatial attention": _attention_of_places,
     "features looked up": _looked_up,
     "window over channels": _efficient_channel_attention,
+    "sampled by head": sampled_by_head,
     "grouped queries": lambda: grouped_queries(8, 4),
     "deformable conv": lambda: build(
         f"""a = Conv<{P1}>(x, w0)  o = Conv<{P1}>(x, wo)  d = DeformConv<{P1}>(a, w1, o, b1)  r = Relu(d)

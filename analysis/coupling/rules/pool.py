@@ -84,12 +84,16 @@ def regions(ties: Ties) -> None:
 
 
 def grid_sample(ties: Ties) -> None:
-    """GridSample: batch of x, grid and y tied, channels of x and y; spatial axes and the grid's pinned."""
+    """GridSample: batch of x, grid and y tied, channels of x and y; spatial axes and the grid's pinned.
+
+    The batch counts heads where it is one of them (deformable attention): each has places of its own.
+    """
     x, grid, y = operand(ties, 0), operand(ties, 1), result(ties, 0)
     if x is None or grid is None or y is None:
         return
     _spatial(ties, x, y)
     tie_same(ties, (x, 0), (grid, 0))
+    ties.heads((x, 0))
     pin_axes(ties, range(1, ties.rank(grid) or 0), "it holds places to sample", grid)
 
 

@@ -16,7 +16,7 @@ from tersor.graph_ir.ops import static_shape
 from tersor.passes.base import Context
 from tersor.passes.prune.apply import apply_masks
 from tests.support.coupled import cut, places, reason, sizes
-from tests.support.prune_blocks_more import grouped_queries
+from tests.support.prune_blocks_more import grouped_queries, sampled_by_head
 from tests.support.prune_build import build
 from tests.support.prune_cuts import assert_equal, half
 from tests.support.prune_cuts import cut as cut_by
@@ -256,3 +256,12 @@ def test_heads_of_keys_and_values_go_with_their_queries(
 def test_shared_heads_get_narrower_instead() -> None:
     found = couple(grouped_queries(8, 4), attention="widths")
     assert sizes(found) == {"q0:2": 4, "v0:2": 4}
+
+
+def test_heads_that_sample_pictures_go_with_their_places() -> None:
+    coupling = couple(sampled_by_head())
+    (heads,) = coupling.groups
+    assert heads.heads
+    assert heads.atoms == 4
+    assert [node.outputs[0].name for node in heads.producers] == ["v0", "p0"]
+    assert [node.outputs[0].name for node in heads.consumers] == ["y"]
