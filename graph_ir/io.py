@@ -69,6 +69,8 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         raise ModelError(f"{str(file)!r} is a folder; give the .onnx file itself")
     if not file.exists():
         raise ModelError(f"no such file: {str(file)!r}")
+    if not file.is_file():
+        raise ModelError(f"{str(file)!r} is no ordinary file; store the model in one")
     try:
         size = file.stat().st_size
         if size == 0:

@@ -33,7 +33,7 @@ _HEAD = 1024  # bytes, in which a model in text says its `ir_version`, the first
 
 def format_of(path: Path) -> str | None:
     """How a model is written under a name: protobuf, onnxtxt, textproto or json; None for other names."""
-    return FORMATS.get(path.suffix.lower())
+    return FORMATS.get("." + path.name.lower().rpartition(".")[2])  # a name may be nothing but `.onnx`
 
 
 def data_file(target: Path) -> Path:

@@ -145,7 +145,8 @@ def load_recipe(name: str | Path) -> Recipe:
         known = ", ".join(sorted(each.stem for each in SHIPPED.glob("*.toml")))
         raise UsageError(f"no recipe at {str(name)!r}; shipped ones are {known}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read recipe {str(name)!r}: {one_line(error)}") from error
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise UsageError(f"cannot read recipe {str(name)!r}: {reason}") from error
     return parse_recipe(text, str(name), path.parent)
 
 

@@ -60,10 +60,11 @@ def command(
     from ..calibration import open_feeds
     from ..graph_ir import UsageError, load
     from ..pipeline.amounts import seconds
+    from ..pipeline.recipe_fields import placed
     from .progress import Progress
     from .render import plural, print_json, print_table
 
-    most = seconds(budget)
+    most = placed("--budget", lambda: seconds(budget))
     if not most > 0:
         raise UsageError(f"--budget must be more than nothing, not {most:g} s")
     names = distinct([str(path) for path in models])

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 
-from .failures import INTERRUPTED, Guard, describe
+from .failures import BROKEN_PIPE, INTERRUPTED, Guard, describe
 from .plain_values import PlainCommand, PlainGroup
 from .sections import DEBUG
 
@@ -119,7 +120,14 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments or os.environ.get("TERSOR_DEBUG", "") not in ("", "0")
     result: object = 0
     with Guard(debug=debug) as guard:
-        result = typer.main.get_command(app).main(args=given, prog_name="tersor", standalone_mode=False)
+        try:
+            result = typer.main.get_command(app).main(args=given, prog_name="tersor", standalone_mode=False)
+        except (
+            SystemExit
+        ) as error:  # the parser's answer to a reader that went away is 1: a check did not hold
+            if isinstance(error.__context__, BrokenPipeError):
+                return BROKEN_PIPE
+            raise
     failure = guard.failure
     if failure is None and result == INTERRUPTED:  # the parser has turned KeyboardInterrupt into an exit code
         failure = describe(KeyboardInterrupt())
@@ -130,9 +138,23 @@ def run(arguments: Sequence[str]) -> int:
     return failure.exit_code
 
 
+def _open_streams() -> None:
+    """Put something in place of standard streams that are closed, before a file takes their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - to the end
+        elif name == "stdout" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # lines of tables and names that a terminal cannot show
+
+
 def main() -> NoReturn:
-    """Run `sys.argv` and exit; a request to terminate cleans up as Ctrl-C does."""
+    """Run `sys.argv` and exit; a request to terminate and a closed terminal clean up as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows; ignored under nohup
+    if hangup is not None and signal.getsignal(hangup) == signal.SIG_DFL:
+        signal.signal(hangup, signal.default_int_handler)
+    _open_streams()
     if sys.argv[1:2] == ["opt"]:
         gc.disable()  # it holds one model to the end: a collection would only walk it
         if not any(argument.startswith("--validate") for argument in sys.argv):

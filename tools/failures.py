@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 INTERRUPTED = 130
+BROKEN_PIPE = 141  # as of a program that the system ends
 INTERNAL = 3
 WRONG_INPUT = 2
 
@@ -63,7 +64,7 @@ class Guard:
 def describe(error: BaseException) -> Failure:
     """The failure an exception means."""
     kind, where = type(error).__name__, _place(error)
-    if isinstance(error, KeyboardInterrupt):
+    if _interrupted(error):
         return Failure("interrupted; nothing half-written is left", INTERRUPTED, kind, where)
     exit_code = getattr(error, "exit_code", None)
     own_words = getattr(error, "format_message", None)  # the command line parser's errors know how to say it
@@ -78,6 +79,13 @@ def describe(error: BaseException) -> Failure:
         return Failure("out of memory", INTERNAL, kind, where)
     line = f"a fault of tersor itself, at {where}: {kind}: {_one_line(error)}; --debug shows the trace"
     return Failure(line, INTERNAL, kind, where)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether it is an interruption, or what an extension that was being loaded made of one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _in_users_code(error: BaseException | None) -> bool:

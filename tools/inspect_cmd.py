@@ -18,7 +18,9 @@ _LEFT_OUT_SHOWN = 5
 def command(
     model: Path = typer.Argument(..., metavar="MODEL", help="The model."),
     *,
-    dim: list[str] = typer.Option([], metavar="NAME=SIZE", help="Size of a free dimension; 1 without it."),
+    dim: list[str] = typer.Option(
+        [], metavar="NAME=SIZE", help="Size of a free dimension; without it 1 of a first axis, 64 of others."
+    ),
     nodes: bool = typer.Option(False, "--nodes", help="Show what each node costs, the costliest first."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
@@ -49,7 +51,7 @@ def read_dims(given: list[str]) -> dict[str, int]:
     """Sizes of dimensions from `NAME=SIZE` texts.
 
     Raises:
-        UsageError: a text of another form.
+        UsageError: a text of another form, or a second size of a dimension.
     """
     from ..graph_ir import UsageError
 
@@ -58,6 +60,8 @@ def read_dims(given: list[str]) -> dict[str, int]:
         name, _, size = text.rpartition("=")
         if not name or not size.isdecimal() or int(size) < 1:
             raise UsageError(f"--dim takes NAME=SIZE, for example --dim N=8, not {text!r}")
+        if name in sizes:
+            raise UsageError(f"--dim {text!r}: the size of {name!r} is given already")
         sizes[name] = int(size)
     return sizes
 
@@ -65,7 +69,8 @@ def read_dims(given: list[str]) -> dict[str, int]:
 def describe(model: Model, sizes: dict[str, int], path: Path) -> dict[str, Any]:
     """Everything that is shown, as plain data."""
     from ..analysis.cost import cost
-    from ..graph_ir import UsageError, notes
+    from ..calibration.axes import free_sizes
+    from ..graph_ir import UsageError, notes, signature_of
     from ..graph_ir.ops import dims
     from ..graph_ir.targets import external_files
     from .optimize import count_ops, default_notes, opaque_notes
@@ -74,7 +79,8 @@ def describe(model: Model, sizes: dict[str, int], path: Path) -> dict[str, Any]:
     # A dimension without a name goes by its input and axis.
     unnamed = {f"{name}.{i}": f"?{name}.{i}" for name, i, d in given if d is None}
     free = {d: d for _, _, d in given if isinstance(d, str)} | unnamed
-    table = cost(model, bindings={free[name]: size for name, size in sizes.items() if name in free})
+    taken = free_sizes(signature_of(model))
+    table = cost(model, bindings={**taken, **{free[n]: size for n, size in sizes.items() if n in free}})
     unknown = sorted(set(sizes) - set(free))
     if unknown:
         there = f"it has {', '.join(sorted(free))}" if free else "all are fixed"
@@ -100,8 +106,10 @@ def describe(model: Model, sizes: dict[str, int], path: Path) -> dict[str, Any]:
         "bytes_moved": table.bytes_moved,
         "peak_activation_bytes": table.peak_activation_bytes,
         "peak_node": table.peak_node,
-        "assumed_sizes": {name: table.assumed[key] for name, key in free.items() if key in table.assumed},
-        "assumed_inside": sum(name not in free.values() for name in table.assumed),
+        "assumed_sizes": {
+            name: taken[key] for name, key in free.items() if key in taken and name not in sizes
+        },
+        "assumed_inside": len(table.assumed),
         "costs": [
             {
                 "node": n.name,

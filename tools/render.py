@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
+_LEAST_TEXT = 12  # columns of a terminal that text is not folded below; figures never are
+
 
 def print_json(data: object) -> None:
     """Print plain data as JSON; NaN and infinities, which JSON lacks, become strings."""
@@ -68,11 +70,18 @@ def _print_rich(texts: Sequence[Sequence[str]], right: Sequence[bool], title: st
     from rich.text import Text
 
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False)
-    for name, is_right in zip(texts[0], right, strict=True):
-        table.add_column(Text(name), justify="right" if is_right else "left", overflow="fold")
+    needed = 3 * (len(right) - 1)
+    for column, is_right in zip(zip(*texts, strict=True), right, strict=True):
+        widths = [*map(_width, column[0].split()), *map(_width, column[1:])]
+        least = max([0, *widths]) if is_right else min(max([0, *widths]), _LEAST_TEXT)
+        needed += least
+        justify = "right" if is_right else "left"
+        table.add_column(Text(column[0]), justify=justify, overflow="fold", min_width=least)
     for row in texts[1:]:
         table.add_row(*map(Text, row))
-    Console(file=sys.stdout, highlight=False).print(table)
+    console = Console(file=sys.stdout, highlight=False)
+    console.width = max(console.width, needed)  # what is wider than a terminal it breaks itself
+    console.print(table, crop=False)
 
 
 def _is_figure(cell: object) -> bool:

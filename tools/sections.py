@@ -7,7 +7,6 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-
 DEBUG = ("--debug", "Show the trace of an error.")  # taken by `cli.run` wherever it stands
 
 

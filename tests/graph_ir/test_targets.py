@@ -26,7 +26,7 @@ def test_what_is_no_model_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"package\.json' is there already and is no model"):
         save(parse(WEIGHTS), tmp_path / "package.json")
     (tmp_path / "empty.json").touch()
-    for name in ("empty.json", "m.json", "m.pbtxt", "m.ONNX"):
+    for name in ("empty.json", "m.json", "m.pbtxt", "m.ONNX", ".onnx"):
         for _ in range(2):
             save(parse(WEIGHTS), tmp_path / name)
         assert fingerprint(load(tmp_path / name)) == fingerprint(parse(WEIGHTS))

@@ -44,6 +44,11 @@ def missing(folder: Path) -> Path:
     return folder / "m.onnx"
 
 
+def pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "m.onnx")
+    return folder / "m.onnx"
+
+
 def weightless(folder: Path) -> Path:
     save(parse(TEXT), folder / "m.onnx", external_data=True)
     (folder / "m.onnx.data").unlink()
@@ -55,6 +60,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "text": (text, "is not an ONNX model, or is truncated"),
     "truncated": (truncated, "is not an ONNX model, or is truncated"),
     "directory": (directory, "is a folder; give the .onnx file itself"),
+    "pipe": (pipe, "is no ordinary file; store the model in one"),
     "missing": (missing, "no such file"),
     "weightless": (weightless, "external data file 'm.onnx.data' is missing beside the model"),
 }

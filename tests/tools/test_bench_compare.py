@@ -151,8 +151,8 @@ def test_bench_reports_every_model_and_thread_count(
     ("budget", "said"),
     [
         ("0", "--budget must be more than nothing, not 0 s"),
-        ("soon", "'soon' is no time; write 90s, 2m or 1h30m"),
-        ("nan", "'nan' is no time; write 90s, 2m or 1h30m"),
+        ("soon", "--budget: 'soon' is no time; write 90s, 2m or 1h30m"),
+        ("nan", "--budget: 'nan' is no time; write 90s, 2m or 1h30m"),
     ],
 )
 def test_bench_takes_no_budget_of_nothing(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tersor.__main__ import main
+from tersor.backends.base import BackendError
 from tersor.tools.cli import COMMANDS
 from tersor.tools.failures import Guard, describe
 from tests.support.command import tersor
@@ -152,6 +153,38 @@ def test_debug_shows_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
     assert done.code == 2
     assert "Traceback" in done.err
     assert done.err.endswith("error: no pass is called 'csee'; did you mean cse?\n")
+
+
+def test_an_interruption_is_one_also_where_an_extension_was_being_loaded() -> None:
+    error = ImportError("initialization failed")
+    error.__cause__ = KeyboardInterrupt()
+    assert describe(error).exit_code == 130
+    wrapped = BackendError("onnxruntime does not load")
+    wrapped.__context__ = error
+    assert describe(wrapped).exit_code == 130
+    assert describe(BackendError("onnxruntime does not load")).exit_code == 2
+
+
+def piped(command: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in which `tersor` is the command line."""
+    line = f'tersor() {{ {sys.executable} -m tersor "$@"; }}; {command}'
+    env = {**os.environ, "PYTHONPATH": str(SOURCES), **settings}
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=env, check=False)
+
+
+def test_a_reader_that_goes_away_is_no_check_that_did_not_hold() -> None:
+    done = piped("tersor passes --json | true; echo ${PIPESTATUS[0]}")
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+def test_closed_and_narrow_streams_do_no_harm() -> None:
+    assert piped("tersor passes >&- 2>&- <&-").returncode == 0
+    done = piped("tersor passes >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = piped("tersor passes nope 2>&-")
+    assert (done.returncode, done.stdout) == (2, "")
+    done = piped("tersor passes", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout.splitlines()[1][:3]) == (0, "???")
 
 
 def test_errors_of_the_system_name_the_file() -> None:

@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tersor.graph_ir import parse, save
+from tests.support.building import quick
 from tests.support.command import tersor
 
 TEXT = """
@@ -76,6 +78,11 @@ def test_wrong_sizes(capsys: pytest.CaptureFixture[str], model: Path, dim: str) 
     assert done.err == f"error: --dim takes NAME=SIZE, for example --dim N=8, not {dim!r}\n"
 
 
+def test_a_size_is_given_once(capsys: pytest.CaptureFixture[str], model: Path) -> None:
+    done = tersor(capsys, "inspect", model, "--dim", "N=2", "--dim", "N=3")
+    assert (done.code, done.err) == (2, "error: --dim 'N=3': the size of 'N' is given already\n")
+
+
 def test_an_unknown_dimension_is_named_with_those_there_are(
     capsys: pytest.CaptureFixture[str], model: Path
 ) -> None:
@@ -92,6 +99,19 @@ def test_a_dimension_without_a_name_goes_by_input_and_axis(
     assert "sizes taken for free dimensions: x.0=1;" in tersor(capsys, "inspect", tmp_path / "m.onnx").out
     found = json.loads(tersor(capsys, "inspect", tmp_path / "m.onnx", "--dim", "x.0=5", "--json").out)
     assert (found["macs"], found["macs_unknown_nodes"], found["assumed_sizes"]) == (60, 0, {})
+
+
+def test_free_sizes_are_those_of_a_build(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N,T,?,4] x) => (float[N,T,S,3] y)'
+    save(parse(text + " <float[4,3] w = {seed}> { y = MatMul(x, w) }"), tmp_path / "m.onnx")
+    found = json.loads(tersor(capsys, "inspect", tmp_path / "m.onnx", "--json").out)
+    assert found["assumed_sizes"] == {"N": 1, "T": 64, "x.2": 64}
+    result = quick(tmp_path / "m.onnx", tmp_path / "plain")
+    assert found["macs"] == result.facts["original"].macs == 64 * 64 * 4 * 3
+    assert "MACs are of one run with N=1, T=64, x.2=64" in result.notes
+    np.savez(tmp_path / "d.npz", x=np.ones((3, 5, 7, 4), np.float32))
+    result = quick(tmp_path / "m.onnx", tmp_path / "data", data=str(tmp_path / "d.npz"), recipe="lossless")
+    assert result.facts["original"].macs == 5 * 7 * 4 * 3
 
 
 def test_what_is_not_counted_is_said_in_few_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

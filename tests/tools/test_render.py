@@ -49,6 +49,11 @@ def test_lines_are_fitted_to_terminals_only(
     assert "x" * 500 in printed(capsys, COLUMNS, rows)[-1]
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert max(map(len, printed(capsys, COLUMNS, rows))) == 40
+    figures = [(f"{k}.123456", f"{k}.654321", "a remark") for k in range(3)]
+    for columns in ("0", "5", "20"):
+        monkeypatch.setenv("COLUMNS", columns)
+        lines = printed(capsys, ["a", "b", "why"], figures)
+        assert [line.split()[:2] for line in lines[2:]] == [list(line[:2]) for line in figures]
 
 
 def test_a_cell_is_one_line_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
