@@ -80,7 +80,7 @@ def collect(
         DataError: a feed does not fit the model, a value is NaN or no tensor, or there are no feeds. Names
             the sample and the value.
     """
-    found, _ = survey(model, feeds, names, (), bins=bins, budget=budget, threads=threads, progress=progress)
+    found, _ = survey(model, feeds, names, {}, bins=bins, budget=budget, threads=threads, progress=progress)
     return found
 
 
@@ -88,14 +88,14 @@ def survey(
     model: Model,
     feeds: Iterable[Feed],
     names: Sequence[str],
-    means: Sequence[str],
+    means: Mapping[str, int],
     *,
     bins: int = 2048,
     budget: int = BUDGET,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Histograms, dict[str, NDArray[np.float64]]]:
-    """What `collect` finds of `names` and `channel_means` finds of `means`, in one and the same pass.
+    """What `collect` finds of `names` and `channel_means` of `means` (by name, the axis), in one pass.
 
     Raises:
         DataError: as these two.
@@ -139,7 +139,7 @@ def choose(
 def channel_means(
     model: Model,
     feeds: Iterable[Feed],
-    names: Sequence[str],
+    names: Sequence[str] | Mapping[str, int],
     axis: int = 1,
     *,
     budget: int = BUDGET,
@@ -148,32 +148,38 @@ def channel_means(
 ) -> dict[str, NDArray[np.float64]]:
     """Mean of each value per index of `axis`, over all feeds and other axes; float64, shape ``[channels]``.
 
+    Where `names` is a mapping, it gives the axis of each.
+
     Raises:
         DataError: as `collect`, and when a value lacks the axis or its length differs between feeds.
     """
-    sums = _Means(names, axis)
-    visit(model, feeds, names, sums.update, budget=budget, threads=threads, progress=progress)
+    sums = _Means(names if isinstance(names, Mapping) else dict.fromkeys(names, axis))
+    visit(model, feeds, list(names), sums.update, budget=budget, threads=threads, progress=progress)
     return sums.result()
 
 
 class _Means:
-    def __init__(self, names: Iterable[str], axis: int = 1) -> None:
-        self._axis = axis
-        self._counts = dict.fromkeys(names, 0)
+    def __init__(self, axes: Mapping[str, int]) -> None:
+        self._axes = axes
+        self._counts = dict.fromkeys(axes, 0)
         self._sums: dict[str, NDArray[np.float64]] = {}
 
     def update(self, name: str, array: NDArray[Any]) -> None:
-        axis = self._axis
         if name not in self._counts:
             return
+        axis = self._axes[name]
         if not -array.ndim <= axis < array.ndim:
             raise DataError(f"rank {array.ndim} has no axis {axis}")
-        rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
-        total: NDArray[np.float64] = rows.sum(axis=1, dtype=np.float64)
+        total: NDArray[np.float64]
+        if axis == -1:
+            total = array.reshape(-1, array.shape[-1]).sum(axis=0, dtype=np.float64)
+        else:
+            rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+            total = rows.sum(axis=1, dtype=np.float64)
         if name in self._sums and self._sums[name].shape != total.shape:
             raise DataError(f"{total.size} channels, {self._sums[name].size} in the feeds before")
         self._sums[name] = self._sums.get(name, 0.0) + total
-        self._counts[name] += rows.shape[1]
+        self._counts[name] += array.size // max(1, total.size)
 
     def result(self) -> dict[str, NDArray[np.float64]]:
         return {name: total / max(self._counts[name], 1) for name, total in self._sums.items()}

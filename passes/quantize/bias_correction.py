@@ -24,17 +24,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Means = Mapping[str, "NDArray[Any]"]
-"""By value name, the mean of each channel (axis 1)."""
+"""By value name, the mean of each channel of the linear nodes that read it."""
 
 
-def values_for_means(model: Model) -> list[str]:
-    """Names of the values whose channel means `insert-qdq` can use: the inputs of linear nodes."""
-    names: dict[str, None] = {}
+def values_for_means(model: Model) -> dict[str, int]:
+    """Names of the values whose channel means `insert-qdq` can use, with their channel axis.
+
+    They are the inputs of linear nodes. One that nodes with other channel axes read has no use.
+    """
+    axes: dict[str, set[int]] = {}
     for node in model.graph:
         x = node.inputs[0] if is_op(node, *LINEAR) and refuse_linear(node) is None else None
-        if x is not None and x.name and (node.op_type == "Conv" or rank(x) == 2):
-            names[x.name] = None
-    return list(names)
+        if x is not None and x.name and (node.op_type != "MatMul" or rank(x) is not None):
+            last = node.op_type == "MatMul" and rank(x) != 2
+            axes.setdefault(x.name, set()).add(-1 if last else 1)
+    return {name: min(found) for name, found in axes.items() if len(found) == 1}
 
 
 def corrected_bias(
@@ -58,7 +62,7 @@ def corrected_bias(
     Returns:
         Shape `[out channels]`; a bias is made where there was none, except for a MatMul (it takes none).
     """
-    if node.op_type == "MatMul" and (bias is None or rank(node.inputs[0]) != 2):
+    if node.op_type == "MatMul" and bias is None:
         return bias
     read = RowView(node, weights.shape)
     if means.shape != (read.groups * read.inputs,) or not np.isfinite(means).all():

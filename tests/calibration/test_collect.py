@@ -60,8 +60,8 @@ def test_what_is_measured_does_not_depend_on_the_threads(threads: int) -> None:
     }""")
     rng = np.random.default_rng(1)
     feeds = [{"x": rng.standard_normal((1, 32, 16, 16)).astype(np.float32)} for _ in range(7)]
-    alone, means = survey(wide, feeds, ["y"], ["y"])
-    beside, again = survey(wide, feeds, ["y"], ["y"], threads=threads)
+    alone, means = survey(wide, feeds, ["y"], {"y": 1})
+    beside, again = survey(wide, feeds, ["y"], {"y": 1}, threads=threads)
     assert states(beside) == states(alone)
     assert again["y"].tobytes() == means["y"].tobytes()
 
@@ -143,7 +143,7 @@ def test_histograms_and_means_of_one_pass() -> None:
             passes.append(1)
             return super().__iter__()
 
-    found, means = survey(model(), Counted(data()), ["r", "c"], ["c", "x"])
+    found, means = survey(model(), Counted(data()), ["r", "c"], {"c": 1, "x": 1})
     assert len(passes) == 2, "one look at the first feed, one pass"
     assert states(found) == states(collect(model(), data(), ["r", "c"]))
     assert {name: list(mean) for name, mean in means.items()} == {

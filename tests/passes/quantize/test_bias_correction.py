@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tersor.calibration import channel_means
 from tersor.graph_ir import Model
 from tersor.graph_ir.numerics import weight_params
 from tersor.passes.quantize.bias_correction import corrected_bias, values_for_means
@@ -27,26 +28,37 @@ def shifted(model: Model) -> list[Feed]:
         ("y = Conv(x, w, b)", "float[8,6,3,3] w = {seed}, float[8] b = {seed}", "1,6,9,9"),
         ("y = Conv<group=2>(x, w)", "float[8,3,3,3] w = {seed}", "1,6,9,9"),
         ("y = Gemm<transB=1>(x, w, b)", "float[8,24] w = {seed}, float[8] b = {seed}", "16,24"),
+        ("m = MatMul(x, w) y = Add(m, b)", "float[24,8] w = {seed}, float[8] b = {seed}", "2,5,24"),
     ],
 )
 def test_the_mean_error_of_each_channel_shrinks(body: str, weights: str, x: str) -> None:
+    axis = -1 if "MatMul" in body else 1
+
     def error(**facts: Any) -> float:
         model = graph(body, weights, x=x)
         feeds = shifted(model)
         spans = ranges_of(model, feeds)
         options = InsertQdq("u8s8-reduced", float_stem=False)
         before, after, _ = quantised(model, options, spans=spans, **facts)
-        per_channel = [_mean(run(after, f, off=True)[0] - run(before, f, off=True)[0]) for f in feeds]
+        per_channel = [_mean(run(after, f, off=True)[0] - run(before, f, off=True)[0], axis) for f in feeds]
         return float(np.abs(np.mean(per_channel, 0)).mean())
 
     model = graph(body, weights, x=x)
-    assert values_for_means(model) == ["x"]
-    means = {"x": np.mean([_mean(f["x"]) for f in shifted(model)], 0)}
+    assert values_for_means(model) == {"x": axis}
+    means = channel_means(model, shifted(model), values_for_means(model))
+    np.testing.assert_allclose(means["x"], np.mean([_mean(f["x"], axis) for f in shifted(model)], 0), 1e-6)
     assert error(**{"channel-means": means}) < 0.7 * error()
 
 
-def _mean(array: NDArray[Any]) -> NDArray[Any]:
-    return array.mean(axis=tuple(i for i in range(array.ndim) if i != 1))
+def _mean(array: NDArray[Any], axis: int) -> NDArray[Any]:
+    moved = np.moveaxis(array, axis, 0)
+    return moved.reshape(len(moved), -1).mean(axis=1)
+
+
+def test_a_value_read_along_two_axes_has_no_means() -> None:
+    body = "c = Conv(x, w) m = MatMul(x, v) y = Add(c, m)"
+    model = graph(body, "float[6,6,1] w = {seed}, float[6,6] v = {seed}", x="2,6,6")
+    assert values_for_means(model) == {}
 
 
 def test_means_that_do_not_fit_change_nothing() -> None:
