@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is to be said of how samples are counted along axis 0 of stored arrays."""
+"""What axes of inputs are: sizes where they are free, and samples along axis 0 of stored arrays."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ from collections.abc import Iterable
 
 from ..graph_ir import Model, Signature, signature_of
 from ..graph_ir.ops import int_attr, is_op, label
+
+FREE_SIZE = 64
+
+
+def free_sizes(signature: Signature) -> dict[str, int]:
+    """Sizes of free dimensions of inputs where no data tells: 1 of a first axis, `FREE_SIZE` of any other.
+
+    Keys are symbols, of which each has one size, or `?input.axis`, as in `analysis.cost`.
+    """
+    found: dict[str, int] = {}
+    for name, _, dims in signature.inputs:
+        for axis, dim in enumerate(dims or ()):
+            if not isinstance(dim, int):
+                found.setdefault(dim or f"?{name}.{axis}", FREE_SIZE if axis else 1)
+    return found
 
 
 def not_samples(model_inputs: Signature | Model) -> dict[str, str]:

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from ..analysis.evaluate import check_feed, input_dtype
 from ..graph_ir import DataError, Model, Signature, UsageError, signature_of
 from .arrays import plan_file, read_file
-from .axes import cut_notes, not_samples
+from .axes import cut_notes, free_sizes, not_samples
 from .functions import load_function, names_function, user_code
 from .images import SUFFIXES, Preprocess, read_picture, require_pillow
 
 Feed = dict[str, NDArray[Any]]
 
 RANDOM_COUNT = 8  # feeds of `random`
-RANDOM_SIZE = 64  # of a symbolic dimension in random feeds; a symbolic first dimension is 1
 
 
 @dataclass(frozen=True)
@@ -269,12 +268,12 @@ def _random(text: str, signature: Signature) -> Feeds:
 def random_feed(signature: Signature, seed: int | tuple[int, ...]) -> Feed:
     """One feed drawn by seed: floats standard normal, integers and booleans 0 or 1 (good as ids and masks).
 
-    Symbolic dimensions are `RANDOM_SIZE`, the first of a tensor 1; one symbol has one size. Raises DataError
-    for inputs without a known rank, and those that are not numeric tensors.
+    Free dimensions are as `free_sizes` says. Raises DataError for inputs without a known rank, and those that
+    are not numeric tensors.
     """
     generator = np.random.default_rng(seed)
     feed: Feed = {}
-    sizes: dict[str, int] = {}
+    sizes = free_sizes(signature)
     for name, kind, dims in signature.inputs:
         dtype = input_dtype(kind)
         if dtype is None:
@@ -282,10 +281,7 @@ def random_feed(signature: Signature, seed: int | tuple[int, ...]) -> Feed:
         if dims is None or dtype.hasobject:
             what = f"{kind} of unknown rank" if dims is None else kind
             raise DataError(f"input {name!r} ({what}) cannot be made up; give real data")
-        shape: list[int] = []
-        for axis, dim in enumerate(dims):
-            default = 1 if axis == 0 else RANDOM_SIZE
-            shape.append(dim if isinstance(dim, int) else sizes.setdefault(dim or f"{name}:{axis}", default))
+        shape = [d if isinstance(d, int) else sizes[d or f"?{name}.{axis}"] for axis, d in enumerate(dims)]
         if dtype.kind in "iub":
             feed[name] = generator.integers(0, 2, shape).astype(dtype)
         else:

@@ -11,6 +11,7 @@ from ...analysis.cost import cost
 from ...analysis.shapes import infer_shapes
 from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
+from ...calibration.axes import free_sizes
 from ...calibration.data import open_feeds
 from ...graph_ir import DataError, DataType, Model, Signature, load
 from ...graph_ir.ops import is_op, walk_graphs, walk_nodes
@@ -43,15 +44,21 @@ def only_dynamic(path: Path | None) -> bool:
 
 
 def bindings_in(signature: Signature, feeds: Sequence[Feed]) -> dict[str, int]:
-    """Sizes of the symbolic dimensions in the first feed."""
+    """Sizes of the free dimensions in the first feed, or as without data; see `free_sizes`."""
     found: dict[str, int] = {}
     for name, _, dims in signature.inputs:
         if not feeds or name not in feeds[0]:
             continue
-        for dim, size in zip(dims or (), feeds[0][name].shape, strict=False):
-            if isinstance(dim, str):
-                found.setdefault(dim, int(size))
-    return found
+        for axis, (dim, size) in enumerate(zip(dims or (), feeds[0][name].shape, strict=False)):
+            if not isinstance(dim, int):
+                found.setdefault(dim or f"?{name}.{axis}", int(size))
+    return {**free_sizes(signature), **found}
+
+
+def sized(bindings: Mapping[str, int]) -> list[str]:
+    """A note on the sizes of free dimensions that MACs are of; none where all are 1."""
+    sizes = ", ".join(f"{name.removeprefix('?')}={size}" for name, size in bindings.items())
+    return [f"MACs are of one run with {sizes}"] if any(size != 1 for size in bindings.values()) else []
 
 
 def may_be_static(model: Model) -> bool:

@@ -20,7 +20,7 @@ from .accuracy import Judge
 from .again import again
 from .choose import Times, contenders, distrust, in_doubt, pick, told, unasked
 from .doubts import doubts, failing, metric_doubts, voids
-from .facts import bindings_in, drawn, facts_of, is_quantized, padding, why_not_int8
+from .facts import bindings_in, drawn, facts_of, is_quantized, padding, sized, why_not_int8
 from .files import as_protobuf
 from .float32 import explained
 from .follow import follow, held, limits_of, recipe_feeds, unmet
@@ -132,6 +132,7 @@ def _search(settings: BuildSettings, given: _Given, folder: Path) -> BuildResult
             winner, why = lossless, "float: the lossless passes only, nothing could be measured"
     notes_ += [note for note in workshop.notes if note not in notes_]
     shown = {c.name: facts_of(c.path, bindings) for c in (original, winner)}
+    notes_ += sized(bindings)
     notes_ += padding(shown[original.name], shown[winner.name])
     others = [judgement for candidate, judgement in judged.values() if candidate is not original]
     missed = failing(settings.metric, others) or unmet(given.recipe, judged)

@@ -94,7 +94,7 @@ def test_ids_that_no_drawn_feed_fits_are_no_crash(tmp_path: Path) -> None:
     assert result.winner.name == "original"
     assert result.why == "original: nothing could be measured"
     assert "the lossless passes found nothing to rewrite" in result.notes
-    assert "so nothing was timed; give data" in result.notes[-1]
+    assert any("so nothing was timed; give data" in note for note in result.notes)
     feed = {"ids": np.full((1, 4), 49), "types": np.zeros((1, 4), np.int64)}
     assert default_run(result.winner.path, feed)[0].shape == (1, 4, 16)
 
