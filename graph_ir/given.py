@@ -30,6 +30,9 @@ def given_path(name: str, given: object) -> Path:
     if given == "":
         raise UsageError(f"{name} is empty; give a path")
     if isinstance(given, (str, os.PathLike)):
-        return Path(given)  # pyright: ignore[reportUnknownArgumentType]
+        path = Path(given)  # pyright: ignore[reportUnknownArgumentType]
+        if "\0" in str(path):
+            raise UsageError(f"{name} {str(path)!r} holds a null character; no file is called so")
+        return path
     mend = "; `tersor.save(model, path)` writes a model to one" if isinstance(given, ir.Model) else ""
     raise UsageError(f"{name} is a {type(given).__name__}, not a path{mend}")

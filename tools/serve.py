@@ -37,7 +37,9 @@ def command(
     from .failures import INTERRUPTED
     from .optimize import Settings
 
-    settings = Settings(passes=passes or LOSSLESS, freeze_default_inputs=freeze_default_inputs)
+    settings = Settings(
+        passes=LOSSLESS if passes is None else passes, freeze_default_inputs=freeze_default_inputs
+    )
     parse(settings.passes)
     _say({"ready": True})
     for line in sys.stdin:
@@ -67,6 +69,7 @@ def _answer(line: str, settings: Settings) -> tuple[dict[str, Any], int]:
 
 def _read(line: str) -> tuple[Path, Path]:
     from ..graph_ir import UsageError
+    from ..graph_ir.given import given_path
 
     try:
         asked: Any = json.loads(line)
@@ -76,7 +79,7 @@ def _read(line: str) -> tuple[Path, Path]:
         table = cast("dict[str, object]", asked)
         source, target = table.get("in"), table.get("out")
         if isinstance(source, str) and isinstance(target, str):
-            return Path(source), Path(target)
+            return given_path("in", source), given_path("out", target)
     raise UsageError('a request is {"in": path, "out": path}')
 
 

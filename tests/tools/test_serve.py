@@ -46,10 +46,26 @@ def test_requests_are_answered_in_order(
     assert not (tmp_path / "c.onnx").exists()
 
 
+def test_what_is_no_path_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(parse(TEXT), tmp_path / "a.onnx")
+    model = str(tmp_path / "a.onnx")
+    requests = [{"in": "", "out": "o.onnx"}, {"in": model, "out": ""}, {"in": model, "out": "o\0.onnx"}]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(json.dumps, requests))))
+    answers = [json.loads(line) for line in tersor(capsys, "serve-opt").out.splitlines()[1:]]
+    assert [(answer["type"], answer["error"]) for answer in answers] == [
+        ("UsageError", "in is empty; give a path"),
+        ("UsageError", "out is empty; give a path"),
+        ("UsageError", "out 'o\\x00.onnx' holds a null character; no file is called so"),
+    ]
+
+
 def test_a_wrong_pipeline_is_refused_before_the_first_request(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    done = tersor(capsys, "serve-opt", "--passes", "nope")
-    assert (done.code, done.out) == (2, "")
-    assert "no pass is called 'nope'" in done.err
+    for passes, said in (("nope", "no pass is called 'nope'"), ("", "expected a pass name")):
+        done = tersor(capsys, "serve-opt", "--passes", passes)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
