@@ -14,17 +14,18 @@ from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, commute, const, either, maybe, op, var
 from .activations import Fusion, float_type, fuse_all, is_scalar, keeps_rank, near
 
+_MEANS = ("ReduceMean", "GlobalAveragePool")  # tf2onnx writes the second over the last of three axes
 _X = var("x")
-_MEAN = op("ReduceMean", _X, maybe(const("axes")))
+_MEAN = op(_MEANS, _X, maybe(const("axes")))
 _D = op("Sub", _X, _MEAN)
 _D2 = op("Sub", _X, _MEAN)  # older exporters subtract twice
 _VARIANCES = tuple(
-    op("ReduceMean", square, maybe(const("axes2")))
+    op(_MEANS, square, maybe(const("axes2")))
     for d in (_D, _D2)
     for square in (op("Pow", d, near("two", 2.0)), op("Mul", d, d))
 )
 _MOMENTS = tuple(
-    op("Sub", op("ReduceMean", square, maybe(const("axes2"))), op("Mul", _MEAN, _MEAN))
+    op("Sub", op(_MEANS, square, maybe(const("axes2"))), op("Mul", _MEAN, _MEAN))
     for square in (op("Mul", _X, _X), op("Pow", _X, near("two", 2.0)))
 )
 _SPREADS = (*_VARIANCES, *_MOMENTS, *(commute("Max", moment, near("floor", 0.0)) for moment in _MOMENTS))
@@ -34,6 +35,11 @@ _NORMALISED = either(
     *(commute("Mul", _D, op("Reciprocal", root)) for root in _ROOTS),
 )
 _SCALED = commute("Mul", _NORMALISED, var("scale"))
+_FACTOR = commute("Mul", op("Reciprocal", either(*_ROOTS)), var("scale"))
+_LEVEL = either(
+    commute("Add", commute("Mul", op("Neg", _MEAN), _FACTOR), var("bias")),
+    op("Sub", var("bias"), commute("Mul", _MEAN, _FACTOR)),
+)
 
 
 class LayerNormOf(Fusion):
@@ -65,7 +71,7 @@ class LayerNormOf(Fusion):
         extent = rank(x)
         if extent is None or x.shape is None:
             return Miss("shape not known")
-        means = [n for n in m.nodes.values() if is_op(n, "ReduceMean")]
+        means = [n for n in m.nodes.values() if is_op(n, *_MEANS)]
         axes = {_axes(n, extent) for n in means}
         if len(axes) != 1 or not all(int_attr(n, "keepdims", 1) == 1 for n in means):
             return Miss("means over other axes")
@@ -99,6 +105,12 @@ class LayerNormOf(Fusion):
         return rw.node("LayerNormalization", inputs, attributes, before=m.root).outputs[0]
 
 
+class LayerNormByFactor(LayerNormOf):
+    """The same as x f + (bias - mean f) with f = scale / sqrt(variance + epsilon), as in TensorFlow."""
+
+    root = commute("Add", commute("Mul", _X, _FACTOR), _LEVEL)
+
+
 class LayerNormWithoutBias(LayerNormOf):
     """The same without a bias."""
 
@@ -109,7 +121,8 @@ class LayerNormWithoutBias(LayerNormOf):
 class FuseLayerNorm(Pass):
     """Fuse a spelled-out layer normalisation into LayerNormalization, from opset 17 on.
 
-    The algebra and limits stand with the rule `LayerNormOf`. It needs shapes (`infer-shapes`).
+    The algebra and limits stand with the rules `LayerNormOf` and `LayerNormByFactor`. It needs shapes
+    (`infer-shapes`).
 
     Attributes:
         raise_opset: raise the opset to 17, if that is safe (`raise-opset`).
@@ -122,12 +135,15 @@ class FuseLayerNorm(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Apply the rules, those with a bias first."""
-        with_bias = fuse_all(model, ctx, [LayerNormOf()], raising=self.raise_opset)
+        rules = [LayerNormOf(), LayerNormByFactor()]
+        with_bias = fuse_all(model, ctx, rules, raising=self.raise_opset)
         return fuse_all(model, ctx, [LayerNormWithoutBias()], raising=self.raise_opset) or with_bias
 
 
 def _axes(node: Node, extent: int) -> tuple[int, ...]:
-    """The axes a ReduceMean runs over, sorted and counted from the front; () when not known."""
+    """The axes a mean runs over, sorted and counted from the front; () when not known."""
+    if node.op_type == "GlobalAveragePool":
+        return tuple(range(2, extent))
     axes = ints_attr(node, "axes")
     if axes is None:
         data = constant(input_at(node, 1))

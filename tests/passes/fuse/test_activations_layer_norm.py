@@ -22,6 +22,8 @@ MEAN = "mean = ReduceMean<axes = [-1]>(x) d = Sub(x, mean)"
 POW = "s = Pow(d, two)"
 REST = "v = ReduceMean<axes = [-1]>(s) e = Add(v, epsilon) r = Sqrt(e)"
 MOMENT = "v = ReduceMean<axes = [-1]>(s) mean2 = Mul(mean, mean) w = Sub(v, mean2)"
+POOL = ("ReduceMean<axes = [-1]>", "GlobalAveragePool")
+FACTOR = "i = Reciprocal(r) f = Mul(i, scale) k = Mul(x, f)"
 DIV = "n = Div(d, r)"
 AFFINE = "m = Mul(n, scale) y = Add(m, bias)"
 
@@ -34,6 +36,11 @@ AFFINE = "m = Mul(n, scale) y = Add(m, bias)"
         f"{MEAN} {POW} {REST} i = Reciprocal(r) n = Mul(i, d) {AFFINE}",
         f"{MEAN} d2 = Sub(x, mean) s = Pow(d2, two) {REST} {DIV} {AFFINE}",
         f"{MEAN} {POW} {REST} {DIV} {AFFINE}".replace("[-1]", "[2]"),
+        f"{MEAN} s = Mul(d, d) {REST} {FACTOR} g = Neg(mean) h = Mul(g, f) l = Add(h, bias) y = Add(k, l)",
+        f"{MEAN} s = Mul(d, d) {REST} {FACTOR} h = Mul(f, mean) l = Sub(bias, h) y = Add(l, k)",
+        f"{MEAN} s = Mul(d, d) {REST} {FACTOR} h = Mul(f, mean) l = Sub(bias, h) y = Add(l, k)".replace(
+            *POOL
+        ),
         f"{MEAN} s = Mul(x, x) {MOMENT} e = Add(w, epsilon) r = Sqrt(e) {DIV} {AFFINE}",
         f"{MEAN} s = Pow(x, two) {MOMENT} u = Max(w, zero) e = Add(u, epsilon) r = Sqrt(e) {DIV} {AFFINE}",
     ],
@@ -140,6 +147,19 @@ def test_in_a_loop_body() -> None:
     assert runs[0] is not None
     assert runs[1] is not None
     np.testing.assert_allclose(runs[1][0], runs[0][0], rtol=0, atol=4e-6)
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        "h = Mul(f, mean) l = Sub(h, bias)",
+        "h = Mul(i, mean) l = Sub(bias, h)",
+        "h = Mul(f, mean) l = Add(h, bias)",
+    ],
+)
+def test_other_levels(level: str) -> None:
+    body = f"{MEAN} s = Mul(d, d) {REST} {FACTOR} {level} y = Add(k, l)"
+    assert declined(FUSE, model_of(body, WEIGHTS, **PORTS)) == set()
 
 
 @pytest.mark.parametrize(
