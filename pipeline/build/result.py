@@ -103,9 +103,14 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Facts:
-    """Size and cost of one model: parameters (elements), MACs of one run, bytes on disk, nodes.
+    """Size and cost of one model.
 
-    Of `uncounted` nodes the MACs are not known and not in the sum, for want of shapes or of a count.
+    Attributes:
+        parameters: elements of all weights.
+        macs: multiply-accumulates of one run.
+        size: bytes on disk, with weights beside the file.
+        nodes: of all graphs.
+        uncounted: nodes whose MACs are not known, for want of shapes or of a count, and not in the sum.
     """
 
     parameters: int

@@ -8,6 +8,7 @@ import importlib.util
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import pytest
 
 from tersor.passes import catalog
 from tersor.passes.catalog import _plugins  # pyright: ignore[reportPrivateUsage]
+from tersor.pipeline.build import BuildResult
+from tersor.pipeline.prune.report import PruneReport
+from tersor.tools.optimize import Report
 from tests.support.pages import Place, blocks, commands, links
 
 if sys.version_info >= (3, 11):
@@ -115,6 +119,12 @@ def test_links_lead_somewhere(name: str) -> None:
 
 def test_commands_are_joined_and_comments_left_out() -> None:
     assert commands("# first\ntersor opt a b \\\n  --stats\n\nls\n") == ["tersor opt a b    --stats", "ls"]
+
+
+@pytest.mark.parametrize("result", [Report, BuildResult, PruneReport])
+def test_the_page_on_python_names_every_field(result: type[Any]) -> None:
+    page = read("docs/python.md")
+    assert [each.name for each in fields(result) if f"`{each.name}`" not in page] == []
 
 
 def test_the_page_of_passes_is_up_to_date() -> None:
