@@ -107,11 +107,12 @@ def apply_masks(model: Model, masks: Masks, ctx: Context) -> bool:
         if producer is not None and not is_constant(value):
             nodes.add(producer)
     touched = [node for graph in walk_graphs(model) for node in graph if node in nodes]
-    read = [v for node in touched for v in node.inputs if v is not None]
+    read = _inputs(touched)
     names = {label(node) for node in touched}
     for node in touched:
         if is_op(node, "Conv"):
             more_zeros(cuts, node)
+    read += _inputs(touched)
     for node in touched:
         mend(cuts, node)
     _sweep(rewriter, read)
@@ -119,6 +120,10 @@ def apply_masks(model: Model, masks: Masks, ctx: Context) -> bool:
     _settle(model, before, cuts.masks, names)
     verify(model)
     return True
+
+
+def _inputs(nodes: Iterable[Node]) -> list[Value]:
+    return [value for node in nodes for value in node.inputs if value is not None]
 
 
 def _check(model: Model, masks: Masks) -> None:

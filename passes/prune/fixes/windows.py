@@ -17,18 +17,28 @@ def more_zeros(cuts: Cuts, node: Node) -> None:
     this, every round of pruning would add a Pad and two Gathers. To be called before any node is mended.
     """
     x, y = node.inputs[0], node.outputs[0]
-    axes = [axis for axis in range(2, len(cuts.old(x))) if cuts.mask(x, axis) is not None]
+    axes = _slid_over(cuts, node)
     front = None if x is None or len(axes) != 1 else x.producer()
     if x is None or front is None or len(x.uses()) > 1 or x.is_graph_output() or y.is_graph_output():
         return
-    (axis,) = axes
-    mask, picked = cuts.mask(x, axis), _picked(cuts, front, axis)
+    ((axis, mask),) = axes
+    picked = _picked(cuts, front, axis)
     behind = [reader for reader, index in y.uses() if index or _picked(cuts, reader, axis) is None]
     size = cuts.old(front.inputs[0])[axis] if picked is not None else None
-    if mask is None or picked is None or size is None or behind or not _ends_in_zero(front, axis, cuts):
+    if picked is None or size is None or behind or not _ends_in_zero(front, axis, cuts):
         return
     cuts.constant(front, 1, np.where(mask, picked % size, size - 1).tolist())
     del cuts.masks[x, axis], cuts.masks[y, axis]
+
+
+def _slid_over(cuts: Cuts, node: Node) -> list[tuple[int, Mask]]:
+    """Axes that lose positions and that a Conv slides over, and what stays: one of width one does not."""
+    if not is_op(node, "Conv"):
+        return []
+    sizes, rank = cuts.old(input_at(node, 1)), len(cuts.old(node.inputs[0]))
+    pads = ints_attr(node, "pads") or [0] * (2 * rank - 4)
+    wide = (axis for axis in range(2, rank) if sizes[axis] != 1 or pads[axis - 2])
+    return [(axis, mask) for axis in wide if (mask := cuts.mask(node.inputs[0], axis)) is not None]
 
 
 def _picked(cuts: Cuts, node: Node, axis: int) -> np.ndarray[tuple[int], np.dtype[np.int64]] | None:
@@ -59,7 +69,7 @@ def _ends_in_zero(front: Node, axis: int, cuts: Cuts) -> bool:
 def over_all(cuts: Cuts, node: Node) -> None:
     """Put zeros where channels were in front of a Conv that slides over them; take them out behind it."""
     x, y = node.inputs[0], node.outputs[0]
-    masks = [(axis, mask) for axis in range(2, len(cuts.old(x))) if (mask := cuts.mask(x, axis)) is not None]
+    masks = _slid_over(cuts, node)
     if x is None or not masks:
         return
     read, name = x, x.name or "x"

@@ -16,6 +16,7 @@ from tersor.pipeline import manager, spec
 from tersor.pipeline.presets import LOSSLESS
 from tests.support.numerics import feeds_for, run_onnxruntime
 from tests.support.prune_blocks import BLOCKS
+from tests.support.prune_build import build
 from tests.support.prune_cuts import half, halve
 from tests.support.prune_oracle import oracle
 
@@ -93,3 +94,40 @@ def test_a_window_over_channels_has_its_zeros_in_one_place_however_often_it_is_c
         halve(model, seed=seed)
         assert [node.op_type for node in model.graph].count("Gather") == 2
         assert [node.op_type for node in model.graph].count("Pad") == 1
+        assert all(value.uses() for value in model.graph.initializers.values())
+
+
+@pytest.mark.parametrize(
+    ("gate", "t"),
+    [
+        ("Conv", "10,5,1,1"),
+        ("Conv<pads = [1, 0, 1, 0]>", "5,5,3,1"),
+        ('com.microsoft.FusedConv<activation = "Relu">', "5,5,1,1"),
+    ],
+)
+def test_a_window_of_width_one_needs_no_zeros(gate: str, t: str) -> None:
+    """Regression: they were put there all the same, and in front of other operators as if these were Conv."""
+    model = build(
+        f"a = MatMul(x, w1)  g = {gate}(a, t)  y = MatMul(g, w2)",
+        f"w1 6,12; t {t}; w2 12,4",
+        x="float[2,5,7,6] x",
+        y=f"float[2,{t.split(',', maxsplit=1)[0]},7,4] y",
+    )
+    ops = [node.op_type for node in model.graph]
+    assert {group.name: group.atoms for group in halve(model).groups} == {"a:3": 12}
+    assert [node.op_type for node in model.graph] == ops
+
+
+def test_a_quantized_window_of_width_one_needs_no_zeros() -> None:
+    """Regression: a Conv was written in its place."""
+    model = build(
+        """a = MatMul(x, w1)  q = QuantizeLinear(a, s, z)  g = QLinearConv(q, s, z, t, s, tz, s, z)
+        f = DequantizeLinear(g, s, z)  y = MatMul(f, w2)""",
+        "w1 6,12; w2 12,4",
+        x="float[2,2,7,6] x",
+        y="float[2,2,7,4] y",
+        constants="float s = {0.03}, uint8 z = {100}, int8 tz = {0}, int8[2,2,1,1] t = {20, -30, 40, 50}",
+    )
+    assert halve(model).groups
+    assert [node.op_type for node in model.graph].count("QLinearConv") == 1
+    assert "Pad" not in [node.op_type for node in model.graph]
