@@ -61,6 +61,7 @@ TABLE: dict[str, str] = {
     "raise-opset": "clean.raise_opset:RaiseOpset",
     "fuse-hard-swish": "fuse.hard_swish:FuseHardSwish",
     "fuse-silu": "fuse.silu:FuseSilu",
+    "activations-by-exp": "fuse.by_exp:ActivationsByExp",
     "fuse-gelu": "fuse.gelu:FuseGelu",
     "fuse-layer-norm": "fuse.layer_norm:FuseLayerNorm",
     "fuse-attention": "fuse.attention:FuseAttention",

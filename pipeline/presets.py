@@ -38,7 +38,7 @@ INT8_READY = (
 FINISH = (
     "infer-shapes,slice-filters,fold-shortcut,convolve-over-two-axes,infer-shapes,align-channels{every=true},"
     "merge-groups,split-prelu,spread-gates,resize-to-matmul,softmax-by-rows,repeat-constants,"
-    "sum-before-layer-norm,eliminate-dead-code,sink-constants,declare-shapes"
+    "activations-by-exp,sum-before-layer-norm,eliminate-dead-code,sink-constants,declare-shapes"
 )
 
 # What channels are removed from: constants told apart from what is computed, copies of a weight cut as one,
