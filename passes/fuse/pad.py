@@ -211,10 +211,10 @@ def lower_bound(value: Value) -> float:
 
 
 def _clip_bound(node: Node) -> float:
-    if "min" in node.attributes:
-        return float_attr(node, "min", -math.inf)
-    low = constant(input_at(node, 1))
     # Where min exceeds max, max is the result.
+    if "min" in node.attributes:
+        return min(float_attr(node, "min", -math.inf), float_attr(node, "max", math.inf))
+    low = constant(input_at(node, 1))
     high = input_at(node, 2)
     top = constant(high)
     if low is None or low.size != 1 or (high is not None and (top is None or top.size != 1)):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tersor.graph_ir import Model
+from tersor.graph_ir import Model, parse
 from tersor.passes.fuse.pad import FoldPad
 from tests.support.rewriting import declined, model_of, rewrite, with_array
 
@@ -169,6 +169,14 @@ def test_into_a_max_pool(before: str, value: str) -> None:
     done = rewrite(FOLD, max_pool(before, value))
     assert "Pad" not in done.ops
     assert "pads=[1, 2, 1, 0]" in done.text
+
+
+def test_a_clip_of_crossed_bounds_gives_the_upper_one() -> None:
+    nodes = """r = Clip<min = 0.0, max = -1.0>(x) p = Pad<pads = [0,0,1,1,0,0,1,1], value = -0.5>(r)
+        y = MaxPool<kernel_shape = [2,2]>(p)"""
+    model = parse(f"""<ir_version: 8, opset_import: ["" : 10]>
+        g (float[1,4,6,6] x) => (float[1,4,P,Q] y) {{ {nodes} }}""")
+    assert declined(FOLD, model) == {"the value padded with may win"}
 
 
 def max_pool(
