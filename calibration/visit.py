@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from copy import deepcopy
 from math import prod
 from typing import Any
 
@@ -87,7 +88,9 @@ def _ahead(
     pool = ThreadPoolExecutor(workers)
     try:
         for index, feed in enumerate(feeds):
-            waiting.append(pool.submit(evaluator.run, feed, index=index, check=not isinstance(feeds, Feeds)))
+            # The next feed may come in the same arrays, filled anew.
+            held = {name: deepcopy(value) for name, value in feed.items()}
+            waiting.append(pool.submit(evaluator.run, held, index=index, check=not isinstance(feeds, Feeds)))
             if len(waiting) > workers:
                 yield waiting.popleft().result()
         while waiting:

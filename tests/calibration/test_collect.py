@@ -66,6 +66,22 @@ def test_what_is_measured_does_not_depend_on_the_threads(threads: int) -> None:
     assert again["y"].tobytes() == means["y"].tobytes()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_feeds_may_come_in_one_array_filled_anew(threads: int) -> None:
+    """Regression: a feed was run while the next one was written over it."""
+
+    class Filled(list[dict[str, NDArray[Any]]]):
+        def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
+            held = {name: np.empty_like(array) for name, array in self[0].items()}
+            for feed in super().__iter__():
+                for name, array in feed.items():
+                    held[name][:] = array
+                yield held
+
+    found = collect(model(), Filled(data()), NAMES, threads=threads)
+    assert states(found) == states(collect(model(), data(), NAMES))
+
+
 def test_one_pass_serves_all_rules() -> None:
     before = model()
     histograms = collect(before, data(), NAMES)
