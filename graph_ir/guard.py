@@ -63,8 +63,8 @@ def before_import(parts: Parts) -> list[str]:
         for info in (*graph.input, *graph.output, *graph.value_info):
             if _has_map(info.type):
                 raise UnsupportedModelError(
-                    f"value {info.name!r} has a map type, which tersor cannot hold; convert the model without "
-                    "ZipMap (skl2onnx and onnxmltools: zipmap=False), for a tensor in its place"
+                    f"value {info.name!r} has a map type, which tersor cannot hold; convert the model "
+                    "without ZipMap (skl2onnx and onnxmltools: zipmap=False), for a tensor in its place"
                 )
         for tensor in graph.initializer:
             for entry in tensor.external_data if tensor.data_location == onnx.TensorProto.EXTERNAL else ():
