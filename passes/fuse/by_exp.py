@@ -14,6 +14,7 @@ from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..pattern import Match, Miss, Op, Rule, op, var
 
+_SINCE = 8  # from which on Min takes operands of two shapes
 _LEAST = 8192  # elements below which more nodes cost as much as they bring
 _OPEN = 32  # what a size that is not known counts for; the first, of samples, for 1
 _ONE_FROM = 20.0  # where tanh(softplus(x)) is 1 in float32
@@ -23,15 +24,15 @@ _SELU = (1.67326319217681884765625, 1.05070102214813232421875)
 class ExponentialUnit(Rule):
     """Elu(x) = max(x, 0) + alpha (exp(min(x, 0)) - 1); Selu(x) = gamma times that.
 
-    Below 0 the first term is 0, above it the second. Not done: other types than float32, and fewer than
-    8,192 elements.
+    Below 0 the first term is 0, above it the second. Not valid below opset 8, where Min broadcasts nothing.
+    Not done: other types than float32, and fewer than 8,192 elements.
     """
 
     root: ClassVar[Op] = op(("Elu", "Selu"), var("x"))
 
     def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
         """The sum of both terms."""
-        if (reason := _unfit(m["x"])) is not None:
+        if (reason := _unfit(m["x"], rw.opset(m.root))) is not None:
             return Miss(reason)
         selu = m.root.op_type == "Selu"
         alpha = float_attr(m.root, "alpha", _SELU[0] if selu else 1.0)
@@ -58,7 +59,7 @@ class TanhOfSoftplus(Rule):
 
     def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
         """The quotient."""
-        if (reason := _unfit(m["x"])) is not None:
+        if (reason := _unfit(m["x"], rw.opset(m.root))) is not None:
             return Miss(reason)
         return _quotient(m["x"], _Spelling(m, rw))
 
@@ -70,7 +71,7 @@ class MishByExp(Rule):
 
     def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
         """The product."""
-        if (reason := _unfit(m["x"])) is not None:
+        if (reason := _unfit(m["x"], rw.opset(m.root))) is not None:
             return Miss(reason)
         spell = _Spelling(m, rw)
         return spell("Mul", m["x"], _quotient(m["x"], spell))
@@ -99,7 +100,9 @@ def _quotient(x: Value, spell: _Spelling) -> Value:
     return spell("Div", product, spell("Add", product, 2.0))
 
 
-def _unfit(x: Value) -> str | None:
+def _unfit(x: Value, opset: int) -> str | None:
+    if opset < _SINCE:
+        return f"needs opset {_SINCE}"
     if x.dtype != DataType.FLOAT:
         return "not known to be float32"
     sizes = dims(x)

@@ -26,16 +26,19 @@ _FUSED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "MatMulNBi
 class ShortPieces(Rule):
     """x [A.., D..] with a constant c = the same with c [..1.., D..] repeated to D, the last axes of x.
 
-    Add, Sub, Mul, Div and Pow. Written out are as few of the last axes as give pieces of 512 elements, on
-    which x and c run alike. Not valid where c has more than x on one of these axes, or their sizes are not
-    known. Not done: pieces of more than 64 elements, fewer than 64 of them; more than 65,536 elements
+    Add, Sub, Mul and Div; Pow is computed in another way where a piece has one exponent. Written out are as
+    few of the last axes as give pieces of 512 elements, on which x and c run alike. Not valid where c has
+    more than x on one of these axes, or their sizes are not known; below opset 7, where an attribute lines
+    operands up. Not done: pieces of more than 64 elements, fewer than 64 of them; more than 65,536 elements
     written out; behind a Conv, Gemm or MatMul, which the runtime fuses with the constant.
     """
 
-    root: ClassVar[Op] = op(("Add", "Sub", "Mul", "Div", "Pow"), var("a"), var("b"))
+    root: ClassVar[Op] = op(("Add", "Sub", "Mul", "Div"), var("a"), var("b"))
 
     def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
         """The same with a longer constant."""
+        if rw.opset(m.root) < 7:
+            return Miss("needs opset 7")
         found = [index for index, name in enumerate("ab") if constant(m[name]) is not None]
         if len(found) != 1:
             return Miss("not one operand is constant")
@@ -90,7 +93,7 @@ def _piece(sizes: Dims, own: tuple[int, ...]) -> int | None:
 
 
 class RepeatConstants(Pass):
-    """Write constants of Add, Sub, Mul, Div and Pow out along more axes, for longer pieces of arithmetic.
+    """Write constants of Add, Sub, Mul and Div out along more axes, for longer pieces of arithmetic.
 
     The algebra and limits stand with the rule `ShortPieces`. It needs shapes (`infer-shapes`).
 

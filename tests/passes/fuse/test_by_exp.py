@@ -70,3 +70,9 @@ def test_left_alone(body: str, x: str, reason: str) -> None:
 
 def test_open_sizes_of_pictures_are_taken_for_large() -> None:
     assert "Elu" not in rewrite(PASS, made("y = Elu(x)", "float[N,8,H,W]"), N=1, H=4, W=4).ops
+
+
+@pytest.mark.parametrize("body", ["y = Elu(x)", "y = Selu(x)", "s = Softplus(x) y = Tanh(s)"])
+def test_operators_of_one_shape_are_left_alone(body: str) -> None:
+    """Regression: Min of a tensor and a number, which onnxruntime refuses below opset 8."""
+    assert declined(PASS, made(body, opset=7)) == {"needs opset 8"}

@@ -13,8 +13,8 @@ from tests.support.rewriting import declined, model_of, rewrite
 PASS = RepeatConstants()
 
 
-def made(body: str, x: str, weights: str) -> Model:
-    model = model_of(body, weights, x=f"{x} x", y=f"{x} y", opset=13)
+def made(body: str, x: str, weights: str, opset: int = 13) -> Model:
+    model = model_of(body, weights, x=f"{x} x", y=f"{x} y", opset=opset)
     infer_shapes(model)
     return model
 
@@ -56,3 +56,15 @@ def test_what_the_runtime_fuses_is_left_alone() -> None:
     model = model_of("a = MatMul(x, w) y = Add(a, c)", weights, x="float[1,900,4] x", y="float[1,900,3] y")
     infer_shapes(model)
     assert "fused with what is in front of it" in declined(PASS, model)
+
+
+def test_exponents_are_left_alone() -> None:
+    """Regression: onnxruntime multiplies for one exponent of 2 or 3, which rounds otherwise than pow."""
+    model = made("y = Pow(x, c)", "float[64,2,32]", "float[2,1] c = {3, 0.5}")
+    assert not declined(PASS, model)
+
+
+def test_operands_lined_up_by_an_attribute_are_left_alone() -> None:
+    """Regression: the constant of the second axis became one of the last."""
+    body = "y = Add<broadcast = 1, axis = 1>(x, c)"
+    assert declined(PASS, made(body, "float[64,3,3]", "float[3] c = {1, 2, 3}", 6)) == {"needs opset 7"}
