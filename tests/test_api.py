@@ -14,7 +14,7 @@ import pytest
 
 import tersor
 from tersor.graph_ir import ClaimError, DataError, UsageError, parse
-from tersor.pipeline.build import BuildSettings
+from tersor.pipeline.builder import BuildSettings
 from tersor.pipeline.prune.report import PruneReport
 from tersor.tools.arguments import called_from
 
@@ -244,7 +244,7 @@ def test_reports_are_one_short_line(tmp_path: Path) -> None:
 
 def test_build_hands_its_arguments_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[BuildSettings] = []
-    monkeypatch.setattr("tersor.pipeline.build.build", seen.append)
+    monkeypatch.setattr("tersor.pipeline.builder.build", seen.append)
     options: dict[str, Any] = {"budget": "2m", "trials": "t.jsonl", "passes": "cse", "seed": 3}
     tersor.build("m.onnx", "out", metric="m:f", max_drop="0.5%", data=Path("d.npz"), **options)
     (got,) = seen

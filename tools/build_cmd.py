@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..backends.onnxruntime.audit import AuditRow
-    from ..pipeline.build import BuildResult
+    from ..pipeline.builder import BuildResult
 
 _NODES_SHOWN = 3  # of those that stay float for one reason; report.json has all
 _FORMS_SHOWN = 2  # of those the search has made; likewise
@@ -86,9 +86,9 @@ def command(
     which gives the list of outputs, as often as it likes, and returns a number.
     """
     from ..pipeline.amounts import seconds, share
-    from ..pipeline.build import BuildSettings, build
-    from ..pipeline.build.report import REPORT_FILE
-    from ..pipeline.build.settings import BUDGET_S, MAX_DROP, MIN_SQNR_DB
+    from ..pipeline.builder import BuildSettings, build
+    from ..pipeline.builder.report import REPORT_FILE
+    from ..pipeline.builder.settings import BUDGET_S, MAX_DROP, MIN_SQNR_DB
     from .progress import Progress
 
     with Progress(f"building {model.name}") as progress:
@@ -130,8 +130,8 @@ def command(
 
 def beside(result: BuildResult) -> str:
     """The speed of other forms that were timed in the same run, taken as the shipped one's is; or nothing."""
-    from ..pipeline.build.choose import relative_time, together
-    from ..pipeline.build.form import PLAIN
+    from ..pipeline.builder.choose import relative_time, together
+    from ..pipeline.builder.form import PLAIN
     from .render import plural
 
     timed = {name for by_name in result.latency.values() for name in by_name}

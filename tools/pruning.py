@@ -17,11 +17,11 @@ from ..graph_ir import DataError, Model, UsageError, load, save, signature_of
 from ..passes.base import Context
 from ..passes.prune.plan import PrunePlan, load_plan
 from ..pipeline import manager
-from ..pipeline.build.accuracy import Judge
-from ..pipeline.build.facts import bindings_in, drawn, facts_of, is_quantized
-from ..pipeline.build.pruning import judging, overhead
-from ..pipeline.build.result import Candidate, Facts, Judgement
-from ..pipeline.build.settings import BuildSettings
+from ..pipeline.builder.accuracy import Judge
+from ..pipeline.builder.facts import bindings_in, drawn, facts_of, is_quantized
+from ..pipeline.builder.pruning import judging, overhead
+from ..pipeline.builder.result import Candidate, Facts, Judgement
+from ..pipeline.builder.settings import BuildSettings
 from ..pipeline.instruments import Verify
 from ..pipeline.outputs import made_folder, save_over
 from ..pipeline.presets import PRUNE_READY

@@ -48,7 +48,7 @@ def command(
     form that it names: with other ranges, and maybe with more int8, where the search found that better.
     """
     from ..graph_ir import UsageError
-    from ..pipeline.build.regions import sensitivity_of
+    from ..pipeline.builder.regions import sensitivity_of
     from .progress import Progress
     from .render import print_json
 

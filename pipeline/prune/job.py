@@ -14,7 +14,7 @@ from .select import Chosen, Limits
 if TYPE_CHECKING:
     from ...analysis.coupling import Attention, Pinned
     from ...passes.prune.plan import PrunePlan
-    from ..build.result import Judgement
+    from ..builder.result import Judgement
 
 Tell: TypeAlias = Callable[[str, int, "int | None"], None]
 """Told the stage, how much of it is done, and how much there is."""

@@ -13,7 +13,7 @@ from .job import Pruned, Round
 
 if TYPE_CHECKING:
     from ...backends.onnxruntime.latency import Latency
-    from ..build.result import Facts, Judgement
+    from ..builder.result import Facts, Judgement
     from .select import Chosen
     from .sparsify import SparsityReport
 

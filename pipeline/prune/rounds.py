@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...analysis.coupling import Coupling
-    from ..build.result import Judgement
+    from ..builder.result import Judgement
     from .select import Kept
     from .timing import Clock
 

@@ -25,7 +25,7 @@ from .widths import LEAST, channels_per_atom, steps
 
 if TYPE_CHECKING:
     from ...analysis.coupling import Attention, Group, Pinned
-    from ..build.result import Judgement
+    from ..builder.result import Judgement
     from .criteria import Criterion, Samples
     from .select import Left
 

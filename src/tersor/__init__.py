@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .backends.base import BackendError
     from .graph_ir import (
+        CheckError,
         DataError,
         Model,
         ModelError,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
         verify,
     )
     from .passes.base import Context
-    from .pipeline.build import BuildResult
+    from .pipeline.builder import BuildResult
     from .pipeline.prune.report import PruneReport
     from .tools.optimize import Report
 
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
+    "CheckError",
     "Context",
     "DataError",
     "Model",
@@ -59,26 +61,13 @@ __all__ = [
     "verify",
 ]
 
-_HOMES = {
-    "BackendError": "backends.base",
-    "Context": "passes.base",
-    "DataError": "graph_ir",
-    "Model": "graph_ir",
-    "ModelError": "graph_ir",
-    "TersorError": "graph_ir",
-    "UsageError": "graph_ir",
-    "VerifyError": "graph_ir",
-    "load": "graph_ir",
-    "save": "graph_ir",
-    "verify": "graph_ir",
-}
+_HOMES = {"BackendError": "backends.base", "Context": "passes.base"}  # of names that graph_ir does not hold
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{home}", __name__), name)
+    return getattr(import_module(f".{_HOMES.get(name, 'graph_ir')}", __name__), name)
 
 
 def __dir__() -> list[str]:
@@ -175,18 +164,19 @@ def build(
         samples: how many of the inputs are used at most.
         rounds: rounds of the closing latency measurement.
         budget: begin no further trial after so many seconds, or after "90s" or "2m"; "5m" when left out.
-        lock: an earlier build.lock.json, to make again what that shipped, or raise a CheckError.
+        lock: an earlier build.lock.json, to make again what that shipped.
         trials: a log of trials to go on from and to add to.
         seed: of inputs drawn from the signature where no data is given.
 
     Raises:
         UsageError, ModelError, DataError: wrong input.
+        CheckError: what `lock` says was shipped cannot be made again, or does not hold here.
         BackendError: onnxruntime cannot run the model.
     """
     from .graph_ir.given import given_path
-    from .pipeline.build import BuildSettings
-    from .pipeline.build import build as build_as_set
-    from .pipeline.build.settings import BUDGET_S, MAX_DROP, MIN_SQNR_DB
+    from .pipeline.builder import BuildSettings
+    from .pipeline.builder import build as build_as_set
+    from .pipeline.builder.settings import BUDGET_S, MAX_DROP, MIN_SQNR_DB
     from .tools import arguments
     from .tools.build_cmd import refuse_idle
 

@@ -16,7 +16,7 @@ import pytest
 
 from tersor.passes import catalog
 from tersor.passes.catalog import _plugins  # pyright: ignore[reportPrivateUsage]
-from tersor.pipeline.build import BuildResult
+from tersor.pipeline.builder import BuildResult
 from tersor.pipeline.prune.report import PruneReport
 from tersor.tools.optimize import Report
 from tests.support.pages import Place, blocks, commands, links

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from tersor.analysis.fidelity import Closeness
 from tersor.backends.onnxruntime.latency import Latency, Runner
 from tersor.graph_ir import load, signature_of
-from tersor.pipeline.build import BuildResult, BuildSettings, build
-from tersor.pipeline.build.result import Candidate, Judgement
+from tersor.pipeline.builder import BuildResult, BuildSettings, build
+from tersor.pipeline.builder.result import Candidate, Judgement
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 FILES = ["build.lock.json", "model.onnx", "report.json", "session.json"]
@@ -92,7 +92,7 @@ def steady(patch: pytest.MonkeyPatch) -> None:
         share = {"original": 1.0, "float": 0.9, "float32": 0.9, "int8 dynamic": 0.8}
         return {name: latency(name, *[share.get(name, 0.5)] * 3) for name in runners}
 
-    patch.setattr("tersor.pipeline.build.flow.measure", measured)
+    patch.setattr("tersor.pipeline.builder.flow.measure", measured)
 
 
 def default_run(model: Path, feed: Mapping[str, NDArray[Any]]) -> list[Any]:

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tersor.pipeline.build.accuracy import Judge
-from tersor.pipeline.build.result import Candidate
-from tersor.pipeline.build.settings import BuildSettings
+from tersor.pipeline.builder.accuracy import Judge
+from tersor.pipeline.builder.result import Candidate
+from tersor.pipeline.builder.settings import BuildSettings
 from tests.support.odd_models import model, port
 from tests.support.user_code import HERE, X
 

@@ -242,7 +242,7 @@ def test_an_interrupt_is_said_in_one_line(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tersor.pipeline.build.flow.measure", interrupt)
+    monkeypatch.setattr("tersor.pipeline.builder.flow.measure", interrupt)
     done = tersor(capsys, "build", model, "-o", tmp_path / "out")
     assert (done.code, done.err) == (130, "error: interrupted; nothing half-written is left\n")
     assert not (tmp_path / "out").exists()

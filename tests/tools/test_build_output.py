@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tersor.pipeline.build import BuildResult
-from tersor.pipeline.build.result import Proof
+from tersor.pipeline.builder import BuildResult
+from tersor.pipeline.builder.result import Proof
 from tersor.tools.build_cmd import beside, speed
 from tests.support import odd_models
 from tests.support.building import FILES, hashes, judged, latency, steady, work_in

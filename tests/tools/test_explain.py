@@ -13,9 +13,9 @@ from tersor.calibration import open_feeds
 from tersor.graph_ir import load, parse, save
 from tersor.graph_ir.ops import label
 from tersor.passes.quantize.insert_qdq import InsertQdq
-from tersor.pipeline.build import BuildSettings
-from tersor.pipeline.build.form import Form
-from tersor.pipeline.build.workshop import Workshop
+from tersor.pipeline.builder import BuildSettings
+from tersor.pipeline.builder.form import Form
+from tersor.pipeline.builder.workshop import Workshop
 from tests.support.building import DIGITS
 from tests.support.command import tersor
 

@@ -13,7 +13,7 @@ import pytest
 from tersor.graph_ir import parse, save
 from tersor.passes.base import Context
 from tersor.passes.clean.sink_constants import SinkConstants
-from tersor.pipeline.build import flow
+from tersor.pipeline.builder import flow
 from tests.support.building import FILES, hashes, quick
 from tests.support.command import tersor
 from tests.support.odd_models import conv_net, one_node

@@ -15,7 +15,7 @@ from tersor.analysis.coupling import Coupling
 from tersor.analysis.fidelity import Closeness
 from tersor.graph_ir import Model, UsageError, fingerprint, parse
 from tersor.passes.prune.plan import PrunePlan, load_plan
-from tersor.pipeline.build.result import Judgement
+from tersor.pipeline.builder.result import Judgement
 from tersor.pipeline.prune.budget import Budget
 from tersor.pipeline.prune.job import Job, Pruned
 from tersor.pipeline.prune.rounds import prune

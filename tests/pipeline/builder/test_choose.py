@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tersor.graph_ir import parse
-from tersor.pipeline.build.choose import (
+from tersor.pipeline.builder.choose import (
     NOISE,
     TIE,
     contenders,
@@ -22,7 +22,7 @@ from tersor.pipeline.build.choose import (
     relative_time,
     unasked,
 )
-from tersor.pipeline.build.facts import composition
+from tersor.pipeline.builder.facts import composition
 from tests.support.building import Judged, judged, latency, times
 
 Drawn = tuple[dict[str, Judged], dict[int, Any]]

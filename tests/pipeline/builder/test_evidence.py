@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tersor.backends.base import Feed
 from tersor.graph_ir import DataError
-from tersor.pipeline.build.evidence import (
+from tersor.pipeline.builder.evidence import (
     FORWARD,
     MIRRORED,
     ONE_SAMPLE_DB,
@@ -26,7 +26,7 @@ from tersor.pipeline.build.evidence import (
     expected_drop,
     needed_db,
 )
-from tersor.pipeline.build.result import Judgement
+from tersor.pipeline.builder.result import Judgement
 from tests.support.shifted import judge, shifted
 
 
@@ -272,7 +272,7 @@ def test_outputs_that_cannot_be_scaled_are_no_evidence(
     def never(*_: object) -> Run:
         raise DataError("an output is no tensor")
 
-    monkeypatch.setattr("tersor.pipeline.build.accuracy.amplified", never)
+    monkeypatch.setattr("tersor.pipeline.builder.accuracy.amplified", never)
     found = vouched(tmp_path, 0.006, "above")
     assert not found.accepted
     assert found.reason.endswith("samples vouch for 52.0 dB: an output is no tensor")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tersor.analysis.shapes import infer_shapes
 from tersor.calibration.sensitivity import Loss, Sensitivity
 from tersor.calibration.switches import Part
-from tersor.pipeline.build.placement import (
+from tersor.pipeline.builder.placement import (
     FIRST_DB,
     MOST_LOST,
     RUNGS,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tersor.analysis.fidelity import Closeness, Fidelity
-from tersor.pipeline.build.doubts import (
+from tersor.pipeline.builder.doubts import (
     FEW_SAMPLES,
     constant_db,
     doubts,
@@ -16,7 +16,7 @@ from tersor.pipeline.build.doubts import (
     steadiness,
     voids,
 )
-from tersor.pipeline.build.result import Judgement
+from tersor.pipeline.builder.result import Judgement
 from tests.support.user_code import Feed
 
 

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from tersor.graph_ir import ModelError, UsageError, load, save
-from tersor.pipeline.build import BuildResult, flow, ship
+from tersor.pipeline.builder import BuildResult, flow, ship
 from tests.support.building import FILES, default_run, hashes, quick, steady, work_in
 from tests.support.odd_models import conv_net, one_node, weight
 from tests.support.user_code import HERE

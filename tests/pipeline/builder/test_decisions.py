@@ -14,10 +14,10 @@ import pytest
 from onnx import parser
 
 from tersor.backends.onnxruntime.session import OrtSession
-from tersor.pipeline.build.accuracy import Judge
-from tersor.pipeline.build.decisions import Decisions, decisions
-from tersor.pipeline.build.result import Candidate
-from tersor.pipeline.build.settings import BuildSettings
+from tersor.pipeline.builder.accuracy import Judge
+from tersor.pipeline.builder.decisions import Decisions, decisions
+from tersor.pipeline.builder.result import Candidate
+from tersor.pipeline.builder.settings import BuildSettings
 
 CLASSES = """
    logits = MatMul(x, w)

@@ -13,7 +13,7 @@ import pytest
 
 from tersor.backends.base import BackendError
 from tersor.graph_ir import load, save, signature_of
-from tersor.pipeline.build import BuildResult
+from tersor.pipeline.builder import BuildResult
 from tersor.pipeline.manager import run
 from tersor.pipeline.spec import parse
 from tests.support import odd_models

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tersor.analysis.cost import cost
 from tersor.graph_ir import DataError, Model, UsageError, load, save
 from tersor.passes.prune.plan import PrunePlan
-from tersor.pipeline.build import BuildResult
+from tersor.pipeline.builder import BuildResult
 from tersor.pipeline.presets import PRUNE_READY
 from tersor.pipeline.prune.budget import Budget
 from tersor.pipeline.prune.job import Job, Origin, Pruned
@@ -114,7 +114,7 @@ def test_a_size_counts_the_bytes_of_the_file(folder: Path, monkeypatch: pytest.M
         origins.append(origin)
         return prune(model, job, origin, **rest)
 
-    monkeypatch.setattr("tersor.pipeline.build.pruning.prune", spied)
+    monkeypatch.setattr("tersor.pipeline.builder.pruning.prune", spied)
     built(folder, "[[step]]\nprune = { size = 0.6, align = 1 }\n", min_sqnr_db=-100.0)
     file = (folder / "chain.onnx").stat().st_size
     expected = file - cost(load(folder / "chain.onnx")).parameter_bytes
@@ -128,7 +128,7 @@ def test_the_seed_of_the_step_reaches_a_replay(folder: Path, monkeypatch: pytest
         seeds.append(seed)
         return replay(model, plan, seed=seed, **rest)
 
-    monkeypatch.setattr("tersor.pipeline.build.pruning.replay", spied)
+    monkeypatch.setattr("tersor.pipeline.builder.pruning.replay", spied)
     prune(chain(), Job(Budget("ratio", 0.5), "l2")).plan.save(folder / "plan.json")
     built(folder, '[[step]]\nprune = { plan = "plan.json", seed = 7 }\n', min_sqnr_db=-100.0)
     assert seeds == [7]

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from tersor.passes.quantize.insert_qdq import InsertQdq
-from tersor.pipeline.build.budget import OutOfBudgetError
-from tersor.pipeline.build.form import Form
-from tersor.pipeline.build.picking import MOST_PICKED, pick
+from tersor.pipeline.builder.budget import OutOfBudgetError
+from tersor.pipeline.builder.form import Form
+from tersor.pipeline.builder.picking import MOST_PICKED, pick
 
 BEST = Form("mse", InsertQdq())
 RULES = ("mse", "percentile", "minmax", "entropy")

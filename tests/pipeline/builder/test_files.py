@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tersor.graph_ir import Model, save
-from tersor.pipeline.build.files import written_files
-from tersor.pipeline.build.lock import hash_files
+from tersor.pipeline.builder.files import written_files
+from tersor.pipeline.builder.lock import hash_files
 from tests.support.prune_build import build
 
 

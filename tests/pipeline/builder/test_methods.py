@@ -13,15 +13,15 @@ from tersor.backends.onnxruntime.cpu import Host
 from tersor.calibration import open_feeds
 from tersor.graph_ir import TersorError, UsageError, constant, load, save, tensor
 from tersor.graph_ir import parse as parse_model
-from tersor.pipeline.build import BuildSettings, build
-from tersor.pipeline.build.accuracy import Judge
-from tersor.pipeline.build.follow import follow
-from tersor.pipeline.build.measured import wanted_by
-from tersor.pipeline.build.result import Candidate
-from tersor.pipeline.build.search import Search
-from tersor.pipeline.build.trial_log import TrialLog
-from tersor.pipeline.build.trials import Judged, Timer
-from tersor.pipeline.build.workshop import Workshop
+from tersor.pipeline.builder import BuildSettings, build
+from tersor.pipeline.builder.accuracy import Judge
+from tersor.pipeline.builder.follow import follow
+from tersor.pipeline.builder.measured import wanted_by
+from tersor.pipeline.builder.result import Candidate
+from tersor.pipeline.builder.search import Search
+from tersor.pipeline.builder.trial_log import TrialLog
+from tersor.pipeline.builder.trials import Judged, Timer
+from tersor.pipeline.builder.workshop import Workshop
 from tersor.pipeline.recipe import parse_recipe
 from tersor.pipeline.spec import parse
 from tests.support.int8 import graph
@@ -205,7 +205,7 @@ def two_minds(tmp_path: Path) -> Path:
 def test_single_values_have_their_range_by_another_rule(
     two_minds: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tersor.pipeline.build.search.OBSERVERS", ("percentile", "minmax"))
+    monkeypatch.setattr("tersor.pipeline.builder.search.OBSERVERS", ("percentile", "minmax"))
     found = searched(two_minds, TrialLog(two_minds / "trials.jsonl", {}))
     alone = max(found[f"int8 {rule}"][1] for rule in ("percentile", "minmax"))
     picked = [(made, db) for name, (made, db) in found.items() if "picked" in name]
@@ -235,7 +235,7 @@ def test_seven_bits_where_products_saturate(work: Path, monkeypatch: pytest.Monk
     def yes(_: Host) -> bool:
         return True
 
-    monkeypatch.setattr("tersor.pipeline.build.workshop.saturates", yes)
+    monkeypatch.setattr("tersor.pipeline.builder.workshop.saturates", yes)
     for made, _ in searched(work).values():
         codes = [
             onnx.numpy_helper.to_array(t)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tersor.graph_ir import DataError, UsageError, save
-from tersor.pipeline.build.accuracy import Judge
-from tersor.pipeline.build.trial_log import TrialLog
+from tersor.pipeline.builder.accuracy import Judge
+from tersor.pipeline.builder.trial_log import TrialLog
 from tests.support.building import judged, quick, steady
 from tests.support.int8 import graph
 

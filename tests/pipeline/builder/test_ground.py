@@ -11,8 +11,8 @@ import pytest
 
 from tersor.calibration import open_feeds, visit
 from tersor.graph_ir import load
-from tersor.pipeline.build import BuildSettings
-from tersor.pipeline.build.ground import Ground
+from tersor.pipeline.builder import BuildSettings
+from tersor.pipeline.builder.ground import Ground
 from tests.support import odd_models
 
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 
 from tersor.passes.quantize.insert_qdq import InsertQdq
-from tersor.pipeline.build.facts import padding
-from tersor.pipeline.build.form import PLAIN_WORDS, RULES, Form, plain
-from tersor.pipeline.build.result import Facts
-from tersor.pipeline.build.search import OBSERVERS
+from tersor.pipeline.builder.facts import padding
+from tersor.pipeline.builder.form import PLAIN_WORDS, RULES, Form, plain
+from tersor.pipeline.builder.result import Facts
+from tersor.pipeline.builder.search import OBSERVERS
 
 METHODS = ("smooth-quant", "adaptive-rounding{bits=8 sweeps=2}")
 MANY = InsertQdq(mse_weights=True, join_concats=True, float_tail=False, exclude=("a", "b"))

@@ -13,8 +13,8 @@ import pytest
 from tersor.backends.onnxruntime.audit import Audit, AuditRow, LeftoverDequantize, audit
 from tersor.graph_ir import load, parse, to_proto
 from tersor.graph_ir.provenance import stored_origins
-from tersor.pipeline.build import BuildResult, proving
-from tersor.pipeline.build.search import Search
+from tersor.pipeline.builder import BuildResult, proving
+from tersor.pipeline.builder.search import Search
 from tests.support import odd_models
 from tests.support.building import check, default_run, quick, steady, work_in
 

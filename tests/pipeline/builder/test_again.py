@@ -14,9 +14,9 @@ import pytest
 from tersor.backends.onnxruntime.latency import Latency, Runner
 from tersor.graph_ir import CheckError, Model, UsageError, save
 from tersor.passes.quantize.insert_qdq import InsertQdq
-from tersor.pipeline.build import BuildSettings, build
-from tersor.pipeline.build.form import Dynamic, Form, form_of
-from tersor.pipeline.build.lock import LOCK_FILE
+from tersor.pipeline.builder import BuildSettings, build
+from tersor.pipeline.builder.form import Dynamic, Form, form_of
+from tersor.pipeline.builder.lock import LOCK_FILE
 from tests.support.building import latency
 from tests.support.int8 import graph
 
@@ -52,7 +52,7 @@ def favour(patch: pytest.MonkeyPatch, wanted: str) -> None:
         share = {name: 0.1 if wanted in name else 2.0 for name in runners}
         return {name: latency(name, *[share[name] if name != "original" else 1.0] * 3) for name in runners}
 
-    patch.setattr("tersor.pipeline.build.flow.measure", measured)
+    patch.setattr("tersor.pipeline.builder.flow.measure", measured)
 
 
 def settings(folder: Path, out: str, net: Model = NET, **given: Any) -> BuildSettings:

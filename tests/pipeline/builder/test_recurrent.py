@@ -10,12 +10,12 @@ import pytest
 
 from tersor.calibration import open_feeds
 from tersor.graph_ir import load, save
-from tersor.pipeline.build import BuildSettings
-from tersor.pipeline.build.accuracy import Judge
-from tersor.pipeline.build.facts import only_dynamic
-from tersor.pipeline.build.result import Candidate
-from tersor.pipeline.build.search import Search
-from tersor.pipeline.build.workshop import Workshop
+from tersor.pipeline.builder import BuildSettings
+from tersor.pipeline.builder.accuracy import Judge
+from tersor.pipeline.builder.facts import only_dynamic
+from tersor.pipeline.builder.result import Candidate
+from tersor.pipeline.builder.search import Search
+from tersor.pipeline.builder.workshop import Workshop
 from tests.support.int8 import graph
 
 LSTM = "s, y = LSTM<hidden_size=24>(x, w, r)"

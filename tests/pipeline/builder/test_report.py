@@ -14,10 +14,10 @@ import pytest
 from tersor.backends.onnxruntime.audit import Audit, AuditRow
 from tersor.backends.onnxruntime.runtime_check import Concurrency
 from tersor.graph_ir import UsageError
-from tersor.pipeline.build import BuildResult, BuildSettings
-from tersor.pipeline.build.lock import code_hash, hash_files
-from tersor.pipeline.build.report import to_dict
-from tersor.pipeline.build.result import Facts, Proof
+from tersor.pipeline.builder import BuildResult, BuildSettings
+from tersor.pipeline.builder.lock import code_hash, hash_files
+from tersor.pipeline.builder.report import to_dict
+from tersor.pipeline.builder.result import Facts, Proof
 from tests.support.building import closeness, judged, latency
 
 SETTINGS = BuildSettings(Path("m.onnx"), Path("out"))
