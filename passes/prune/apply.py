@@ -14,6 +14,7 @@ from ...analysis.shapes import infer_shapes, refined_shape
 from ...graph_ir import Model, Node, Rewriter, Shape, UsageError, Value, VerifyError, constant, verify
 from ...graph_ir.ops import is_constant, is_op, is_pure, label, subgraphs, walk_graphs, walk_nodes
 from ..base import Context, Exactness, Pass
+from ..quantize.facts import forget
 from .fixes import mend
 from .fixes.cuts import Cuts, Mask, Masks
 from .fixes.windows import more_zeros
@@ -36,18 +37,22 @@ class ApplyPlan(Pass):
 
     name: ClassVar[str] = "apply-plan"
     exact: ClassVar[Exactness] = Exactness.LOSSY
+    drops_facts: ClassVar[bool] = True
 
     plan: str = ""
 
     def run(self, model: Model, ctx: Context) -> bool:
-        """Apply it.
+        """Apply it. Drops what was measured.
 
         Raises:
             UsageError: no plan is named, it cannot be read, or it is for another model.
         """
         if not self.plan:
             raise UsageError("apply-plan needs a plan; write apply-plan{plan=FILE}")
-        return apply_plan(model, load_plan(self.plan), ctx)
+        changed = apply_plan(model, load_plan(self.plan), ctx)
+        if changed:
+            forget(ctx)
+        return changed
 
 
 def apply_plan(model: Model, plan: PrunePlan, ctx: Context) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...analysis.shapes import infer_shapes
 from ...graph_ir import Model, Rewriter, UsageError
 from ..base import Context, Exactness, Pass
+from ..quantize.facts import forget
 from .masks import Mask, Pattern, check_sparsity, count, outside_pattern, read_pattern, smallest
 from .sparse_layers import Layer, find_layers, put_weights
 
@@ -46,6 +47,7 @@ class Sparsify(Pass):
 
     name: ClassVar[str] = "sparsify"
     exact: ClassVar[Exactness] = Exactness.LOSSY
+    drops_facts: ClassVar[bool] = True
 
     sparsity: float | None = None
     pattern: str | None = None
@@ -63,7 +65,7 @@ class Sparsify(Pass):
             check_sparsity(self.sparsity)
 
     def run(self, model: Model, ctx: Context) -> bool:
-        """Rewrite the constants of every graph, body and function."""
+        """Rewrite the constants of every graph, body and function. Drops what was measured."""
         infer_shapes(model)
         layers, left = find_layers(model, self.exclude)
         for one in left:
@@ -79,6 +81,8 @@ class Sparsify(Pass):
         for layer, mask in zip(layers, masks, strict=True):
             if zero(layer, mask, rewriter):
                 ctx.counters["sparsify"] += 1
+        if rewriter.edits:
+            forget(ctx)
         return rewriter.edits > 0
 
     def _fits(self, layer: Layer, ctx: Context) -> bool:

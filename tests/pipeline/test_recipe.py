@@ -139,6 +139,14 @@ STEP = "recipe = 1\n[[step]]\n"
             "step 3: 'insert-qdq' needs 'ranges'; put a `calibrate` step before it and behind 'equalize'",
         ),
         (
+            STEP + 'calibrate = {}\n[[step]]\npasses = "sparsify, insert-qdq"',
+            "'insert-qdq' needs 'ranges'; put a `calibrate` step before it and behind 'sparsify'",
+        ),
+        (
+            STEP + 'calibrate = {}\n[[step]]\npasses = "apply-plan{plan=p.json}, insert-qdq"',
+            "'insert-qdq' needs 'ranges'; put a `calibrate` step before it and behind 'apply-plan'",
+        ),
+        (
             STEP + 'passes = "needs-inlined"',
             "step 1: 'needs-inlined' requires 'no-functions'; no pass ensures it",
         ),

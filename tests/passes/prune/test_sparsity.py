@@ -194,6 +194,14 @@ def test_nan_is_not_ranked() -> None:
     assert ctx.notes == ["'w' stays dense: it holds NaN or infinity"]
 
 
+def test_what_was_measured_holds_no_longer() -> None:
+    model = parse("""<ir_version: 10, opset_import: ["" : 17]>
+    g (float[2,4] x) => (float[2,4] y) <float[4,4] w = {seed}> { y = MatMul(x, w) }""")
+    ctx = Context(facts={"ranges": {"y": (-1.0, 1.0)}})
+    assert Sparsify(sparsity=0.5).run(model, ctx)
+    assert "ranges" not in ctx.facts
+
+
 def test_twice_is_once() -> None:
     model = graph("y = Conv(x, w, b)", CONV, x="1,8,6,6")
     assert Sparsify(pattern="2:4").run(model, Context())
