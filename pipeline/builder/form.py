@@ -131,6 +131,7 @@ def form_of(data: Mapping[str, Any]) -> Form | Dynamic:
     """
     try:
         given: dict[str, Any] = {**data, "methods": tuple(data["methods"])}
+        _check_types(given)
         if "bits" in given:
             return Dynamic(**given)
         (options,) = parse(given.pop("options")).elements
@@ -140,6 +141,13 @@ def form_of(data: Mapping[str, Any]) -> Form | Dynamic:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"no form of a model is made of {sorted(data)}") from error
     raise UsageError(f"no form of a model is made by {str(options)!r}")
+
+
+def _check_types(given: Mapping[str, Any]) -> None:
+    texts = [*given["methods"], *(given[key] for key in ("observer", "rest") if key in given)]
+    texts += dict(given.get("picked", {})).values()
+    if not all(isinstance(text, str) for text in texts) or not isinstance(given.get("bits", 0), int):
+        raise TypeError
 
 
 PLAIN = "plain u8s8"

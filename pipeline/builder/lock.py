@@ -23,6 +23,7 @@ from .result import BuildResult
 from .settings import BuildSettings
 
 LOCK_FILE = "build.lock.json"
+_VERSION = 1
 _PACKAGES = ("onnx", "onnx-ir", "onnxruntime", "numpy", "ml_dtypes", "networkx")
 _READ = (
     "model", "data", "recipe", "passes", "samples", "seed", "metric",
@@ -35,7 +36,7 @@ def write_lock(result: BuildResult, settings: BuildSettings, feeds: Feeds | None
     """Write the lock file into the output folder."""
     form = result.winner.form
     data: dict[str, Any] = {
-        "lock": 1,
+        "lock": _VERSION,
         **_inputs(settings, feeds),
         "result": {"file": result.winner.path.name, "blake2b": _hash_model(result.winner.path)},
         "shipped": {"name": result.winner.name, "form": None if form is None else form.to_dict()},
@@ -151,14 +152,24 @@ def read_lock(path: Path) -> Lock:
         UsageError: it is none, or none that a build can be made again from.
     """
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        data = {key: found[key] for key in _READ}
-        form = data["shipped"]["form"]
-        return Lock(path, data, None if form is None else form_of(form))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _lock_of(path, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"--lock {str(path)!r} is no {LOCK_FILE} of this version of tersor") from error
     except UsageError as error:
         raise UsageError(f"--lock {str(path)!r}: {error}") from error
+
+
+def _lock_of(path: Path, found: dict[str, Any]) -> Lock:
+    data = {key: found[key] for key in _READ}
+    data |= {key: dict(data[key]) for key in ("result", "shipped", "versions", "host")}
+    name, form = data["shipped"]["name"], data["shipped"]["form"]
+    lock = Lock(path, data, None if form is None else form_of(form))
+    for key in ("model", "data", "recipe", "result"):
+        _hashes(data[key])
+    named = isinstance(name, str) and (lock.form is None or lock.form.name == name)
+    if found["lock"] != _VERSION or not named:
+        raise ValueError
+    return lock
 
 
 def _hashes(section: Mapping[str, Any] | None) -> list[Any]:

@@ -16,7 +16,7 @@ from tersor.graph_ir import CheckError, Model, UsageError, save
 from tersor.passes.quantize.insert_qdq import InsertQdq
 from tersor.pipeline.builder import BuildSettings, build
 from tersor.pipeline.builder.form import Dynamic, Form, form_of
-from tersor.pipeline.builder.lock import LOCK_FILE
+from tersor.pipeline.builder.lock import LOCK_FILE, read_lock
 from tests.support.building import latency
 from tests.support.int8 import graph
 
@@ -137,6 +137,36 @@ def test_other_bytes_and_missed_limits_are_refused(locked: Path, tmp_path: Path)
     with pytest.raises(CheckError, match=r"'int8 mse', .* is not made of this model any more"):
         build(settings(tmp_path, "second", lock=locked))
     assert not (tmp_path / "second").exists()
+
+
+def test_an_edited_lock_is_refused_in_one_line(locked: Path) -> None:
+    edits: list[tuple[str, Any]] = [
+        ("lock", 2),
+        ("model", "x"),
+        ("data", {}),
+        ("result", None),
+        ("result blake2b", ...),
+        ("host", 5),
+        ("shipped name", "int8 mse"),
+        ("shipped name", []),
+        ("shipped form bits", "8"),
+        ("shipped form methods", [[1]]),
+    ]
+    text = locked.read_text(encoding="utf-8")
+    for place, value in edits:
+        section = data = json.loads(text)
+        *above, last = place.split()
+        for key in above:
+            section = section[key]
+        section[last] = value
+        if value is ...:
+            del section[last]
+        locked.write_text(json.dumps(data), encoding="utf-8")
+        with pytest.raises(UsageError, match=r"of this version of tersor|no form of a model is made of"):
+            read_lock(locked)
+    locked.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(UsageError, match="of this version of tersor"):
+        read_lock(locked)
 
 
 @pytest.mark.parametrize(
