@@ -17,7 +17,7 @@ from ...analysis.shapes import infer_shapes
 from ...backends.base import Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...backends.onnxruntime.source import graph_proto
-from ...graph_ir import Model, Node, Value, load
+from ...graph_ir import Model, Node, TensorType, Value, load
 from ...graph_ir.extract import keep_needed
 from ...graph_ir.ops import graphs_within, input_at, is_constant, is_op, subgraphs
 from ...passes.quantize.kinds import FLOAT_LINEAR, LINEAR
@@ -101,6 +101,8 @@ def decisions(path: Path) -> Decisions | None:
     outputs = [value for value in model.graph.outputs if value.name]
     if found.layers_behind or not found.decided.intersection(outputs):
         return None
+    if not all(isinstance(value.type, TensorType) and value.dtype for value in found.read):
+        return None  # sequences have no error that could be made larger
     floats = [value for value in outputs if value in found.moved and value not in found.decided]
     floats += [value for value in found.read if value not in floats]
     names = tuple(value.name or "" for value in floats)
@@ -132,8 +134,17 @@ class _Walk:
         codes = any(value.dtype is not None and not value.dtype.is_floating_point() for value in made)
         if decided or codes or is_op(node, *_CHOOSING):
             self.layers_behind |= layer
-            self.read |= dict.fromkeys(v for v in reads if v in self.moved and v not in self.decided)
+            read = (v for v in reads if v in self.moved and v not in self.decided)
+            self.read |= dict.fromkeys(map(_before_transposes, read))
             self.decided.update(made)
+
+
+def _before_transposes(value: Value) -> Value:
+    """What a value is the transpose of: passes take decisions in front of transposes."""
+    node = value.producer()
+    while node is not None and is_op(node, "Transpose") and (source := node.inputs[0]) is not None:
+        value, node = source, source.producer()
+    return value
 
 
 def _nodes(node: Node) -> Iterator[Node]:

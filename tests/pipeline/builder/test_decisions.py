@@ -68,6 +68,25 @@ def test_what_is_gathered_by_a_decision_belongs_to_it(tmp_path: Path) -> None:
     assert (found.floats, found.rest) == (("logits",), ("doubled", "count"))
 
 
+def test_the_cut_is_in_front_of_a_transpose_that_passes_take_away(tmp_path: Path) -> None:
+    body = "logits = MatMul(x, w)\nturned = Transpose<perm = [1, 0]>(logits)\nids = ArgMax<axis = 0>(turned)"
+    found = where(path := write(tmp_path, body, "int64[1, N] ids"))
+    assert (found.floats, found.read) == (("logits",), {"logits": 1})
+    with OrtSession(found.behind(path)) as rest:
+        logits = np.array([[0, 2, 1], [5, 3, 4]], np.float32)
+        (ids,) = rest.run_unchecked({**feed(2), "logits": logits}, found.rest)
+    assert ids.tolist() == [[1, 0]]
+
+
+def test_a_sequence_has_no_error_that_could_be_made_larger(tmp_path: Path) -> None:
+    body = """
+       logits = MatMul(x, w)
+       parts = SplitToSequence<axis = 1>(logits)
+       count = SequenceLength(parts)
+    """
+    assert decisions(write(tmp_path, body, "int64 count")) is None
+
+
 @pytest.mark.parametrize(
     ("body", "outputs"),
     [
