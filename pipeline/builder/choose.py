@@ -103,13 +103,18 @@ def _open(ratio: Ratio) -> bool:
     return ratio.median > 1 + NOISE and ratio.low <= 1 and math.isfinite(ratio.high)
 
 
+def _open_at(times: Times, name: str, original: str) -> list[int]:
+    """The thread counts where a candidate looks slower and may not be."""
+    return [threads for threads, ratio in _ratios(times, name, original).items() if _open(ratio)]
+
+
 def in_doubt(judged: Mapping[str, Judged], times: Times, original: str) -> list[int]:
     """The thread counts where what is clearly the fastest looks slower than the original, and may not be."""
     open_at: dict[str, list[int]] = {}
     sure = [1.0]
     for name, (_, judgement) in judged.items():
         if judgement.accepted and not_slower(times, name, original):
-            open_at[name] = [n for n, ratio in _ratios(times, name, original).items() if _open(ratio)]
+            open_at[name] = _open_at(times, name, original)
             sure += [] if open_at[name] else [relative_time(times, name, original)]
     least = min(sure) * (1 - TIE)
     return sorted(
@@ -208,14 +213,18 @@ def pick(
     # Equal operators take equal time, whatever was measured.
     same = {judged[name][0].composition for name in tied} - {()}
     tied += [name for name in running if name not in tied and judged[name][0].composition in same]
+    # What looks slower somewhere has to be clearly the fastest; among equals another is the surer one.
+    equal = [name for name in tied if not _open_at(times, name, original)] or tied
     # The original comes last among equals: what the passes made is no slower, and simpler.
-    winner = max(tied, key=lambda name: (_accuracy(judged[name][1]), name != original, -running[name]))
+    winner = max(equal, key=lambda name: (_accuracy(judged[name][1]), name != original, -running[name]))
     if winner == original:
         why = f"{original}: nothing that keeps within the limits is faster and as close"
     elif winner == fastest:
         why = f"{winner}: {_speed(times, winner, original)}, the fastest that keeps within the limits"
     else:
-        why = f"{winner}: {_speed(times, winner, original)}, closer than {fastest}, which is the fastest"
+        doubted = fastest in tied and fastest not in equal
+        than = f"and {fastest} may be slower" if doubted else f"closer than {fastest}, which is the fastest"
+        why = f"{winner}: {_speed(times, winner, original)}, {than}"
     return judged[winner][0], why + _others(judged, times, original)
 
 

@@ -35,6 +35,29 @@ def test_what_looks_slower_by_noise_alone_is_timed_once_more_and_not_refused() -
     assert in_doubt(candidates, steady | sure, "original") == []
 
 
+def test_what_looks_slower_somewhere_ships_only_where_it_is_clearly_the_fastest() -> None:
+    noisy = [0.95, 1.06] * 3 + [1.06] * 4  # on 2 threads 1.06, of which the interval holds 1
+
+    def timed(one: float, other: float) -> dict[int, Mapping[str, Latency]]:
+        rounds = {"original": [1.0] * 10, "float": noisy, "b": [other] * 10}
+        first = {"original": 1.0, "float": one, "b": other}
+        return {
+            1: {name: latency(name, *[ms] * 10) for name, ms in first.items()},
+            2: {name: latency(name, *turns) for name, turns in rounds.items()},
+        }
+
+    candidates = {c.name: (c, j) for c, j in (judged("original"), judged("float"), judged("b", 50))}
+    times = timed(0.94, 1.5)
+    assert relative_time(times, "float", "original") < 1
+    assert not_slower(times, "float", "original")
+    assert in_doubt(candidates, times, "original") == [], "it gains too little to be asked once more"
+    assert pick(candidates, times, "original")[0].name == "original"
+    winner, why = pick(candidates, timed(0.6, 0.8), "original")
+    assert winner.name == "b"
+    assert "and float may be slower" in why
+    assert pick(candidates, timed(0.5, 0.8), "original")[0].name == "float"
+
+
 def test_rounds_are_added_where_the_fastest_is_in_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
