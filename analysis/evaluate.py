@@ -175,7 +175,8 @@ def _check_array(
     if dtype is None:
         return
     if array.dtype != dtype and not (dtype.hasobject and array.dtype.kind in "UST"):
-        raise DataError(f"{where}: type {array.dtype}, the model takes {dtype}; convert it with .astype")
+        wanted = "str" if dtype.hasobject else dtype
+        raise DataError(f"{where}: type {array.dtype}, the model takes {wanted}; convert it with .astype")
     if dims is not None:
         shape = list(array.shape)
         fits = len(shape) == len(dims) and all(

@@ -133,7 +133,8 @@ def _plan(
     where = f"{str(path)!r}, array {name!r}"
     expected = input_dtype(kind)
     if expected is not None and dtype != expected and not (expected.hasobject and dtype.kind in "US"):
-        raise DataError(f"{where}: type {dtype}, the model takes {expected}; convert it with .astype")
+        wanted = "str" if expected.hasobject else expected
+        raise DataError(f"{where}: type {dtype}, the model takes {wanted}; convert it with .astype")
     if not shape:
         if dims:
             raise DataError(f"{where}: a single number, the model takes {_text(dims)}")

@@ -26,6 +26,11 @@ def share(given: object) -> float:
     raise UsageError(f"{_shown(given)} is no share; write 1% or 0.01")
 
 
+def beyond(found: float, limit: float) -> str:
+    """A share that passes a limit, with so many digits that it does not look like it."""
+    return f"{found:.2%}" if f"{found:.2%}" != f"{limit:.2%}" else f"{found:.6%}"
+
+
 def seconds(given: object) -> float:
     """A time in seconds: `"90s"`, `"2m"`, `"1.5h"`, `"1h30m"`, `"90"` or 90.
 

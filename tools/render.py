@@ -86,7 +86,8 @@ def _print_rich(texts: Sequence[Sequence[str]], right: Sequence[bool], title: st
 
 def _is_figure(cell: object) -> bool:
     text = str(cell)
-    return text in ("", "-", "inf", "nan") or text[:1].isdigit() or (text[:1] in "+-" and text[1:2].isdigit())
+    word = text.partition(" ")[0]
+    return word in ("", "-", "inf", "nan") or text[:1].isdigit() or (text[:1] in "+-" and text[1:2].isdigit())
 
 
 def plural(count: int, what: str) -> str:

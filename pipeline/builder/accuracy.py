@@ -176,7 +176,7 @@ class Judge:
             return judgement
         try:
             forward, mirrored = self._drops_beyond(candidate)
-        except DataError as error:
+        except (BackendError, DataError) as error:
             reason = (
                 f"outputs are {judgement.closeness_db:.1f} dB close, and the metric's {self.samples} samples "
                 f"vouch for {needed_db(self.samples):.1f} dB: {one_line(error)}"
@@ -191,6 +191,7 @@ class Judge:
 
         Raises:
             DataError: the outputs cannot be scaled, or the metric cannot be told of them.
+            BackendError: the part behind its decisions does not run by itself.
         """
         assert self.reference is not None
         reference, original = self.reference, self._original

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ...backends.onnxruntime.latency import Latency, Ratio, compare
+from ..amounts import beyond
 from .accuracy import COMFORT_DB
 from .form import PLAIN
 from .result import Candidate, Composition, Judgement
@@ -153,11 +154,14 @@ def distrust(judged: Mapping[str, Judged], max_drop: float) -> dict[str, Judged]
         mean = sum(other.drop for other in peers if other.drop is not None) / len(peers)
         expected = None if judgement.expected is None else _expected(judgement, everyone)
         if mean > max_drop:
-            reason = f"{len(peers)} candidates this close lose {mean:.2%} of the metric on average"
+            share = beyond(mean, max_drop)
+            reason = f"{len(peers)} candidates this close lose {share} of the metric on average"
         elif expected is not None and expected > max_drop:
-            reason = f"{expected:.2%} is to be expected on other data, by the metric under larger errors"
+            share = beyond(expected, max_drop)
+            reason = f"{share} is to be expected on other data, by the metric under larger errors"
         else:
             continue
+        reason = f"{reason}, allowed {max_drop:.2%}"
         found[name] = (candidate, replace(judgement, accepted=False, reason=reason))
     return found
 

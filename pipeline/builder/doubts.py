@@ -14,6 +14,7 @@ from ...analysis.fidelity import Closeness
 from ...backends.base import Feed
 from .result import Judgement
 
+SEEN = "SQNR was measured on samples that calibration saw; `tersor compare` measures it on others"
 FEW_SAMPLES = 16
 STEADY_DB = 20.0  # an output of which so much is the same for all feeds hardly depends on them
 STEADY = 1e-5  # relative; what a metric may vary by when threads add up in another order
@@ -23,7 +24,7 @@ _LEAST_VARYING = 1e-9  # one that is the same for all feeds has nothing to tell 
 def doubts(
     feeds: Sequence[Feed], whole: bool, reference: float | None, outputs: Sequence[str] = ()
 ) -> list[str]:
-    """Notes on feeds that are few, all the same, or without content, and on a metric of 0 or none.
+    """Notes on feeds that are few, all the same, or without content, and on a metric of 0.
 
     Args:
         feeds: those of the user that candidates are compared on.
@@ -45,10 +46,6 @@ def doubts(
             found.append(f"input {name!r} is the same in all samples of the data: ranges hold for it alone")
     if feeds and not any(note.startswith("input ") for note in found):
         found += outputs
-    if feeds and reference is None:
-        found.append(
-            "SQNR was measured on samples that calibration saw; `tersor compare` measures it on others"
-        )
     if reference == 0:
         found.append("the metric is 0 for the original; what is lost of it cannot be told")
     return found

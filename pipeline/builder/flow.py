@@ -19,7 +19,7 @@ from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
 from .again import again
 from .choose import Times, contenders, distrust, in_doubt, pick, told, unasked
-from .doubts import doubts, failing, metric_doubts, voids
+from .doubts import SEEN, doubts, failing, metric_doubts, voids
 from .facts import bindings_in, drawn, facts_of, is_quantized, padding, sized, why_not_int8
 from .files import as_protobuf
 from .float32 import explained
@@ -135,6 +135,7 @@ def _search(settings: BuildSettings, given: _Given, folder: Path) -> BuildResult
     notes_ += sized(bindings)
     notes_ += padding(shown[original.name], shown[winner.name])
     others = [judgement for candidate, judgement in judged.values() if candidate is not original]
+    notes_ += [SEEN] if winner.observer and judge.reference is None else []
     missed = failing(settings.metric, others) or unmet(given.recipe, judged)
     return BuildResult(winner, why, original, shown, judged, times, proof, notes_, search.sensitivity, missed)
 

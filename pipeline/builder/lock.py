@@ -153,7 +153,9 @@ def read_lock(path: Path) -> Lock:
     """
     try:
         return _lock_of(path, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise UsageError(f"--lock {str(path)!r} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"--lock {str(path)!r} is no {LOCK_FILE} of this version of tersor") from error
     except UsageError as error:
         raise UsageError(f"--lock {str(path)!r}: {error}") from error

@@ -14,6 +14,7 @@ from ...backends.onnxruntime.config import SessionConfig
 from ...backends.onnxruntime.latency import Latency, compare
 from ...backends.onnxruntime.runtime_check import Concurrency
 from ...calibration.sensitivity import Sensitivity
+from ...graph_ir import UsageError
 from .form import Dynamic, Form
 
 Composition: TypeAlias = "tuple[tuple[str, int], ...]"
@@ -171,7 +172,14 @@ class BuildResult:
         return f"BuildResult({where}{timed}; see why, judged, facts, notes)"
 
     def speedup(self, threads: int) -> float:
-        """How many times faster the winner is than the original, with so many threads."""
+        """How many times faster the winner is than the original, with so many threads.
+
+        Raises:
+            UsageError: nothing was timed with so many.
+        """
+        if self.latency and threads not in self.latency:
+            timed = " and ".join(map(str, self.latency))
+            raise UsageError(f"nothing was timed on {threads} threads, but on {timed}")
         times = self.latency.get(threads, {})
         if self.winner.name not in times or self.before.name not in times:
             return 1.0

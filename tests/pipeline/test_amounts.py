@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tersor.graph_ir import UsageError
-from tersor.pipeline.amounts import figure, seconds, share, whole
+from tersor.pipeline.amounts import beyond, figure, seconds, share, whole
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,10 @@ from tersor.pipeline.amounts import figure, seconds, share, whole
 )
 def test_shares(given: object, part: float) -> None:
     assert share(given) == pytest.approx(part)
+
+
+def test_a_share_beyond_a_limit_does_not_look_like_it() -> None:
+    assert (beyond(0.0161, 0.01), beyond(0.010004, 0.01)) == ("1.61%", "1.000400%")
 
 
 @pytest.mark.parametrize("given", ["", "%", "one", "1%%", "1,5%", True, None, [1]])

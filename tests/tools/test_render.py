@@ -60,6 +60,10 @@ def test_a_cell_is_one_line_and_moves_no_cursor(capsys: pytest.CaptureFixture[st
     assert printed(capsys, ["node"], [("a\nb\x1b[2J",)])[-1] == "a b [2J"
 
 
+def test_infinite_figures_are_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, ["found"], [("inf dB SQNR",), ("1.5",)])[-1] == "        1.5"
+
+
 def test_nodes_that_stay_float_for_one_reason_share_a_line() -> None:
     rows = [AuditRow(f"c{i}", "Conv", "Conv", "float", "no-q", "excluded") for i in range(5)]
     rows += [AuditRow("m", "MatMul", "MatMul", "float"), AuditRow("r", "Relu", "Relu", "float", "x", "why")]

@@ -167,6 +167,8 @@ def test_an_edited_lock_is_refused_in_one_line(locked: Path) -> None:
     locked.write_text("[" * 100_000, encoding="utf-8")
     with pytest.raises(UsageError, match="of this version of tersor"):
         read_lock(locked)
+    with pytest.raises(UsageError, match="cannot be read: No such file or directory"):
+        read_lock(locked.with_name("none.json"))
 
 
 @pytest.mark.parametrize(

@@ -54,11 +54,6 @@ def test_no_data_is_not_doubted_but_a_metric_of_nothing_is() -> None:
     assert note.startswith("the metric is 0 for the original")
 
 
-def test_without_a_metric_closeness_is_of_the_samples_of_the_ranges() -> None:
-    (note,) = doubts(feeds(FEW_SAMPLES), True, None)
-    assert "tersor compare" in note
-
-
 def test_an_input_of_one_number_is_doubted_only_when_it_never_changes() -> None:
     moving = [{"t": np.full((1,), step, np.float32)} for step in range(20)]
     assert doubts(moving, True, 0.5) == []

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tersor.backends.base import Feed
-from tersor.graph_ir import DataError
+from tersor.backends.base import BackendError, Feed
+from tersor.graph_ir import DataError, TersorError
 from tersor.pipeline.builder.evidence import (
     FORWARD,
     MIRRORED,
@@ -266,11 +266,12 @@ def test_an_answer_that_tips_under_a_larger_error_is_counted(tmp_path: Path) -> 
     assert vouched(tmp_path, 0.006, "above").expected == pytest.approx((0.5 + 0.25) / 6)
 
 
+@pytest.mark.parametrize("failure", [DataError, BackendError])
 def test_outputs_that_cannot_be_scaled_are_no_evidence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    failure: type[TersorError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object) -> Run:
-        raise DataError("an output is no tensor")
+        raise failure("an output is no tensor")
 
     monkeypatch.setattr("tersor.pipeline.builder.accuracy.amplified", never)
     found = vouched(tmp_path, 0.006, "above")

@@ -90,6 +90,8 @@ def test_what_json_has_no_number_for_is_text() -> None:
 def test_the_speed_of_what_was_not_timed_is_one() -> None:
     assert result(latency={}).speedup(1) == 1.0
     assert result(latency={1: {"original": latency("original", 2)}}).speedup(1) == 1.0
+    with pytest.raises(UsageError, match="nothing was timed on 99 threads, but on 1"):
+        result(latency={1: {"original": latency("original", 2)}}).speedup(99)
 
 
 def test_hashes_follow_the_content_and_the_order(tmp_path: Path) -> None:
