@@ -108,10 +108,10 @@ def concat(view: NodeView) -> Data | None:
 
 
 def squeeze(view: NodeView) -> Data | None:
-    """Squeeze."""
+    """Squeeze; None for an empty list of axes, which is read as none of them and as all."""
     data = view.contents(0)
     axes = view.ints_at(1, "axes")
-    if data is None or (view.has(1) and axes is None):
+    if data is None or (view.has(1) and axes is None) or (axes is not None and not axes):
         return None
     chosen = (
         {a % data.ndim for a in axes}

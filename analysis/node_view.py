@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph_ir import Attr, DataType, Value, constant
+from ..graph_ir import Attr, AttributeType, DataType, Value, constant
 from ..graph_ir.ops import constant_tensor
 from .expr import Dim
 from .value_types import ValueType
@@ -115,3 +115,15 @@ def constant_data(value: Value) -> Data | None:
         return None
     array = tensor.numpy()
     return objects([int(x) for x in array.ravel().tolist()], array.shape)
+
+
+def attr_key(attr: Attr) -> Any:
+    """What tells an attribute from another, hashable; tensors by identity."""
+    kind = attr.type
+    if kind == AttributeType.TENSOR:
+        tensor = attr.as_tensor()
+        return tensor.dtype, tuple(tensor.shape), id(tensor)
+    value: Any = attr.value
+    if isinstance(value, (int, float, str)):
+        return kind, value
+    return (kind, tuple(value)) if kind in (AttributeType.INTS, AttributeType.FLOATS) else (kind, str(value))

@@ -15,7 +15,7 @@ from ..graph_ir import Attr, AttributeType, Function, Model, Node, Value, one_li
 from ..graph_ir.ops import constant, constant_tensor
 from ..graph_ir.wire import attribute_proto, tensor_form
 from . import contrib_rules, shape_bodies, shape_data, shape_rules
-from .node_view import DATA_TYPES, Data, NodeView, constant_data
+from .node_view import DATA_TYPES, Data, NodeView, attr_key, constant_data
 from .scope import Scope
 from .value_types import TypeTable, ValueType
 
@@ -192,7 +192,7 @@ class Walker:
         version, inputs, outputs = self._version(node, scope), node.inputs, node.outputs
         contents = self._contents(node, scope)
         attrs = self.attributes(node, scope)
-        attr_keys = tuple([(name, _attr_key(a)) for name, a in attrs.items()]) if attrs else ()
+        attr_keys = tuple([(name, attr_key(a)) for name, a in attrs.items()]) if attrs else ()
         absent = tuple([v is None for v in inputs]) if None in inputs else ()
         unnamed = (not outputs[0].name) if len(outputs) == 1 else tuple([not o.name for o in outputs])
         contents += self._floats(node) if node.op_type in _FLOAT_CONTENTS else ()
@@ -246,6 +246,8 @@ class Walker:
         known = {n: self.table.proto(t) for n, t in zip(names, types, strict=True) if n}
         data = {f"i{k}": _tensor(types[k].elem, shape, items) for k, shape, items in contents}
         imports = [onnx.OperatorSetIdProto(domain=d, version=v) for d, v in scope.opsets.items()]
+        if node.op_type == "Squeeze" and _no_axes(attrs, contents):
+            return self._same_type(schema, node, types), "an empty list of axes is read as none and as all"
         try:
             result = shape_inference.infer_node_outputs(schema, proto, known, data, opset_imports=imports)
         except (*_REFUSALS, shape_inference.InferenceError, checker.ValidationError) as error:
@@ -283,18 +285,12 @@ class Walker:
         return tuple(found)
 
 
+def _no_axes(attrs: Mapping[str, Attr], contents: Contents) -> bool:
+    given = attrs.get("axes")
+    return not given.as_ints() if given is not None else any(i == 1 and not items for i, _, items in contents)
+
+
 def _tensor(elem: int, shape: tuple[int, ...], items: tuple[Any, ...]) -> onnx.TensorProto:
     from onnx import helper
 
     return helper.make_tensor("", elem, shape, items)
-
-
-def _attr_key(attr: Attr) -> Any:
-    kind = attr.type
-    if kind == AttributeType.TENSOR:
-        tensor = attr.as_tensor()
-        return tensor.dtype, tuple(tensor.shape), id(tensor)
-    value: Any = attr.value
-    if isinstance(value, (int, float, str)):
-        return kind, value
-    return (kind, tuple(value)) if kind in (AttributeType.INTS, AttributeType.FLOATS) else (kind, str(value))

@@ -282,6 +282,8 @@ class Rewriter:
                 assert old_producer is not None
                 new = self.node("Identity", [new], before=old_producer, name=old.name or "").outputs[0]
             new.type, new.shape = old.type, old.shape
+            if INFERRED not in old.meta.data:  # declared: the runtime may need it in a body, so it is saved
+                new.meta.pop(INFERRED, None)
             self._swap_output(output_of, old, new)
         elif takes_over:
             self._swap_names(old, new)

@@ -138,6 +138,7 @@ class _Slice(_Copy):
             or ends is None
             or any(starts)
             or (steps is not None and any(s != 1 for s in steps))
+            or (axes is not None and len(axes) != len(ends))  # against the standard
         ):
             return False
         for axis, end in zip(axes if axes is not None else range(len(ends)), ends, strict=True):

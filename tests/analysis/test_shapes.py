@@ -215,3 +215,16 @@ def test_positions_cut_to_the_length_of_the_input(rows: str, size: int, wanted: 
     assert dims(found["a"]) == ("B", wanted, 4)
     feed = {"like": np.zeros((2, 5), np.int64), "x": np.zeros((2, size, 4), np.float32)}
     check(to_proto(parse(HEAD + text)), feed, {"B": 2, "T": 5, "U": 5, "T2": 5})
+
+
+@pytest.mark.parametrize(
+    ("opset", "weights", "node"),
+    [(21, "<int64[0] a = {}>", "y = Squeeze(x, a)"), (11, "", "y = Squeeze<axes: ints = []>(x)")],
+)
+def test_squeeze_of_an_empty_list_of_axes_is_not_guessed(opset: int, weights: str, node: str) -> None:
+    # onnx leaves the shape, onnxruntime drops every axis of size 1.
+    model = parse(
+        f'<ir_version: 8, opset_import: ["" : {opset}]> g (float[1,2,1] x) => (y) {weights} {{{node}}}'
+    )
+    infer_shapes(model)
+    assert refined_shape(values(model)["y"]) is None

@@ -44,7 +44,7 @@ STAY = [
     "b = Sub(zero, a)", "b = Sub(a, negative)", "b = Add(a, zero)", "b = Add(a, negative)", "b = Pow(one, a)",
     "b = Transpose<perm = [1, 0]>(a)", "b = Transpose(a)", "b = Pad(a, p1)", "b = Slice(a, i1, end)",
     "b = Slice(a, i0, i1)", "b = Slice(a, i0, im1)", "b = Slice(a, i0, i2, i1)",
-    "b = Slice(a, im1, end, i0, im1)",
+    "b = Slice(a, im1, end, i0, im1)", "b = Slice(a, i0, end, s11)",
     "b = Concat<axis = 0>(a, a)", "b = Sum(a, a)", "b = Clip(a, negative)", "b = Clip(a, , two)",
     "b = Clip(a)", "b = Clip(a, , )",  # an infinity becomes the greatest finite number
     "b = Tile(a, s23)", "b = Expand(a, s111)",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tersor import run
-from tersor.graph_ir import Model, parse, to_proto
+from tersor.graph_ir import INFERRED, Model, parse, to_proto
 from tersor.passes.base import Context
 from tersor.passes.clean.cse import EliminateCommonSubexpressions
 from tersor.passes.clean.dead_code import EliminateDeadCode
@@ -203,3 +203,16 @@ def test_frozen_defaults_can_be_shared() -> None:
     assert "1 inputs with defaults were frozen" in context.notes[0]
     assert rewrite(SHARE, model).context.counters["shared"] == 1
     assert not FreezeDefaultInputs().run(model, context)
+
+
+def test_the_outputs_of_bodies_stay_declared() -> None:
+    """Scan needs their shapes, whatever takes their place."""
+    model = parse(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[3,2] x) => (float[3,2] y) {
+        y = Scan<num_scan_inputs = 1, body = b (float[2] v) => (float[2] w) {
+            h = Relu(v) w = Identity(h) }>(x) }"""
+    )
+    assert run(model, "infer-shapes,eliminate-identity")
+    body = model.graph[0].attributes["body"].as_graph()
+    assert [node.op_type for node in body] == ["Relu"]
+    assert INFERRED not in body.outputs[0].meta, "or the next inference would take it back"
