@@ -155,7 +155,10 @@ def _tried(
         workshop.calibrate_with(given.feeds)
     if given.recipe is not None:
         made, found = follow(given.recipe, judge.settings, given.feeds, folder, judge)
-        judged[made.name] = (made, held(given.recipe, judge.judge(made)))
+        if _same(made, given.model):
+            found = [*found, "the recipe changes nothing"]
+        else:
+            judged[made.name] = (made, held(given.recipe, judge.judge(made)))
     elif given.feeds is None:
         found = [] if quantized else [WITHOUT_DATA]
     elif given.lock is None and workshop.int8_ready is not None:
@@ -213,12 +216,17 @@ def _chosen(
 def _floats(workshop: Workshop, model: Model, judge: Judge) -> dict[str, tuple[Candidate, Judgement]]:
     """The float candidates, judged; without the lossless one where it is what came in."""
     lossless, single = workshop.float_candidate, workshop.float32_candidate
-    made = load(lossless.path)  # weights are hashed only where that can tell the two apart
-    same = structure_fingerprint(made) == structure_fingerprint(model) and fingerprint(made) == fingerprint(
-        model
-    )
+    same = _same(lossless, model)
     found = {} if same else {lossless.name: (lossless, _strict(judge.judge(lossless)))}
     return found if single is None else {**found, single.name: (single, judge.judge(single))}
+
+
+def _same(candidate: Candidate, model: Model) -> bool:
+    """Whether a candidate is the model as it came in."""
+    made = load(candidate.path)  # weights are hashed only where that can tell the two apart
+    return structure_fingerprint(made) == structure_fingerprint(model) and (
+        fingerprint(made) == fingerprint(model)
+    )
 
 
 def _strict(judgement: Judgement) -> Judgement:

@@ -75,7 +75,9 @@ def held(recipe: Recipe, judgement: Judgement) -> Judgement:
 
 def unmet(recipe: Recipe | None, judged: Mapping[str, tuple[Candidate, Judgement]]) -> str:
     """Why what a recipe made is not what it says to accept; empty where it is, or says nothing."""
-    return "" if recipe is None or recipe.accept is None else judged[NAME][1].reason
+    if recipe is None or recipe.accept is None or NAME not in judged:  # it changes nothing, then
+        return ""
+    return judged[NAME][1].reason
 
 
 def follow(

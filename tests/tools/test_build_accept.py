@@ -116,3 +116,16 @@ def test_a_metric_that_tells_nothing_is_noted(
     done = tersor(capsys, "build", tmp_path / "m.onnx", "-o", tmp_path / "out", *asked)
     assert done.code == 0
     assert done.out.count(f"note: {said}") == 1
+
+
+def test_a_recipe_that_changes_nothing_ships_the_original_and_says_so(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "r.toml").write_text(
+        'recipe = 1\n[[step]]\npasses = "fold-batch-norm"\naccept = { sqnr_db = 300 }\n'
+    )
+    asked = ["--data", f"{HERE}:feeds", "--recipe", tmp_path / "r.toml", "--rounds", 1]
+    done = tersor(capsys, "build", tmp_path / "m.onnx", "-o", tmp_path / "out", *asked)
+    assert done.code == 0
+    assert "the recipe changes nothing" in done.out
+    assert report(tmp_path)["shipped"] == "original"
