@@ -24,8 +24,9 @@ SPDX = "# SPDX-License-Identifier: Apache-2.0"
 
 def sources() -> list[Path]:
     """Every Python file of ours, once (the links in src/tersor lead to files that are listed already)."""
-    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
-    return sorted({path for path in found if path.resolve() == path})
+    found = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    ignored = {ROOT / line[1:] for line in (ROOT / ".gitignore").read_text().splitlines() if line[:1] == "/"}
+    return sorted(path for path in found - ignored if path.resolve() == path)
 
 
 def name(path: Path) -> str:
