@@ -75,6 +75,7 @@ TABLE: dict[str, str] = {
     "merge-transpose": "fuse.merge_transpose:MergeTransposes",
     "merge-reshape": "fuse.merge_reshape:MergeReshapes",
     "merge-concat": "fuse.merge_concat:MergeConcats",
+    "merge-slice": "fuse.merge_slice:MergeSlices",
     "merge-cast": "fuse.merge_cast:MergeCasts",
     "merge-clip": "fuse.merge_clip:MergeClips",
     "merge-min-max": "fuse.merge_min_max:MergeMinMaxes",

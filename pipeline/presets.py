@@ -13,7 +13,7 @@ LOSSLESS = (
     "inline,eliminate-dead-code,infer-shapes,"
     "(fold-constants,fold-shapes,inline-constant-if,eliminate-no-ops,eliminate-zero-states,eliminate-identity,"
     "merge-cast,einsum-to-matmul,sink-transpose,permute-flattened-weights,merge-transpose,merge-reshape,"
-    "merge-concat,merge-clip,merge-min-max,"
+    "merge-concat,merge-slice,merge-clip,merge-min-max,"
     "canonicalize,fuse-hard-swish,fuse-gelu,fuse-layer-norm,reduce-mean-to-global-average-pool,"
     "fold-focus,fold-pad,fold-batch-norm,fold-affine,matmul-add-to-gemm,cse,dedup-weights,eliminate-dead-code)!"
 )

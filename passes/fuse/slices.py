@@ -27,7 +27,10 @@ class Taken:
 
 
 def taken(node: Node | None) -> tuple[Taken, ...] | None:
-    """What a Slice takes of each axis it names; None for other nodes, unknown bounds, and below opset 10."""
+    """What a Slice takes of each axis it names; None for other nodes, unknown bounds, and below opset 10.
+
+    None also against the standard: where there are not as many bounds as axes.
+    """
     if node is None or not is_op(node, "Slice") or input_at(node, 1) is None:
         return None
     rows: list[list[int]] = []
@@ -41,4 +44,6 @@ def taken(node: Node | None) -> tuple[Taken, ...] | None:
         else:
             rows.append([int(v) for v in data.reshape(-1)])
     starts, ends, axes, steps = rows
+    if len({len(row) for row in rows}) > 1:
+        return None
     return tuple(Taken(a, s, e, k) for a, s, e, k in zip(axes, starts, ends, steps, strict=True))

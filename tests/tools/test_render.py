@@ -20,6 +20,10 @@ def printed(capsys: pytest.CaptureFixture[str], *table: object) -> list[str]:
     return re.sub("\x1b[^m]*m", "", capsys.readouterr().out).splitlines()
 
 
+def loose(line: str) -> list[str]:
+    return re.sub("\u2500+", "-", line).split()
+
+
 @pytest.mark.parametrize("title", [None, "A title"])
 @pytest.mark.parametrize(
     "rows",
@@ -37,8 +41,10 @@ def test_tables_in_files_are_those_of_terminals_without_trailing_spaces(
     title: str | None,
 ) -> None:
     lines = printed(capsys, COLUMNS, rows, title)
+    assert lines == [line.rstrip() for line in lines]
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert lines == [line.rstrip() for line in printed(capsys, COLUMNS, rows, title)]
+    # Versions of rich set columns apart by one space more or less.
+    assert [loose(line) for line in lines] == [loose(line) for line in printed(capsys, COLUMNS, rows, title)]
 
 
 def test_lines_are_fitted_to_terminals_only(
