@@ -9,7 +9,6 @@ many processors there are.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..analysis.cores import usable_cores
 from ..analysis.evaluate import Evaluator, Feed
 from ..graph_ir import DataError, Model, Value
 from .data import Feeds
@@ -58,7 +58,7 @@ def visit(
     if first is None:
         raise DataError("there are no feeds to run the model on")
     parts = groups(model, list(dict.fromkeys(names)), first, budget)
-    workers = threads or _processors()
+    workers = threads or usable_cores()
     number = _number(feeds)
     samples: int | None = None
     for done, group in enumerate(parts):
@@ -97,11 +97,6 @@ def _ahead(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _processors() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _number(feeds: Iterable[Feed]) -> int | None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -55,6 +54,7 @@ def command(
     first model with its 95 % interval. In a turn all run the same sample. A session.json beside a model is
     honoured. Without --data the inputs are seeded noise, free dimensions 1 (batch) or 64.
     """
+    from ..analysis.cores import usable_cores
     from ..backends.onnxruntime.config import SessionConfig
     from ..backends.onnxruntime.latency import compare, measure, session_runners
     from ..calibration import open_feeds
@@ -70,7 +70,7 @@ def command(
     names = distinct([str(path) for path in models])
     feeds = list(open_feeds("random" if data is None else data, load(models[0]), limit=min(samples, rounds)))
     sources = {name: (path, SessionConfig.beside(path)) for name, path in zip(names, models, strict=True)}
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     wanted = list(dict.fromkeys(cores if t == 0 else t for t in (threads or [1, 0])))
     found: list[dict[str, Any]] = []
     with in_words(*models, drawn=data is None), Progress("timing", total=len(wanted)) as progress:

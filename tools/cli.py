@@ -122,9 +122,8 @@ def run(arguments: Sequence[str]) -> int:
     with Guard(debug=debug) as guard:
         try:
             result = typer.main.get_command(app).main(args=given, prog_name="tersor", standalone_mode=False)
-        except (
-            SystemExit
-        ) as error:  # the parser's answer to a reader that went away is 1: a check did not hold
+        except SystemExit as error:
+            # The parser's answer to a reader that went away is 1, which means that a check did not hold.
             if isinstance(error.__context__, BrokenPipeError):
                 return BROKEN_PIPE
             raise

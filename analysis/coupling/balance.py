@@ -104,21 +104,16 @@ def _matchings(types: NDArray[np.int64], waiting: list[Positions], parts: Sequen
 
 
 def _matching(cells: Sequence[Mapping[int, int]]) -> list[int]:
-    """Types that join every row to a column of its own, found by augmenting paths; none without them."""
-    row_of: dict[int, int] = {}
+    """Types that join every row to a column of its own; none where there is no such matching."""
+    import networkx as nx
 
-    def place(row: int, seen: set[int]) -> bool:
-        for column in cells[row]:
-            if column not in seen:
-                seen.add(column)
-                if column not in row_of or place(row_of[column], seen):
-                    row_of[column] = row
-                    return True
-        return False
-
-    if not all(place(row, set()) for row in range(len(cells))):
+    count = len(cells)
+    net: nx.Graph[int] = nx.Graph((row, count + column) for row, cell in enumerate(cells) for column in cell)
+    rows = [row for row, cell in enumerate(cells) if cell]
+    column_of = nx.bipartite.hopcroft_karp_matching(net, rows)
+    if any(row not in column_of for row in range(count)):
         return []
-    return [cells[row][column] for column, row in sorted(row_of.items())]
+    return sorted(cells[row][column_of[row] - count] for row in range(count))
 
 
 def _uneven(atom: Positions, count: int, blocks: Blocks) -> NDArray[np.int64]:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from ...analysis.cores import usable_cores
 
 # As Linux spells them in /proc/cpuinfo. x86: saturating or exact int8 dot products, tiles; ARM: dot products.
 RELEVANT = (
@@ -61,12 +62,6 @@ def saturates(found: Host) -> bool:
     """
     x86 = found.machine.lower() in {"x86_64", "amd64", "x86", "i386", "i686"}
     return x86 and bool(found.flags) and not _EXACT & set(found.flags)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on, at least 1."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def runtime_version() -> str:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from ...analysis.cores import usable_cores
 from ...backends.base import Feed
-from ...backends.onnxruntime.cpu import host, usable_cores
+from ...backends.onnxruntime.cpu import host
 from ...backends.onnxruntime.latency import Latency, compare, measure, session_runners
 from ...calibration.data import Feeds, open_feeds
 from ...calibration.visit import UnobservableError

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tersor.analysis.cores import usable_cores
 from tersor.analysis.fidelity import Fidelity
 from tersor.backends.onnxruntime.config import SessionConfig
-from tersor.backends.onnxruntime.cpu import usable_cores
 from tersor.backends.onnxruntime.session import OrtSession
 from tersor.graph_ir import load
 from tersor.graph_ir.ops import label
