@@ -108,7 +108,8 @@ def _matching(cells: Sequence[Mapping[int, int]]) -> list[int]:
     import networkx as nx
 
     count = len(cells)
-    net: nx.Graph[int] = nx.Graph((row, count + column) for row, cell in enumerate(cells) for column in cell)
+    net: nx.Graph[int] = nx.Graph()
+    net.add_edges_from((row, count + column) for row, cell in enumerate(cells) for column in cell)
     rows = [row for row, cell in enumerate(cells) if cell]
     column_of = nx.bipartite.hopcroft_karp_matching(net, rows)
     if any(row not in column_of for row in range(count)):
