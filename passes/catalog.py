@@ -22,6 +22,7 @@ TABLE: dict[str, str] = {
     "cse": "clean.cse:EliminateCommonSubexpressions",
     "fold-constants": "clean.fold_constants:FoldConstants",
     "fold-shapes": "clean.fold_shapes:FoldShapes",
+    "share-shapes": "clean.share_shapes:ShareShapes",
     "dedup-weights": "clean.dedup_weights:DeduplicateWeights",
     "sink-constants": "clean.sink_constants:SinkConstants",
     "freeze-default-inputs": "clean.freeze:FreezeDefaultInputs",

@@ -11,7 +11,8 @@ FREEZE = "freeze-default-inputs"
 
 LOSSLESS = (
     "inline,eliminate-dead-code,infer-shapes,"
-    "(fold-constants,fold-shapes,inline-constant-if,eliminate-no-ops,eliminate-zero-states,eliminate-identity,"
+    "(fold-constants,fold-shapes,share-shapes,inline-constant-if,eliminate-no-ops,eliminate-zero-states,"
+    "eliminate-identity,"
     "merge-cast,einsum-to-matmul,sink-transpose,permute-flattened-weights,merge-transpose,merge-reshape,"
     "merge-concat,merge-slice,merge-clip,merge-min-max,"
     "canonicalize,fuse-hard-swish,fuse-gelu,fuse-layer-norm,reduce-mean-to-global-average-pool,"

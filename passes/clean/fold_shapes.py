@@ -18,7 +18,8 @@ class FoldShapes(Pass):
 
     A Reshape whose target has one unknown element gets a constant target with -1 there (when all others are
     known and none is 0), or 0 where the element is the input's own dimension at the same place. One to the
-    shape its input has already goes, if it is no output. Needs infer-shapes. Not valid for dimensions the
+    shape its input has already goes, if it is no output. An Expand's target has 1 for the input's own
+    dimensions, and is a constant if only numbers are left. Needs infer-shapes. Not valid for dimensions the
     signature leaves open: those stay computed.
 
     A Range takes scalars; runtimes accept vectors of one element as long as they cannot see that they are
@@ -30,7 +31,7 @@ class FoldShapes(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         rewriter = ctx.rewriter(model)
-        ranges = reshapes = shapes = 0
+        ranges = reshapes = expands = shapes = 0
         for graph in rewriter.graphs():
             for node in list(graph):
                 op_type = node.op_type if node.domain in STANDARD_DOMAINS else ""
@@ -38,9 +39,12 @@ class FoldShapes(Pass):
                     ranges += _scalar_operands(node, rewriter)
                 elif op_type == "Reshape":
                     reshapes += _fix_reshape(node, rewriter)
+                elif op_type == "Expand":
+                    expands += _fix_expand(node, rewriter)
                 elif op_type != "Constant":
                     shapes += _fold_outputs(node, rewriter)
-        ctx.counters.update({"range operands": ranges, "reshape targets": reshapes, "shapes": shapes})
+        ctx.counters.update({"range operands": ranges, "reshape targets": reshapes})
+        ctx.counters.update({"expand targets": expands, "shapes": shapes})
         return rewriter.edits > 0
 
 
@@ -107,6 +111,24 @@ def _fix_reshape(node: Node, rewriter: Rewriter) -> int:
         else:
             made = rewriter.constant(np.asarray(fixed, np.int64), target.name or "shape", near=node)
             rewriter.set_input(node, 1, made)
+    return 1
+
+
+def _fix_expand(node: Node, rewriter: Rewriter) -> int:
+    source, target = input_at(node, 0), input_at(node, 1)
+    if source is None or target is None or is_constant(target):
+        return 0
+    data, given = symbolic_data(target), dims(source)
+    if data is None or given is None:
+        return 0
+    own = (*[None] * (len(data) - len(given)), *given[max(len(given) - len(data), 0) :])
+    fixed = [1 if e is not None and e == d else e for e, d in zip(data, own, strict=True)]
+    numbers = [element for element in fixed if isinstance(element, int)]
+    if len(numbers) < len(fixed) or not rewriter.allowed("fold-shapes", node):
+        return 0
+    with rewriter.standing_for([node]):
+        made = rewriter.constant(np.asarray(numbers, np.int64), target.name or "shape", near=node)
+        rewriter.set_input(node, 1, made)
     return 1
 
 
