@@ -7,8 +7,8 @@ from functools import cache
 
 from ..graph_ir import Function, Graph, Model, Node, Rewriter
 from ..graph_ir.ops import graphs_within, has_reference_attribute, is_standard, label
-from .opset_steps import STEPS
-from .opset_table import COMPATIBLE, NEWEST, OLDEST
+from .opset_steps import STEPS, dtype_of
+from .opset_table import COMPATIBLE, NEWEST, OLDEST, UNRUN
 
 _DOMAINS = ("", "ai.onnx")
 
@@ -22,8 +22,8 @@ def opset_blockers(model: Model, target: int) -> list[str]:
     """Why the model's ai.onnx opset cannot be raised to `target`, a line each; empty when it can.
 
     A node is in the way when its operator was redefined in between and that redefinition is neither one that
-    only allows more (`opset_table`) nor one this node can be rewritten for (`opset_steps`), or when it is no
-    ai.onnx operator that is known.
+    only allows more (`opset_table`) nor one this node can be rewritten for (`opset_steps`), when it is no
+    ai.onnx operator that is known, or when onnxruntime would not run it any more.
     """
     if target > NEWEST:
         return [f"opset {target} is newer than {NEWEST}, the last one known here"]
@@ -90,6 +90,8 @@ def _blocked(node: Node, current: int, target: int) -> str | None:
     versions = _redefinitions(node.op_type, current, target)
     if versions is None:
         return f"not an operator of opset {current}"
+    if (since := _unrun(node, current, target)) is not None:
+        return f"onnxruntime runs it on CPU no more from opset {since} on"
     for version in versions:
         if (node.op_type, version) in COMPATIBLE:
             continue
@@ -98,9 +100,17 @@ def _blocked(node: Node, current: int, target: int) -> str | None:
             return f"was redefined in opset {version}"
         if has_reference_attribute(node):
             return f"was redefined in opset {version}, and its attributes are the caller's"
-        reason = step.check(node)
+        reason = step.check(node, target)
         if reason is not None:
             return f"was redefined in opset {version}: {reason}"
+    return None
+
+
+def _unrun(node: Node, current: int, target: int) -> int | None:
+    for since in range(current + 1, target + 1):
+        lost = UNRUN.get((node.op_type, since))
+        if lost is not None and (not lost or dtype_of(node) in lost):
+            return since
     return None
 
 

@@ -14,33 +14,25 @@ from typing import NamedTuple
 import numpy as np
 
 from ..graph_ir import DataType, Node, Rewriter, constant
-from ..graph_ir.ops import float_attr, input_at, int_attr, ints_attr, rank, string_attr
+from ..graph_ir.ops import dims, float_attr, input_at, int_attr, ints_attr, string_attr
 
-Check = Callable[[Node], str | None]
+Check = Callable[[Node, int], str | None]
 Apply = Callable[[Node, Rewriter, int], None]
 
 _MAX = float(np.finfo(np.float32).max)  # the default bounds of Clip 6
 _REDUCTIONS = (
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceSumSquare",
+    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSumSquare"
 )
 
 
 class Step(NamedTuple):
-    """One redefinition: the reason it cannot be followed, if any, and the edit (given the final opset)."""
+    """One redefinition: why it cannot be followed, if so, and the edit (both are given the final opset)."""
 
     check: Check
     apply: Apply
 
 
-def _fine(_: Node) -> str | None:
+def _fine(_: Node, _target: int) -> str | None:
     return None
 
 
@@ -73,19 +65,20 @@ def _top_k(node: Node, rw: Rewriter, _: int) -> None:
     _operand(node, rw, 1, "k", np.array([k], np.int64))
 
 
-def _dtype(node: Node) -> DataType | None:
+def dtype_of(node: Node) -> DataType | None:
+    """The type of what a node reads first, else of what it gives; None when neither is known."""
     x = input_at(node, 0)
     return (None if x is None else x.dtype) or node.outputs[0].dtype
 
 
-def _pad_check(node: Node) -> str | None:
-    if float_attr(node, "value", 0.0) and _dtype(node) is None:
+def _pad_check(node: Node, _: int) -> str | None:
+    if float_attr(node, "value", 0.0) and dtype_of(node) is None:
         return "the type of what it pads is not known (run infer-shapes first)"
     return None
 
 
 def _pad(node: Node, rw: Rewriter, _: int) -> None:
-    value, dtype = float_attr(node, "value", 0.0), _dtype(node)
+    value, dtype = float_attr(node, "value", 0.0), dtype_of(node)
     pads = ints_attr(node, "pads") or []
     for name in ("pads", "value"):
         rw.set_attribute(node, name, None)
@@ -98,13 +91,15 @@ def _clip_bounds(node: Node) -> tuple[float, float]:
     return float_attr(node, "min", -_MAX), float_attr(node, "max", _MAX)
 
 
-def _clip_check(node: Node) -> str | None:
-    return "the type of what it clips is not known (run infer-shapes first)" if _dtype(node) is None else None
+def _clip_check(node: Node, _: int) -> str | None:
+    return (
+        "the type of what it clips is not known (run infer-shapes first)" if dtype_of(node) is None else None
+    )
 
 
 def _clip(node: Node, rw: Rewriter, _: int) -> None:
     low, high = _clip_bounds(node)
-    dtype = _dtype(node)
+    dtype = dtype_of(node)
     assert dtype is not None
     for name in ("min", "max"):
         rw.set_attribute(node, name, None)
@@ -115,7 +110,7 @@ def _clip(node: Node, rw: Rewriter, _: int) -> None:
                 _operand(node, rw, index, name, np.array(bound).astype(dtype.numpy()))
 
 
-def _batch_norm_9(node: Node) -> str | None:
+def _batch_norm_9(node: Node, _: int) -> str | None:
     return None if int_attr(node, "spatial", 1) == 1 else "spatial=0 has no newer form"
 
 
@@ -127,35 +122,53 @@ def _drop(name: str) -> Apply:
     return apply
 
 
-def _one_output(node: Node) -> str | None:
+def _one_output(node: Node, _: int) -> str | None:
     return None if len(node.outputs) == 1 else "outputs beyond the first changed their meaning"
 
 
-def _unread_mask(node: Node) -> str | None:
+def _unread_mask(node: Node, _: int) -> str | None:
     mask = node.outputs[1] if len(node.outputs) > 1 else None
     if mask is not None and (mask.uses() or mask.is_graph_output()):
         return "its mask became bool"
     return None
 
 
-def _softmax(node: Node, rw: Rewriter, _: int) -> None:
+def _summed_over(node: Node) -> tuple[int, tuple[int | str | None, ...] | None, bool]:
+    """The axis (from the front, if the rank is known), all dimensions, and whether later ones are 1."""
+    axis, shape = int_attr(node, "axis", 1), dims(node.inputs[0]) or dims(node.outputs[0])
+    axis = axis + len(shape) if shape is not None and axis < 0 else axis
+    return axis, shape, shape is not None and axis < len(shape) and all(d == 1 for d in shape[axis + 1 :])
+
+
+def _softmax_check(node: Node, target: int) -> str | None:
+    """Before opset 14, Reshape cannot write a 0 but where the matrix has it at the same place."""
+    axis, shape, alone = _summed_over(node)
+    kept = {0} if axis > 1 else {0, 1} if axis == 1 else {1}
+    if target >= 14 or alone:
+        return None
+    if shape is not None and all(i in kept or (isinstance(d, int) and d > 0) for i, d in enumerate(shape)):
+        return None
+    return (
+        f"what may be empty has no form in it before opset 14{'' if shape else ' (run infer-shapes first)'}"
+    )
+
+
+def _softmax(node: Node, rw: Rewriter, target: int) -> None:
     """Until 12 the input is one matrix, split before `axis`; from 13 on only `axis` itself is summed over.
 
     The same when all later dimensions are 1; else Flatten, the operator on the last axis, and Reshape back.
     """
-    x, axis, extent = node.inputs[0], int_attr(node, "axis", 1), rank(node.inputs[0])
+    x, (axis, shape, alone) = node.inputs[0], _summed_over(node)
     assert x is not None
-    place = axis + extent if extent is not None and axis < 0 else axis
-    shape = None if x.shape is None else list(x.shape)
-    if shape is not None and 0 <= place < len(shape) and all(d == 1 for d in shape[place + 1 :]):
-        rw.set_attribute(node, "axis", -1 if place == len(shape) - 1 else place)
+    if alone:
+        rw.set_attribute(node, "axis", -1 if shape is not None and axis == len(shape) - 1 else axis)
         return
     hint = node.outputs[0].name or node.op_type
     with rw.standing_for([node]):
         flat = rw.node("Flatten", [x], {"axis": axis}, before=node, name=f"{hint}_flat").outputs[0]
         summed = rw.node(node.op_type, [flat], {"axis": -1}, before=node, name=f"{hint}_rows").outputs[0]
         whole = rw.node("Shape", [x], before=node, name=f"{hint}_shape").outputs[0]
-        back = rw.node("Reshape", [summed, whole], before=node)
+        back = rw.node("Reshape", [summed, whole], {"allowzero": 1} if target >= 14 else (), before=node)
         rw.replace(node.outputs[0], back.outputs[0])
         rw.erase(node)
 
@@ -168,7 +181,7 @@ def _scales(node: Node) -> list[float] | None:
     return None if data is None else [float(s) for s in data.reshape(-1)]
 
 
-def _enlarges(node: Node) -> str | None:
+def _enlarges(node: Node, _: int) -> str | None:
     scales = _scales(node)
     if scales is None:
         return "its scales are not constant"
@@ -206,12 +219,12 @@ def _resize_11(node: Node, rw: Rewriter, target: int) -> None:
         rw.set_attribute(node, "nearest_mode", "floor")
 
 
-def _resize_13(node: Node) -> str | None:
+def _resize_13(node: Node, _: int) -> str | None:
     mode = string_attr(node, "coordinate_transformation_mode", "half_pixel")
     return "tf_half_pixel_for_nn was removed" if mode == "tf_half_pixel_for_nn" else None
 
 
-def _explicit_pads(node: Node) -> str | None:
+def _explicit_pads(node: Node, _: int) -> str | None:
     if (
         string_attr(node, "auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER")
         or "output_shape" in node.attributes
@@ -242,14 +255,14 @@ def _grid_sample(node: Node, rw: Rewriter, _: int) -> None:
     rw.set_attribute(node, "mode", renamed.get(mode, mode))
 
 
-def _average_pool_19(node: Node) -> str | None:
+def _average_pool_19(node: Node, _: int) -> str | None:
     if int_attr(node, "ceil_mode", 0) and int_attr(node, "count_include_pad", 0):
         return "how ceil_mode counts padding was redefined"
     return None
 
 
-def _is_float(node: Node) -> str | None:
-    dtype = _dtype(node)
+def _is_float(node: Node, _: int) -> str | None:
+    dtype = dtype_of(node)
     if dtype is None:
         return "its type is not known (run infer-shapes first)"
     return None if dtype.is_floating_point() else "integers are no longer allowed"
@@ -270,9 +283,9 @@ STEPS: dict[tuple[str, int], Step] = {
     ("Dropout", 12): Step(_fine, _drop("ratio")),  # only training reads it, and there was none before 12
     ("Erf", 13): Step(_is_float, _nothing),
     ("Resize", 13): Step(_resize_13, _nothing),
-    ("Softmax", 13): Step(_fine, _softmax),
-    ("LogSoftmax", 13): Step(_fine, _softmax),
-    ("Hardmax", 13): Step(_fine, _softmax),
+    ("Softmax", 13): Step(_softmax_check, _softmax),
+    ("LogSoftmax", 13): Step(_softmax_check, _softmax),
+    ("Hardmax", 13): Step(_softmax_check, _softmax),
     ("ReduceSum", 13): _to_inputs("axes"),
     ("Split", 13): _to_inputs("split"),
     ("Squeeze", 13): _to_inputs("axes"),
@@ -280,7 +293,7 @@ STEPS: dict[tuple[str, int], Step] = {
     ("BatchNormalization", 14): Step(_one_output, _nothing),
     ("RoiAlign", 16): Step(_fine, _roi_align),
     ("Split", 18): Step(_fine, _split_18),
-    **{(name, 18): _to_inputs("axes") for name in _REDUCTIONS},
+    **{(name, 18): _to_inputs("axes") for name in _REDUCTIONS.split()},
     ("AveragePool", 19): Step(_average_pool_19, _nothing),
     ("GridSample", 20): Step(_fine, _grid_sample),
 }

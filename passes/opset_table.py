@@ -9,6 +9,8 @@ against the schemas.
 
 from __future__ import annotations
 
+from ..graph_ir import DataType
+
 _WIDER: dict[int, str] = {
     8: "Max MaxPool Mean Min Sum",
     9: "Cast Constant Flatten Gemm Greater Less MatMul PRelu",
@@ -66,3 +68,22 @@ _WIDER: dict[int, str] = {
 COMPATIBLE = frozenset((name, version) for version, names in _WIDER.items() for name in names.split())
 OLDEST = 7  # opset 6 and older broadcast by attributes, which nobody exports any more
 NEWEST = 25  # the last opset read
+
+# What onnxruntime's CPU has no kernel for from an opset on, while before it has one, or runs the operator's
+# definition as a function (which it does as long as the definition's own operators are not redefined): the
+# types it concerns, none for all. tests/passes/test_opset_table.py asks onnxruntime.
+_DOUBLES = "Elu HardSigmoid HardSwish LeakyRelu Mish Selu Softplus Softsign ThresholdedRelu"
+_NO_KERNEL = (
+    "Bernoulli GlobalLpPool MaxRoiPool Multinomial RandomNormal RandomNormalLike RandomUniform "
+    "RandomUniformLike RoiAlign"
+)
+UNRUN: dict[tuple[str, int], frozenset[DataType]] = {
+    **{(name, 19): frozenset({DataType.DOUBLE}) for name in _DOUBLES.split()},
+    ("PRelu", 19): frozenset(
+        {DataType.DOUBLE, DataType.INT32, DataType.INT64, DataType.UINT32, DataType.UINT64}
+    ),
+    ("Relu", 19): frozenset({DataType.INT64}),
+    ("ReduceLogSumExp", 19): frozenset({DataType.UINT32, DataType.UINT64, DataType.BFLOAT16}),
+    **{(name, 22): frozenset[DataType]() for name in _NO_KERNEL.split()},
+    ("Swish", 25): frozenset[DataType](),
+}

@@ -15,9 +15,10 @@ class RaiseOpset(Pass):
     """Raise the ai.onnx opset to `to`, rewriting nodes whose form changed; do nothing if one cannot be.
 
     A node keeps its meaning: between the two opsets its operator is the same, was only widened, or is
-    rewritten to the same computation (`passes/opset_table.py`, `passes/opset_steps.py`). Obstacles are noted
-    in the report. It needs the types of values for Clip and Pad (`infer-shapes`). Per-channel Q/DQ needs
-    opset 13.
+    rewritten to the same computation (`passes/opset_table.py`, `passes/opset_steps.py`). A node that
+    onnxruntime has no CPU kernel for at the newer opset is an obstacle, too. Obstacles are noted in the
+    report. It needs the types of values for Clip and Pad and their shapes for Softmax (`infer-shapes`).
+    Per-channel Q/DQ needs opset 13.
 
     Attributes:
         to: the opset wanted; a model already there, or beyond, is left alone.

@@ -61,7 +61,7 @@ def _channels(x: Value) -> int | None:
     sizes = dims(x)
     if x.dtype != DataType.FLOAT or sizes is None or len(sizes) != 4:
         return None
-    return sizes[1] if isinstance(sizes[1], int) else None
+    return sizes[1] if isinstance(sizes[1], int) and sizes[1] > 0 else None  # 0 groups crash onnxruntime
 
 
 def by_channel(x: Value, factors: Array, shift: Array | None, near: Node, rw: Rewriter, name: str) -> Value:
@@ -85,7 +85,8 @@ class AffineToConv(Pass):
     """Write BatchNormalization and factors of channels that fold into nothing as depthwise convolutions.
 
     The algebra and limits stand with the rules `NormAlone` and `FactorOfEachChannel`. It needs shapes
-    (`infer-shapes`), and to come behind `fold-batch-norm` and `fold-affine`.
+    (`infer-shapes`), and to come behind `fold-batch-norm` and `fold-affine`. Not valid for pictures without
+    pixels, which onnxruntime does not convolve.
 
     For int8 in onnxruntime: there a depthwise convolution of one pixel takes a tenth of the time of a float
     BatchNormalization with its Q and DQ, and a fifth of that of an int8 product, whose one scale besides does

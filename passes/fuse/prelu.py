@@ -30,8 +30,8 @@ class SlopesAsProduct(Rule):
     behind a convolution in whole blocks of channels, which it takes as they lie, and in int8.
 
     The sum is as exact as x, of which s x may be a small part. Not valid below opset 7, where PRelu aligns
-    its slopes otherwise, and for x of minus infinity. Not done: other element types than float32, slopes that
-    are not constant, or not from -16 to 1.
+    its slopes otherwise, for x of minus infinity and, as a convolution, for pictures without pixels. Not
+    done: other element types than float32, slopes that are not constant, or not from -16 to 1.
     """
 
     int8: bool = False
@@ -61,7 +61,7 @@ class SlopesAsProduct(Rule):
 def _channels(x: Value, slopes: NDArray[np.float32], int8: bool) -> int | None:
     """How many channels there are, if the product is to be a convolution."""
     sizes = dims(x)
-    if sizes is None or len(sizes) != 4 or not isinstance(sizes[1], int):
+    if sizes is None or len(sizes) != 4 or not isinstance(sizes[1], int) or not sizes[1]:
         return None
     channels = sizes[1]
     if slopes.shape not in ((channels, 1, 1), (1, channels, 1, 1)):

@@ -96,6 +96,38 @@ def test_refusals_change_nothing(old: int, new: int, body: str, weights: str, re
     assert to_text(model) == before
 
 
+@pytest.mark.parametrize(
+    "body", ["y = Softmax<axis = 2>(x)", "y = LogSoftmax(x)", "y = Hardmax<axis = 0>(x)"]
+)
+def test_a_flattened_softmax_of_nothing(body: str) -> None:
+    model = model_of(body, x="float[A,B,C,D] x", y="float[A,B,C,D] y", opset=11)
+    done = rewrite(RaiseOpset(to=14), model, numbers=False)
+    shapes = [(2, 0, 3, 4), (2, 3, 4, 0), (0, 3, 4, 5), (0, 2, 0, 1), (2, 3, 4, 5)]
+    assert_bitwise(done.before, done.model, [{"x": np.ones(shape, np.float32)} for shape in shapes])
+
+
+def test_a_flattened_softmax_that_may_be_empty_stays_below_opset_14() -> None:
+    for axis, empty in (
+        (0, (0, 2, 3)), (0, (2, 0, 3)), (0, (2, 3, 0)), (1, (0, 2, 3)), (1, (2, 0, 3)), (1, (2, 3, 0))
+    ):  # fmt: skip
+        sizes = ",".join(str(d or "N") for d in empty)
+        text = model_of(
+            f"y = Softmax<axis = {axis}>(x)", x=f"float[{sizes}] x", y=f"float[{sizes}] y", opset=11
+        )
+        if axis == 1 - empty.index(0) or (axis, empty.index(0)) == (1, 1):
+            done = rewrite(RaiseOpset(to=13), text, numbers=False)
+            assert_bitwise(done.before, done.model, {"x": np.ones(empty, np.float32)})
+        else:
+            assert "may be empty" in opset_blockers(text, 13)[0]
+
+
+def test_types_that_onnxruntime_runs_only_below_an_opset_stay_there() -> None:
+    body, types = "y = PRelu(x, x)", {"x": "double[2] x", "y": "double[2] y"}
+    assert "no more from opset 19" in opset_blockers(model_of(body, **types, opset=18), 21)[0]
+    assert not opset_blockers(model_of(body, **types, opset=16), 18)
+    assert not opset_blockers(model_of(body, x="float[2] x", y="float[2] y", opset=18), 21)
+
+
 def test_bodies_and_functions_are_raised_and_custom_domains_are_not_read() -> None:
     text = """<ir_version: 8, opset_import: ["" : 11, "local" : 1, "other" : 3]>
     g (float[2,3] x, bool c) => (float[2,3] y, float[3] z) {

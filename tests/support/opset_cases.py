@@ -120,7 +120,7 @@ REDEFINITIONS = [
         ),
         (9, 20, "y = Softmax<axis = 3>(x)", IMAGE, "[2,3,4,5]", "", "y = Softmax<axis=-1>(x)"),
         (9, 13, "y = Softmax(x)", IMAGE, "[2,3,4,5]", "", "y = Reshape(y_rows, y_shape)"),
-        (11, 13, "y = LogSoftmax<axis = -2>(x)", IMAGE, "[2,3,4,5]", "", "y_flat = Flatten<axis=-2>(x)"),
+        (11, 13, "y = LogSoftmax<axis = -2>(x)", IMAGE, "[2,3,4,5]", "", "y_flat = Flatten<axis=2>(x)"),
         (11, 13, "y = Hardmax<axis = 0>(x)", IMAGE, "[2,3,4,5]", "", "y_flat = Flatten<axis=0>(x)"),
         (11, 13, "y = Softmax(x)", "float[2,3,1,1] x", "[2,3,1,1]", "", "y = Softmax<axis=1>(x)"),
         (11, 13, "y = Softmax(x)", "float[2,3] x", "[2,3]", "", "y = Softmax<axis=-1>(x)"),

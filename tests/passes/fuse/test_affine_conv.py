@@ -10,7 +10,7 @@ from tersor.analysis.shapes import infer_shapes
 from tersor.graph_ir import Model
 from tersor.passes.fuse.affine_conv import AffineToConv
 from tests.support.prune_build import build
-from tests.support.rewriting import declined, retyped, rewrite
+from tests.support.rewriting import declined, model_of, retyped, rewrite
 
 X, Y = "float[N,6,5,5] x", "float[N,6,5,5] y"
 NORM = "y = BatchNormalization(x, gain, b, m, var)"
@@ -46,6 +46,10 @@ def test_one_convolution(body: str, weights: str) -> None:
             "not float32 pictures of known channels",
         ),
         (retyped(made(NORM, PARAMETERS), onnx.TensorProto.DOUBLE), "not float32 pictures of known channels"),
+        (
+            model_of("y = Mul(x, c)", "float[0,1,1] c = {}", x="float[N,0,5,5] x", y="float[N,0,5,5] y"),
+            "not float32 pictures of known channels",
+        ),
         (made("y = Mul(x, c)", "c 1"), "not one factor for each channel"),
         (made("y = Mul(x, c)", "c 5"), "not one factor for each channel"),
         (made("y = Mul(x, c)", "c 6,5,5"), "not one factor for each channel"),

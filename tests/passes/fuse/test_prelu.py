@@ -13,7 +13,7 @@ from tersor.analysis.shapes import infer_shapes
 from tersor.graph_ir import Model
 from tersor.passes.fuse.prelu import SplitPRelu
 from tests.support.prune_build import build
-from tests.support.rewriting import declined, retyped, rewrite, with_array
+from tests.support.rewriting import declined, model_of, retyped, rewrite, with_array
 
 X = "float[N,16,5,5] x"
 
@@ -66,6 +66,12 @@ def test_for_int8_every_slope_of_a_channel_is_a_depthwise_filter() -> None:
     done = rewrite(SplitPRelu(int8=True), made("y = PRelu(x, s)", "s 16,1,1"))
     assert done.ops == ["Conv", "Relu", "Add"]
     assert done.text.count("group=16") == 1
+
+
+def test_no_channels_are_no_filters() -> None:
+    model = model_of("y = PRelu(x, s)", "float[0,1,1] s = {}", x="float[N,0,5,5] x", y="float[N,0,5,5] y")
+    done = rewrite(SplitPRelu(int8=True), model)
+    assert done.ops == ["Mul", "Relu", "Add"]
 
 
 @pytest.mark.parametrize(
