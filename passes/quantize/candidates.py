@@ -19,7 +19,9 @@ from .kinds import (
     LINEAR,
     NATIVE,
     PASSING,
+    activations_of,
     bounds_of,
+    computes_weights,
     data_inputs,
     gate_of,
     gated_mul,
@@ -55,8 +57,8 @@ class Candidates:
         self._coded: set[Value] = set()  # values an int8 node would hand on as codes
         self._wanted: set[Value] = set()  # values some linear node quantises in any case
         for node in nodes:
-            if node.op_type in LINEAR and self._refuse(node) is None and node.inputs[0] is not None:
-                self._wanted.add(node.inputs[0])
+            if node.op_type in LINEAR and self._refuse(node) is None:
+                self._wanted.update(activations_of(node))
         self.excluded = {n for n in nodes if n.op_type in FOLLOWERS and self._excluded(n)}
         for node in nodes:
             if node not in self._taken:
@@ -91,15 +93,14 @@ class Candidates:
             return EXCLUDED
         if not self._asked(node):
             return f"{node.op_type} is not among the op types asked for"
-        if (reason := refuse_linear(node)) is not None:
+        if not computes_weights(node) and (reason := refuse_linear(node)) is not None:
             return reason
-        x = node.inputs[0]
-        assert x is not None
-        if self._options.float_stem and self._is_stem(node, x):
+        read = activations_of(node)
+        if self._options.float_stem and self._is_stem(node, read[0]):
             return "it is the stem: with at most 4 input channels float is faster"
-        grid = self.grid(x)
-        if isinstance(grid, str):
-            return grid
+        for value in read:
+            if isinstance(grid := self.grid(value), str):
+                return grid
         if node.op_type == "Conv":
             grid = self.grid(self._with_tail(node)[1])
             if isinstance(grid, str):
@@ -138,7 +139,11 @@ class Candidates:
     def _forward(self, node: Node) -> None:
         if node.op_type in LINEAR:
             if self._refuse(node) is None:
-                self._linear(node)
+                if computes_weights(node):
+                    tail, carrier = self._with_tail(node)
+                    self._take(node, NodePlan(Role.FOLLOWER, tail), carrier)
+                else:
+                    self._linear(node)
         elif node.op_type in PASSING or node.op_type in NATIVE:
             first = node.inputs[0] if node.inputs else None
             if first in self._coded and not self._excluded(node) and refuse_passing(node) is None:

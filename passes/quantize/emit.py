@@ -30,7 +30,7 @@ from ...graph_ir.ops import dims, float_attr, int_attr, is_op, rank
 from ..linear.rows import RowView
 from .bias_correction import Means
 from .gates import gated, hard_sigmoid, hard_swish, swish
-from .kinds import BOUNDS, PASSING, average_kernel, data_inputs
+from .kinds import BOUNDS, PASSING, average_kernel, computes_weights, data_inputs
 from .linear_form import Grids, LinearForm, linear_form
 from .quant_plan import NodePlan, QuantPlan, Role
 from .row_convolution import row_convolution
@@ -78,10 +78,10 @@ class Emitter:
         for node in nodes:
             planned = self.plan.nodes.get(node)
             if planned is None:
-                if is_op(node, *_WEIGHED):
-                    self._keep_float(node)
-                elif node in self.plan.kept:
+                if node in self.plan.kept or computes_weights(node):
                     self._keep_apart(node)
+                elif is_op(node, *_WEIGHED):
+                    self._keep_float(node)
                 continue
             with self.rw.standing_for(planned.absorbed(node)[::-1]):
                 if planned.role is Role.NATIVE:
@@ -225,7 +225,7 @@ class Emitter:
             )
 
     def _keep_apart(self, node: Node) -> None:
-        """Keep an excluded follower float: a Sum of one operand between it and the Q stops the fusion."""
+        """Keep a node of activations alone float: a Sum of one operand before its Q stops the fusion."""
         out = node.outputs[0]
         if not self._meets_int8(out) or not any(map(self.values.codes_of, data_inputs(node))):
             return

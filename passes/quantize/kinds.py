@@ -18,6 +18,7 @@ from ...graph_ir.ops import (
     input_at,
     int_attr,
     ints_attr,
+    is_constant,
     is_op,
     only_user,
     string_attr,
@@ -57,9 +58,14 @@ _LEAST = 256 * SMALLEST_SCALE
 
 
 def data_inputs(node: Node) -> list[Value]:
-    """The inputs of a follower or passing node that hold activations (or constants in their place)."""
+    """The inputs of a follower or passing node that hold activations (or constants in their place).
+
+    So do both of a convolution of `computes_weights`, which is emitted as a follower.
+    """
     if node.op_type == "Where":
         picked = node.inputs[1:3]
+    elif node.op_type == "Conv":
+        picked = node.inputs[:2]
     elif node.op_type in {"Add", "Mul", "Concat"}:
         picked = node.inputs[:]
     else:
@@ -95,6 +101,22 @@ def refuse_linear(node: Node) -> str | None:
     if array.ndim < 3:
         return "its weights have no spatial axis"
     return _refuse_bias(node, array.shape[0])
+
+
+def computes_weights(node: Node) -> bool:
+    """Whether it is a Conv without bias of two values that are computed.
+
+    The int8 kernel takes weights that are no constants as codes of one grid, as it takes its data: the
+    correlation of a tracker, the layers of a hypernetwork.
+    """
+    if not is_op(node, "Conv") or len(node.inputs) < 2 or input_at(node, 2) is not None:
+        return False
+    return all(v is not None and v.dtype == DataType.FLOAT and not is_constant(v) for v in node.inputs[:2])
+
+
+def activations_of(node: Node) -> list[Value]:
+    """What a linear node with an int8 kernel reads, but constant weights and biases."""
+    return [v for v in node.inputs[: 2 if computes_weights(node) else 1] if v is not None]
 
 
 def refuse_weights(array: NDArray[Any], factor: float = 1.0) -> str | None:

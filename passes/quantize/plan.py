@@ -5,7 +5,7 @@ The runtime fuses a node into its int8 kernel only in certain surroundings; a no
 than float. So a node is planned as int8 only together with all that its kernel needs:
 
 - *linear* nodes (Conv, Gemm, MatMul with constant weights): data input with a range; a Conv needs a quantised
-  output, Gemm and MatMul end in float unless an int8 node reads them;
+  output, Gemm and MatMul end in float unless an int8 node reads them; a Conv may compute its weights;
 - *followers* (Add, Mul, Concat, pools, ...) when an int8 node feeds them and they lead to a linear node;
 - *passing* nodes (Reshape, MaxPool, ...) carry the codes on, in the grid of their input;
 - a Relu or Clip that the output grid does anyway is absorbed (`NodePlan.tail`);
@@ -29,6 +29,8 @@ from .kinds import (
     FOLLOWERS,
     ISLANDS,
     LINEAR,
+    activations_of,
+    computes_weights,
     data_inputs,
     refuse_linear,
 )
@@ -82,8 +84,8 @@ def tensors_to_observe(model: Model) -> list[str]:
     for node in model.graph:
         if not is_standard(node):
             continue
-        if node.op_type in LINEAR and refuse_linear(node) is None:
-            want(node.inputs[:1])
+        if computes_weights(node) or (node.op_type in LINEAR and refuse_linear(node) is None):
+            want(activations_of(node))
         elif node.op_type in FOLLOWERS | ISLANDS:
             want(data_inputs(node))
         else:
@@ -106,7 +108,7 @@ def _settle(
         if planned is None:
             continue
         ends = not options.float_tail and node.op_type in FOLLOWERS and planned.gate is None
-        if planned.role is Role.LINEAR or ends or _read_by(needed, planned.handed(node)):
+        if node.op_type in LINEAR or ends or _read_by(needed, planned.handed(node)):
             needed.add(node)
     final: dict[Node, NodePlan] = {}
     coded: set[Value] = set()

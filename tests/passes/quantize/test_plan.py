@@ -26,6 +26,13 @@ def test_observes_what_it_asks_for() -> None:
     assert tensors_to_observe(model) == ["x", "t", "r", "p", "y"]
 
 
+def test_observes_weights_that_are_computed() -> None:
+    model = graph("k = Relu(x) y = Conv(x, k)")
+    assert tensors_to_observe(model) == ["x", "k", "y"]
+    assert reasons(model) == [""]
+    assert "unsafe: seen NaN" in reasons(model, k=Span(0, 1, "seen NaN"))[0]
+
+
 def test_does_not_observe_integers() -> None:
     model = graph("s = Shape(x) u = Concat<axis=0>(s, s) v = Mul(u, u) y = Cast<to=1>(v)")
     assert tensors_to_observe(model) == []
@@ -37,7 +44,11 @@ def test_does_not_observe_integers() -> None:
         ("y = ConvTranspose(x, w)", W, "no int8 kernel for ConvTranspose"),
         ("y = MatMul(x, x)", "", "both operands are activations"),
         ("y = MatMul(w, x)", "float[12,12] w = {seed}", "its data input is a constant"),
-        ("k = Relu(x) y = Conv(x, k)", "", "its weights are not constant"),
+        (
+            "k = Relu(x) r = ReduceMean<axes=[1,2,3], keepdims=0>(x) y = Conv(x, k, r)",
+            "",
+            "its weights are not constant",
+        ),
         ("r = ReduceMean<axes=[0,2,3], keepdims=0>(x) y = Conv(x, w, r)", W, "its bias is not constant"),
     ],
 )
