@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..graph_ir import Attr, Node
+from ..graph_ir import Attr, DataType, Node
 from . import expr
 from .expr import Dim
 from .node_view import NodeView
@@ -38,7 +38,11 @@ def outputs(
     if rule is None or typed >= len(types) or not types[typed].elem:
         return [None] * count
     view = NodeView(node.op_type, version, types, [None] * len(types), attrs, node.inputs, count)
-    found = [None if dims is None else table.tensor(types[typed].elem, dims) for dims in rule(view)]
+    elems = OF_INT32.get((node.domain, node.op_type), ())
+    found = [
+        None if dims is None else table.tensor(DataType.INT32 if at in elems else types[typed].elem, dims)
+        for at, dims in enumerate(rule(view))
+    ]
     return [*found, *[None] * count][:count]
 
 
@@ -49,6 +53,15 @@ def _like_first(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
 def _skip_norm(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
     """The norm of the sum, mean and deviation (not told), the sum."""
     return [view.dims(0), None, None, view.dims(0)]
+
+
+def _embeddings_norm(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
+    """`[batch, tokens, width]`, the length of each row, and the sum of the embeddings."""
+    tokens, words = view.dims(0), view.dims(2)
+    if tokens is None or words is None or len(tokens) != 2 or len(words) != 2:
+        return [None]
+    whole = (*tokens, words[1])
+    return [whole, (tokens[0],), whole]
 
 
 def _matmul(view: NodeView) -> Sequence[tuple[Dim, ...] | None]:
@@ -133,6 +146,7 @@ RULES: dict[tuple[str, str], Rule] = {
     (MICROSOFT, "Attention"): _attention,
     (MICROSOFT, "BiasGelu"): _like_first,
     (MICROSOFT, "DynamicQuantizeLSTM"): _lstm,
+    (MICROSOFT, "EmbedLayerNormalization"): _embeddings_norm,
     (MICROSOFT, "FastGelu"): _like_first,
     (MICROSOFT, "FusedConv"): conv,
     (MICROSOFT, "FusedGemm"): _matmul,
@@ -148,5 +162,11 @@ RULES: dict[tuple[str, str], Rule] = {
     (MICROSOFT, "SkipSimplifiedLayerNormalization"): _skip_norm,
 }
 
-TYPED: dict[tuple[str, str], int] = {(MICROSOFT, "MatMulIntegerToFloat"): 2}
-"""The input that has the element type of the results, where it is not the first: a scale."""
+TYPED: dict[tuple[str, str], int] = {
+    (MICROSOFT, "EmbedLayerNormalization"): 2,
+    (MICROSOFT, "MatMulIntegerToFloat"): 2,
+}
+"""The input that has the element type of the results, where it is not the first: a table, a scale."""
+
+OF_INT32: dict[tuple[str, str], tuple[int, ...]] = {(MICROSOFT, "EmbedLayerNormalization"): (1,)}
+"""Results that are int32 whatever the inputs are: lengths."""

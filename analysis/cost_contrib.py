@@ -106,6 +106,7 @@ RULES: dict[str, Callable[[Case], int]] = {
     **dict.fromkeys(
         (
             "BiasGelu",
+            "EmbedLayerNormalization",
             "FastGelu",
             "Gelu",
             "QuickGelu",

@@ -38,6 +38,11 @@ CASES = {
         "steps 1,16",
         "float[5,2,3] x",
     ),
+    "EmbedLayerNormalization": (
+        "EmbedLayerNormalization(x, , words, places, , gain, e)",
+        "words 6,12; places 9,12; gain 12; e 12",
+        "int32[2,5] x",
+    ),
     "GroupQueryAttention": (
         "GroupQueryAttention<num_heads = 6, kv_num_heads = 3>(x, k, v, , , seq, total)",
         "k 2,5,24; v 2,5,24",
@@ -68,7 +73,8 @@ def inferred(call: str, weights: str, x: str) -> Model:
     lengths += f", int8[1,3,16] gates = {{{', '.join('3' * 48)}}}"
     lengths += f", int8[1,4,16] back = {{{', '.join('3' * 64)}}}"
     lengths += f", int8[1,16] nil = {{{', '.join('0' * 16)}}}"
-    outputs = "h, keys, values" if call.startswith("GroupQuery") else "h"  # onnxruntime 1.23 wants all three
+    wanted = {"GroupQueryAttention": "h, keys, values", "EmbedLayerNormalization": "h, lengths"}
+    outputs = next((o for op, o in wanted.items() if call.startswith(op)), "h")  # onnxruntime takes no fewer
     last = "DequantizeLinear(h, scale, zero)" if call.startswith("QLinear") else "Relu(h)"
     body = f"{outputs} = com.microsoft.{call}  y = {last}"
     made = build(body, weights, x=x, y="float y", constants=lengths)

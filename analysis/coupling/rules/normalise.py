@@ -107,6 +107,31 @@ def skip_layer_norm(ties: Ties) -> None:
     _over(ties, [last], x, [y, result(ties, 3)], vectors, ties.node.outputs[1:3])
 
 
+def embeddings_norm(ties: Ties) -> None:
+    """EmbedLayerNormalization of com.microsoft: the norm, over the width, of two or three embeddings' sum.
+
+    Tables [*, H], gamma, beta, the result [B, S, H] and the sum are tied along H, which the node makes.
+    Pinned: rows of the tables, indices, the mask and the lengths found in it.
+    """
+    y, total = result(ties, 0), result(ties, 2)
+    tables, vectors = (
+        [ties.node.inputs[i] for i in at if i < len(ties.node.inputs)] for at in ((2, 3, 4), (5, 6))
+    )
+    if y is None or ties.rank(y) != 3 or any(ties.rank(v) != 2 for v in tables if v is not None):
+        ties.pin_node("its operands are not those of a norm of embeddings")
+        return
+    if total is not None:
+        tie_all(ties, y, total)
+    width = [(v, 1) for v in tables if v is not None] + [(v, 0) for v in vectors if v is not None]
+    ties.produces((y, 2), *width)
+    ties.normalises((y, 2))
+    for value in tables:
+        pin_axes(ties, [0], "its positions are looked up by computed indices", value)
+    pin_axes(ties, [0, 1], "indices and a mask are given for each", y)
+    for value in (*(operand(ties, i) for i in (0, 1, 7, 8)), result(ties, 1)):
+        ties.pin_value(value, "it holds indices, a mask or lengths")
+
+
 def _over(
     ties: Ties,
     axes: Sequence[int],
@@ -169,6 +194,7 @@ RULES: dict[tuple[str, str], Rule] = {
     **table(group_norm, "GroupNormalization"),
     **table(layer_norm, *_LAYER_NORMS),
     **table(skip_layer_norm, *_SKIP_NORMS, domain="com.microsoft"),
+    **table(embeddings_norm, "EmbedLayerNormalization", domain="com.microsoft"),
     **table(along, "LpNormalization"),
     **table(mean_variance, "MeanVarianceNormalization"),
     **table(local_response, "LRN"),

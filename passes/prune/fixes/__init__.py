@@ -79,8 +79,9 @@ _OTHERS = (
     *("Unsqueeze", "Upsample"),
 )
 _MICROSOFT = (
-    *("BiasGelu", "DequantizeLinear", "DynamicQuantizeMatMul", "FastGelu", "FusedGemm", "FusedMatMul"),
-    *("Gelu", "QuantizeLinear", "QuickGelu", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
+    *("BiasGelu", "DequantizeLinear", "DynamicQuantizeMatMul", "EmbedLayerNormalization", "FastGelu"),
+    *("FusedGemm", "FusedMatMul", "Gelu", "QuantizeLinear", "QuickGelu"),
+    *("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
 )
 PLAIN: frozenset[tuple[str, str]] = frozenset(
     (*(("", name) for name in (*_ELEMENTWISE, *_OTHERS)), *((MICROSOFT, name) for name in _MICROSOFT))

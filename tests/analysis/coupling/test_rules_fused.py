@@ -3,11 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tersor.analysis.coupling import couple
 from tersor.graph_ir import Model
+from tersor.passes.base import Context
+from tersor.passes.prune.apply import apply_masks
 from tests.support.coupled import cut, dense, places, reason, sizes
+from tests.support.numerics import feeds_for, run_onnxruntime
 from tests.support.prune_build import build
 
 FUSED = "a = com.microsoft.MultiHeadAttention<num_heads = 4>"
@@ -214,3 +221,27 @@ def test_integer_products() -> None:
     )
     assert sizes(couple(model)) == {"a:2": 12, "c:2": 20}
     assert places(model, "c:2") == ["c:2", "d:2", "m:1", "mz:0", "r:2", "w2:0"]
+
+
+def test_a_norm_of_embeddings_is_cut_as_its_parts_are() -> None:
+    tables, x, y = "words 9,12; places 7,12; gain 12; e 12; w2 12,6", "int32[2,5] x", "float[2,5,6] y"
+    names = (
+        "r, lengths = com.microsoft.EmbedLayerNormalization<epsilon = 0.001>(x, , words, places, , gain, e)"
+    )
+    parts = "a = Gather(words, x)  b = Add(a, first)  r = LayerNormalization<epsilon = 0.001>(b, gain, e)"
+    rows = "int64[1] none = {0}, int64[1] five = {5}"
+    fused = build(f"{names}  y = MatMul(r, w2)", tables, x=x, y=y)
+    apart = build(
+        f"first = Slice(places, none, five)  {parts}  y = MatMul(r, w2)", tables, x=x, y=y, constants=rows
+    )
+    assert places(fused, "r:2") == ["e:0", "gain:0", "places:1", "r:2", "w2:0", "words:1"]
+    assert [n.op_type for n in couple(fused).group("r:2").normalised] == ["EmbedLayerNormalization"]
+    feeds = feeds_for(fused)
+    found: list[Sequence[NDArray[np.float32]] | None] = []
+    for model in (fused, apart):
+        (group,) = couple(model).groups
+        apply_masks(model, couple(model).masks({group.name: np.arange(12) % 3 != 1}), Context())
+        found.append(run_onnxruntime(model, feeds))
+    assert found[0] is not None
+    assert found[1] is not None
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)

@@ -39,6 +39,33 @@ def test_weights_sliced_by_sizes_of_tensors_are_weights_of_their_own() -> None:
     assert sizes(couple(ready(model(), f"{LOSSLESS},{PRUNE_READY}"))) == sizes(found)
 
 
+def test_keys_turned_as_one_stack_keep_their_heads() -> None:
+    """As torch's exporter writes attention over a sequence of any length."""
+
+    def model() -> Model:
+        return build(
+            """n = Shape<start = 0, end = 1>(x)  t = Shape<start = 1, end = 2>(x)
+            to = Concat<axis = 0>(n, t, rest, five)  merged = Concat<axis = 0>(n, t, rest)
+            q1 = MatMul(x, wq)  q2 = Reshape(q1, to)  q = Transpose<perm = [0, 2, 1, 3]>(q2)
+            k1 = MatMul(x, wk)  k2 = Reshape(k1, to)  k = Transpose<perm = [0, 2, 1, 3]>(k2)
+            v1 = MatMul(x, wv)  v2 = Reshape(v1, to)  v = Transpose<perm = [0, 2, 1, 3]>(v2)
+            ks = Shape(k)  rows = Slice(ks, i2, i3)  columns = Slice(ks, i3, i4)  lead = Slice(ks, i0, i2)
+            stack = Concat<axis = 0>(rest, rows, columns)  back = Concat<axis = 0>(lead, columns, rows)
+            k3 = Reshape(k, stack)  k4 = Transpose<perm = [0, 2, 1]>(k3)  k5 = Reshape(k4, back)
+            s = MatMul(q, k5)  p = Softmax(s)  c = MatMul(p, v)
+            o = Transpose<perm = [0, 2, 1, 3]>(c)  m = Reshape(o, merged)  y = MatMul(m, wo)""",
+            "wq 6,20; wk 6,20; wv 6,20; wo 20,3",
+            x="float[B,T,6] x",
+            y="float[B,T,3] y",
+            constants="int64[1] i0 = {0}, int64[1] i2 = {2}, int64[1] i3 = {3}, int64[1] i4 = {4},"
+            " int64[1] rest = {-1}, int64[1] five = {5}",
+        )
+
+    found = halve(ready(model()))
+    assert sizes(found) == {"q1:2": 4}
+    assert sizes(couple(ready(model(), f"{LOSSLESS},{PRUNE_READY}"))) == sizes(found)
+
+
 def test_an_image_resized_to_the_size_of_another_keeps_its_channels_free() -> None:
     model = between(
         """p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(a)  s = Shape(p)  f = Slice(s, i0, i2, i0)
