@@ -84,10 +84,9 @@ def _recurrent(case: Case) -> int:
 
 
 def _attention(case: Case) -> int:
-    """Q K^T and the product with V: heads * queries * keys * (key size + value size)."""
+    """Q K^T and the product with V: heads * queries * keys, past ones too, * (key size + value size)."""
     query, key, value = (case.at(index) for index in range(3))
-    if any(size is not None for size in case.inputs[4:6]):
-        raise Uncountable("Attention with a cache of past keys")
+    past = case.at(4)[2] if any(size is not None for size in case.inputs[4:5]) else 0
     if len(query) == 4:
         heads, q_len, k_len, sizes = query[1], query[2], key[2], query[3] + value[3]
     elif len(query) == 3:
@@ -97,7 +96,7 @@ def _attention(case: Case) -> int:
         q_len, k_len, sizes = query[1], key[1], query[2] // heads + value[2] // kv_heads
     else:
         raise Uncountable(f"Attention of rank {len(query)}")
-    return query[0] * heads * q_len * k_len * sizes
+    return query[0] * heads * q_len * (past + k_len) * sizes
 
 
 RULES: dict[str, Callable[[Case], int]] = {

@@ -64,7 +64,7 @@ class Fusion(Rule):
         """The value in the root's place; the opset is high enough and nothing declined."""
         raise NotImplementedError
 
-    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
         """The fused value, or why not."""
         reason = self.decline(m)
         if reason is not None:

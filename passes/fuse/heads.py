@@ -97,6 +97,15 @@ def scale_of(node: Node | None, operand: Value) -> float | None:
     return 1 / number if other is right and number != 0 else None
 
 
+def unscaled(value: Value) -> tuple[Value, float]:
+    """The value that numbers are multiplied into, and their product."""
+    factor, deeper = 1.0, _scaled(value)
+    while deeper is not None:
+        value, factor = deeper[0], factor * deeper[1]
+        deeper = _scaled(value)
+    return value, factor
+
+
 def _scaled(value: Value | None) -> tuple[Value, float] | None:
     node = None if value is None else value.producer()
     for operand in () if node is None or not is_op(node, "Mul", "Div") else node.inputs:

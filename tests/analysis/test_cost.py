@@ -105,6 +105,17 @@ def test_operators_of_onnxruntime_are_counted(call: str, more: str, macs: int) -
     assert (found.nodes[0].macs, found.nodes[0].reason) == (macs, "")
 
 
+def test_attention_counts_what_is_in_the_cache() -> None:
+    text = "y, a, b = Attention(q, k, k, , p, p)"
+    sizes = "float[2,6,5,4] q, float[2,3,5,4] k, float[2,3,P,4] p"
+    model = parse(
+        f"""<ir_version: 10, opset_import: ["" : 23]>
+        g ({sizes}) => (float[2,6,5,4] y, float[2,3,T,4] a, float[2,3,T,4] b) {{ {text} }}"""
+    )
+    found = cost(model, bindings={"P": 7, "T": 12})
+    assert (found.macs, found.notes) == (2 * 6 * 5 * 12 * (4 + 4), ())
+
+
 def test_unknown_operator_is_reported_and_not_guessed() -> None:
     found = table("y = x.y.Magic(x)", "float[3] x")
     assert found.nodes[0].macs is None
