@@ -95,7 +95,7 @@ def _scalar_operands(node: Node, rewriter: Rewriter) -> int:
 
 def _fix_reshape(node: Node, rewriter: Rewriter) -> int:
     source, target = input_at(node, 0), input_at(node, 1)
-    if source is None or target is None or is_constant(target) or int_attr(node, "allowzero", 0):
+    if source is None or target is None or is_constant(target):
         return 0
     data = symbolic_data(target)
     if data is None:
@@ -111,6 +111,8 @@ def _fix_reshape(node: Node, rewriter: Rewriter) -> int:
         else:
             made = rewriter.constant(np.asarray(fixed, np.int64), target.name or "shape", near=node)
             rewriter.set_input(node, 1, made)
+            if int_attr(node, "allowzero", 0):  # no element is the number 0, so 0 may stand for a copy
+                rewriter.set_attribute(node, "allowzero", None)
     return 1
 
 

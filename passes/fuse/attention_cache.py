@@ -94,10 +94,11 @@ class AttentionOfCache(Fusion):
     takes each once. f may be split among Q, K and the product. Masks and the guard against NaN are as for
     `AttentionOf`.
 
-    Valid where batch, heads, sizes and numbers of tokens are provably the same where they have to be, and the
-    mask broadcasts to the products without enlarging them. Not valid: a factor that is no positive constant;
-    types other than float; a part read elsewhere; below opset 23. Left alone: attention with neither a cache
-    nor shared heads, where it brings nothing. Holds for finite products and values.
+    Valid where batch, heads and sizes are provably the same in all three, new keys as many as new values, and
+    the mask broadcasts to the products without enlarging them; all keys are as many as all values wherever
+    there is a product. Not valid: a factor that is no positive constant; types other than float; a part read
+    elsewhere; below opset 23. Left alone: attention with neither a cache nor shared heads, where it brings
+    nothing. Holds for finite products and values.
     """
 
     since: ClassVar[int] = 23
@@ -127,10 +128,10 @@ class AttentionOfCache(Fusion):
         if keys.repeats != values.repeats:
             return Miss("keys and values are not shared alike")
         batch, heads, tokens, size = outer
-        if None in (*outer, *keys.shape, *values.shape):
+        if None in (*outer, *keys.shape):
             return Miss("sizes are not known")
-        if keys.shape != (batch, heads, keys.shape[2], size) or values.shape[:3] != keys.shape[:3]:
-            return Miss("heads, batches or lengths are not known to be equal")
+        if keys.shape != (batch, heads, keys.shape[2], size) or values.shape[:2] != keys.shape[:2]:
+            return Miss("heads or batches are not known to be equal")
         cached = _alike(keys.joined, values.joined)
         if not cached and keys.repeats == 1:
             return Miss("neither a cache nor shared heads")
@@ -230,14 +231,10 @@ def _operand(value: Value) -> _Operand | None:
 
 
 def _alike(keys: tuple[Node, Value, Value] | None, values: tuple[Node, Value, Value] | None) -> bool:
-    """Whether both are past and new tokens, of the same batch, heads and lengths."""
+    """Whether both are past and new tokens, as many new ones each: so are past ones, or no product is."""
     if keys is None or values is None:
         return False
-    for one, other in zip(keys[1:], values[1:], strict=True):
-        first, second = _dims(one), _dims(other)
-        if first is None or second is None or len(first) != 4 or len(second) != 4:
-            return False
-        if None in first or None in second or first[:3] != second[:3]:
-            return False
-    past, new = _dims(keys[1]), _dims(keys[2])
-    return past is not None and new is not None and past[:2] == new[:2] and past[3] == new[3]
+    first, second = _dims(keys[2]), _dims(values[2])
+    if first is None or second is None or len(first) != 4 or len(second) != 4:
+        return False
+    return first[2] is not None and first[2] == second[2]

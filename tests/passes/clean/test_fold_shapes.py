@@ -143,3 +143,23 @@ def test_a_reshape_to_another_shape_of_as_many_elements_stays() -> None:
 def test_a_reshape_to_its_own_shape_that_is_an_output_stays() -> None:
     model = model_of("s = Shape(x)\n y = Reshape(x, s)", x="float[N,3] x", y="float[N,3] y")
     assert folded(model, 0).ops == ["Reshape"]
+
+
+def test_allowzero_goes_where_a_size_is_copied() -> None:
+    nodes = """s = Shape(x) n = Gather(s, zero1) t = Concat<axis = 0>(n, twelve)
+        y = Reshape<allowzero = 1>(x, t)"""
+    weights = ONE + ", int64[1] twelve = {12}"
+    result = folded(model_of(nodes, weights, x="float[N,3,4] x", y="float[N,12] y"), 0)
+    assert result.ops == ["Reshape"]
+    assert "allowzero" not in result.text
+    target = constant(result.model.graph[0].inputs[1])
+    assert target is not None
+    assert target.tolist() == [0, 12]
+
+
+def test_allowzero_stays_beside_the_number_zero() -> None:
+    nodes = (
+        "s = Shape(x) n = Gather(s, zero1) t = Concat<axis = 0>(n, zero1) y = Reshape<allowzero = 1>(x, t)"
+    )
+    result = rewrite(STEPS, model_of(nodes, ONE, x="float[N,0] x", y="float[N,0] y"), N=2)
+    assert "allowzero" in result.text
