@@ -22,12 +22,14 @@ from .provenance import stamp, unstamp
 from .streaming import write_streamed
 from .targets import (
     data_file,
+    external,
     format_of,
     goes_outside,
     kept_outside,
     refuse_foreign_weights,
     refuse_name,
     refuse_own_weights,
+    stored_bytes,
     weights_of,
 )
 from .writing import Held, model_proto, plain, redundantly_typed
@@ -89,11 +91,6 @@ def _redundantly_typed(model: ir.Model) -> Iterator[ir.Value]:
                     yield output
 
 
-def weight_bytes(model: ir.Model) -> int:
-    """Bytes of all initializers, wherever they are stored."""
-    return sum(tensor.nbytes for tensor in weights_of(model).values())
-
-
 def save(
     model: ir.Model,
     path: str | os.PathLike[str],
@@ -128,9 +125,9 @@ def save(
         return
     kind = format_of(target)
     weights = weights_of(model)
-    outside = {value: tensor for value, tensor in weights.items() if isinstance(tensor, ir.ExternalTensor)}
+    outside = external(weights)
     with atomic_write(target) as beside:
-        if kind == "protobuf" and plain(model) and weight_bytes(model) >= STREAMED_FROM:
+        if kind == "protobuf" and plain(model) and stored_bytes(weights) >= STREAMED_FROM:
             with _stored_as(_in_memory(outside)):
                 _stream(model, beside, provenance, str(target))
             return
@@ -157,8 +154,7 @@ def _in_memory(weights: Mapping[ir.Value, ir.TensorProtocol]) -> dict[ir.Value, 
     """External weights as tensors that the model file itself holds."""
     return {
         value: ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
-        for value, tensor in weights.items()
-        if isinstance(tensor, ir.ExternalTensor)
+        for value, tensor in external(weights).items()
     }
 
 

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 
 from .data_check import check_external, check_tensors
 from .errors import ModelError, UnsupportedModelError, VerifyError, one_line
-from .export import MAX_MESSAGE_BYTES, save, to_proto, weight_bytes
+from .export import MAX_MESSAGE_BYTES, save, to_proto
 from .files import atomic_write, gc_paused
 from .given import given_path
 from .guard import after_import, before_import, has_external, import_domains, quiet, rename_shadows
@@ -39,7 +39,6 @@ __all__ = [
     "load",
     "save",
     "to_proto",
-    "weight_bytes",
 ]
 
 LARGE = 2**25  # bytes of a file that is worth a collection beforehand

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -49,8 +49,22 @@ def weights_of(model: ir.Model) -> dict[ir.Value, ir.TensorProtocol]:
 
 def external_files(model: ir.Model) -> list[Path]:
     """The files that hold weights of the model, each once."""
-    tensors = weights_of(model).values()
-    return list(dict.fromkeys(Path(t.path) for t in tensors if isinstance(t, ir.ExternalTensor)))
+    return list(dict.fromkeys(Path(each.path) for each in external(weights_of(model)).values()))
+
+
+def external(weights: Mapping[ir.Value, ir.TensorProtocol]) -> dict[ir.Value, ir.ExternalTensor]:
+    """Those weights that lie in other files; `isinstance` on each of thousands asks slow protocols."""
+    if not any(issubclass(kind, ir.ExternalTensor) for kind in {*map(type, weights.values())}):
+        return {}
+    return {value: tensor for value, tensor in weights.items() if isinstance(tensor, ir.ExternalTensor)}
+
+
+def stored_bytes(weights: Mapping[ir.Value, ir.TensorProtocol]) -> int:
+    """About what weights take in a file; numbers that are not raw take other room there than in memory."""
+    return sum(
+        tensor.raw.ByteSize() if type(tensor) is ir.TensorProtoTensor else tensor.nbytes
+        for tensor in weights.values()
+    )
 
 
 def kept_outside(tensor: ir.TensorProtocol) -> bool:
@@ -62,21 +76,10 @@ def goes_outside(model: ir.Model, target: Path, external_data: bool | None = Non
     """Whether `save` stores weights outside of the file."""
     if format_of(target) != "protobuf" or external_data is False:
         return False
-    tensors = weights_of(model).values()
-    if external_data is None and not any(isinstance(each, ir.ExternalTensor) for each in tensors):
-        external_data = _too_large(tensors)
-    return external_data is not False and any(map(kept_outside, tensors))
-
-
-def _too_large(tensors: Iterable[ir.TensorProtocol]) -> bool:
-    """Whether one protobuf cannot hold the weights."""
-    return sum(map(_stored_bytes, tensors)) > MAX_PROTO_BYTES
-
-
-def _stored_bytes(tensor: ir.TensorProtocol) -> int:
-    """About what a tensor takes in a file; numbers that are not raw take other room than in memory."""
-    packed = isinstance(tensor, ir.TensorProtoTensor) and not tensor.raw.HasField("raw_data")
-    return tensor.raw.ByteSize() if packed else tensor.nbytes
+    weights = weights_of(model)
+    if external_data is None and not external(weights):
+        external_data = stored_bytes(weights) > MAX_PROTO_BYTES
+    return external_data is not False and any(map(kept_outside, weights.values()))
 
 
 def refuse_name(target: Path, external_data: bool | None = None) -> None:
@@ -112,9 +115,10 @@ def refuse_own_weights(target: Path, model: ir.Model, *, beside: bool = True) ->
     Raises:
         UsageError: naming the file.
     """
-    files = external_files(model)
-    for written in (target, data_file(target))[: 1 + beside]:
-        if written.exists() and any(file.exists() and written.samefile(file) for file in files):
+    there = [file for file in (target, data_file(target))[: 1 + beside] if file.exists()]
+    files = external_files(model) if there else []
+    for written in there:
+        if any(file.exists() and written.samefile(file) for file in files):
             raise UsageError(
                 f"{str(written)!r} holds weights of the model, which are never touched; give another output"
             )

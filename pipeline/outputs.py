@@ -139,7 +139,8 @@ def save_over(model: Model, target: Path, external_data: bool | None = None) -> 
     outside = goes_outside(model, target, external_data)
     stale = owns_weights(target) and not outside
     with made_folder(target.parent):
-        save(model, target, external_data=external_data)
+        # Decided above: asking all weights once more takes time.
+        save(model, target, external_data=outside if external_data is None else external_data)
     if stale:
         data_file(target).unlink(missing_ok=True)
     return outside

@@ -19,7 +19,7 @@ from ..graph_ir import (
     load,
     notes,
 )
-from ..graph_ir.ops import STANDARD_DOMAINS, walk_nodes
+from ..graph_ir.ops import STANDARD_DOMAINS, walk_graphs
 from ..graph_ir.protos import parts_of
 from ..graph_ir.targets import (
     data_file,
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from ..pipeline.validate import Validate
 
 FREEZE = "freeze-default-inputs"
+
+Identifier = tuple[str, str, str]  # an operator's domain, type and overload
 
 
 @dataclass(frozen=True)
@@ -154,15 +156,16 @@ def _optimize(source: Path, target: Path, chosen: Settings, pipeline: Pipeline) 
     refuse_own_weights(target, model)
     refuse_foreign_weights(target, model, chosen.external_data)
     report.bytes_before = sum(file.stat().st_size for file in (source, *files))
-    report.before = count_ops(model)
+    operators = _operators(model)
+    report.before = _by_title(operators)
     loaded = time.perf_counter()
     # Instruments that look at each pass are given what is verified.
     by_round = chosen.print_ir is None and chosen.dump is None and chosen.validate is None
     try:
-        _run(pipeline, model, chosen, report, by_round)
+        _run(pipeline, model, chosen, report, operators, by_round)
     except RoundError:
         # Passes do the same to the same model: verified after each change, this run names the one at fault.
-        _run(pipeline, load(source), chosen, Report(report.pipeline), False)
+        _run(pipeline, load(source), chosen, Report(report.pipeline), operators, False)
         raise
     passed = time.perf_counter()
     outside = save_over(model, target, chosen.external_data)
@@ -172,8 +175,15 @@ def _optimize(source: Path, target: Path, chosen: Settings, pipeline: Pipeline) 
     return report
 
 
-def _run(pipeline: Pipeline, model: Model, settings: Settings, report: Report, by_round: bool) -> None:
-    ctx, given = Context(), _operators(model)
+def _run(
+    pipeline: Pipeline,
+    model: Model,
+    settings: Settings,
+    report: Report,
+    given: Counter[Identifier],
+    by_round: bool,
+) -> None:
+    ctx = Context()
     timing, statistics = Timing(), Statistics()
     instruments: list[Instrument] = []
     if settings.on_pass is not None:
@@ -240,16 +250,16 @@ def count_ops(model: Model) -> Counter[str]:
     return _by_title(_operators(model))
 
 
-def _by_title(operators: Counter[tuple[str, str, str]]) -> Counter[str]:
+def _by_title(operators: Counter[Identifier]) -> Counter[str]:
     found: Counter[str] = Counter()
     for (domain, op_type, _), count in operators.items():
         found[op_type if domain in STANDARD_DOMAINS else f"{domain}.{op_type}"] += count
     return found
 
 
-def _operators(model: Model) -> Counter[tuple[str, str, str]]:
-    """Number of nodes by operator identifier: domain, type and overload."""
-    return Counter([node.op_identifier() for node in walk_nodes(model)])
+def _operators(model: Model) -> Counter[Identifier]:
+    """Number of nodes by operator."""
+    return Counter([node.op_identifier() for graph in walk_graphs(model) for node in graph])
 
 
 def default_notes(model: Model) -> list[str]:
@@ -262,7 +272,7 @@ def default_notes(model: Model) -> list[str]:
     return [f"{what} and could be overridden, which stops many passes; {mend}"]
 
 
-def opaque_notes(model: Model, operators: Counter[tuple[str, str, str]] | None = None) -> list[str]:
+def opaque_notes(model: Model, operators: Counter[Identifier] | None = None) -> list[str]:
     """A line for each operator the passes know nothing about: other domains, and unknown standard ones."""
     found: Counter[str] = Counter()
     version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
