@@ -9,9 +9,9 @@ followed through these choices to a fixed point before one is made:
 - a choice with one factor left is settled; of several, one that counts heads (it batches a product of two
   activations) goes first - or last, where heads are to get narrower instead of fewer -; where several do, for
   queries share heads of keys and values, these go, each with its queries, if there are at least `SHARED`;
-  then one of at least
-  `PLENTY` positions that no statistics are taken over (the groups of a GroupNorm, of which whole ones go, as
-  of the operator of that name), then the longest, then the outermost; the others are pinned.
+  then one of those that layers make (and not the steps of an unrolled loop, say) of at least `PLENTY`
+  positions that no statistics are taken over (the groups of a GroupNorm, of which whole ones go, as of the
+  operator of that name), then the longest, then the outermost; the others are pinned.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def settle(
     *,
     whole_heads: bool = True,
     normalised: Sequence[AxisKey] = (),
+    made: Sequence[AxisKey] = (),
+    links: Sequence[Link] = (),
 ) -> list[Link]:
     """Settle all choices; the spaces of the factors not chosen are pinned.
 
@@ -44,6 +46,8 @@ def settle(
         spaces: its pins are added to.
         whole_heads: heads go as a whole; else each loses the same of its width.
         normalised: axes that statistics are taken over.
+        made: axes whose positions layers make.
+        links: ties between axes of other shapes.
 
     Returns:
         How each axis that can be cut hangs on its factor.
@@ -51,6 +55,7 @@ def settle(
     over = {spaces.of(axis) for axis in normalised}
     over |= {spaces.of(factor) for c in choices if spaces.of(c.axis) in over for factor in c.factors}
     work = _Settling(choices, {spaces.of(axis) for axis in heads}, spaces, whole_heads, over)
+    work.follow_making(made, links)
     work.follow_pins()
     # Those with one factor left first, then heads: they may settle others.
     for decides in (work.is_single, work.has_heads, work.is_open):
@@ -67,6 +72,7 @@ class _Settling:
         self._spaces = spaces
         self._normalised = normalised
         self._whole = whole
+        self._made: dict[int, Choice | None] = {}
         self._touching: dict[int, list[Choice]] = {}
         for choice in choices:
             for axis in (choice.axis, *choice.factors):
@@ -94,15 +100,39 @@ class _Settling:
         free = self.free(choice)
         first = [i for i in free if self._counts_heads(choice, i) is self._whole]
         shared = [i for i in first if choice.sizes[i] >= SHARED] if self._whole else []
-        calm = [i for i in free if choice.sizes[i] >= PLENTY and not self._is_normalised(choice, i)]
+        made = [i for i in free if self._spaces.of(choice.factors[i]) in self._made] or free
+        calm = [i for i in made if choice.sizes[i] >= PLENTY and not self._is_normalised(choice, i)]
         if shared:  # keys and values have no part in the other factor
             chosen = max(shared, key=lambda i: (self._products(choice, i), choice.sizes[i], -i))
         else:
-            chosen = max(first or calm or free, key=lambda i: (choice.sizes[i], -i))
+            chosen = max(first or calm or made, key=lambda i: (choice.sizes[i], -i))
         for i in free:
             if i != chosen:
                 self._pin(choice.factors[i], f"{_where(choice)} joins it with an axis that is cut instead")
         self.follow_pins()
+
+    def follow_making(self, made: Sequence[AxisKey], links: Sequence[Link]) -> None:
+        """Find what comes of what layers make: not the other factors of a product that one factor makes."""
+        of = self._spaces.of
+        beside: dict[int, list[int]] = {}
+        for link in links:
+            one, other = of(link.source), of(link.result)
+            beside.setdefault(one, []).append(other)
+            beside.setdefault(other, []).append(one)
+        self._made = dict.fromkeys((of(axis) for axis in made), None)
+        queue = deque(self._made)
+        while queue:
+            space = queue.popleft()
+            reached: list[tuple[int, Choice | None]] = [(other, None) for other in beside.get(space, ())]
+            for choice in self._touching.get(space, ()):
+                if of(choice.axis) != space:
+                    reached.append((of(choice.axis), choice))
+                elif self._made[space] is not choice:
+                    reached += [(of(factor), None) for factor in choice.factors]
+            for other, through in reached:
+                if other not in self._made:
+                    self._made[other] = through
+                    queue.append(other)
 
     def follow_pins(self) -> None:
         """Bring pins from products to factors and back until nothing changes."""

@@ -54,6 +54,8 @@ def couple(model: Model, *, infer: bool = True, attention: Attention = "heads") 
             spaces,
             whole_heads=attention == "heads",
             normalised=[axis for axis, _ in facts.normalisers],
+            made=[axis for axis, _ in facts.producers],
+            links=facts.links,
         )
         found = islands(facts.grouped, [*facts.links, *settled], spaces)
         return _Reader(facts, spaces).coupling(found)

@@ -8,6 +8,7 @@ import pytest
 from tersor.analysis.coupling import couple
 from tests.support.coupled import between, cut, dense, places, reason, sizes
 from tests.support.prune_build import build
+from tests.support.prune_cuts import halve
 
 
 def reshaped(first: str, second: str) -> dict[str, int]:
@@ -205,3 +206,20 @@ def test_factors_that_another_reshape_parts_further_are_told_what_they_are_made_
         constants="int64[2] flat = {2, 512}, int64[4] parts = {2, 2, 4, 64}, int64[4] back = {2, 8, 8, 8}",
     )
     assert cut(model) == {"a:1": 4}
+
+
+def test_channels_go_before_the_steps_that_are_laid_beside_them() -> None:
+    """As Keras unrolls TimeDistributed: more steps than channels, and none of the steps is made by a layer."""
+    steps = "  ".join(
+        f"x{t} = Gather<axis = 1>(x, i{t})  a{t} = MatMul(x{t}, w1)  u{t} = Unsqueeze(a{t}, i1s)"
+        for t in range(5)
+    )
+    model = build(
+        f"{steps}  c = Concat<axis = 1>(u0, u1, u2, u3, u4)  r = Reshape(c, flat)  y = MatMul(r, w2)",
+        "w1 6,3; w2 15,4",
+        x="float[2,5,6] x",
+        y="float[2,4] y",
+        constants="int64[1] i1s = {1}, int64[2] flat = {0, 15}, "
+        + ", ".join(f"int64 i{t} = {{{t}}}" for t in range(5)),
+    )
+    assert sizes(halve(model)) == {"a0:1": 3}
