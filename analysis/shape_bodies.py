@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from ..graph_ir import Attr, DataType, Function, Graph, Node, Value
+from ..graph_ir.ops import opset_in
 from .node_view import Data
 from .scope import Scope
 from .value_types import TypeTable, ValueType
@@ -153,7 +154,7 @@ def _stacked(walker: Walk, known: ValueType, length: Any, axis: int) -> ValueTyp
 
 def _scan(walker: Walk, node: Node, types: Sequence[ValueType], scope: Scope) -> tuple[ValueType, ...]:
     body, count = _body(node, "body"), node.attributes.get("num_scan_inputs")
-    if body is None or count is None or scope.opsets.get("", 0) < 9 or count.as_int() > len(types):
+    if body is None or count is None or opset_in(scope.opsets) < 9 or count.as_int() > len(types):
         walker.note(node, "Scan without a body or before opset 9")
         return _padded(walker, node, [])
     scanned = count.as_int()

@@ -46,6 +46,18 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
     return node is not None and node.op_type in op_types and node.domain in STANDARD_DOMAINS
 
 
+def opset_in(imports: Mapping[str, int], domain: str = "") -> int:
+    """The version of a domain among opset imports, 0 if none; ai.onnx is imported by either of its names."""
+    if domain in STANDARD_DOMAINS:
+        return imports.get("", imports.get("ai.onnx", 0))
+    return imports.get(domain, 0)
+
+
+def opset_of(model: ir.Model) -> int:
+    """The ai.onnx opset that the model imports, 0 if none."""
+    return opset_in(model.opset_imports)
+
+
 def subgraphs(node: ir.Node) -> Sequence[ir.Graph]:
     """The bodies held by the node's attributes (If, Loop, Scan and custom ops), in attribute order."""
     if node.op_type not in BODY_OPS and node.domain in STANDARD_DOMAINS:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .names import Names
-from .ops import INFERRED, constant_tensor, graphs_within, originals, set_origins, subgraphs
+from .ops import INFERRED, constant_tensor, graphs_within, opset_in, originals, set_origins, subgraphs
 
 Allow = Callable[[str, ir.Node], bool]
 
@@ -126,8 +126,7 @@ class Rewriter:
 
     def opset(self, node: ir.Node, domain: str = "") -> int:
         """The opset version of a domain in force at the node; 0 when not imported."""
-        imports = self._imports(node)
-        return imports.get(domain, imports.get("ai.onnx", 0) if domain == "" else 0)
+        return opset_in(self._imports(node), domain)
 
     def import_domain(self, node: ir.Node, domain: str) -> None:
         """Have a domain in force at the node: version 1 where none is."""

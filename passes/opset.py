@@ -6,16 +6,16 @@ from __future__ import annotations
 from functools import cache
 
 from ..graph_ir import Function, Graph, Model, Node, Rewriter
-from ..graph_ir.ops import graphs_within, has_reference_attribute, is_standard, label
+from ..graph_ir.ops import (
+    STANDARD_DOMAINS,
+    graphs_within,
+    has_reference_attribute,
+    is_standard,
+    label,
+    opset_in,
+)
 from .opset_steps import STEPS, dtype_of
 from .opset_table import COMPATIBLE, NEWEST, OLDEST, UNRUN
-
-_DOMAINS = ("", "ai.onnx")
-
-
-def opset_of(model: Model) -> int:
-    """The ai.onnx opset the model imports, 0 if none."""
-    return _imported(model.opset_imports)
 
 
 def opset_blockers(model: Model, target: int) -> list[str]:
@@ -29,7 +29,7 @@ def opset_blockers(model: Model, target: int) -> list[str]:
         return [f"opset {target} is newer than {NEWEST}, the last one known here"]
     found: list[str] = []
     for graph, imports in _scopes(model):
-        current = _imported(imports)
+        current = opset_in(imports)
         if not 0 < current < target:
             continue
         if current < OLDEST:
@@ -58,7 +58,7 @@ def raise_opset(model: Model, rw: Rewriter, target: int) -> bool:
         return False
     changed = False
     for graph, imports in _scopes(model):
-        current = _imported(imports)
+        current = opset_in(imports)
         if not 0 < current < target:
             continue
         for inner in graphs_within(graph):
@@ -67,7 +67,7 @@ def raise_opset(model: Model, rw: Rewriter, target: int) -> bool:
                     step = STEPS.get((node.op_type, version))
                     if step is not None and node.graph is not None:
                         step.apply(node, rw, target)
-        for domain in _DOMAINS:
+        for domain in STANDARD_DOMAINS:
             if domain in imports:
                 imports[domain] = target
         changed = True
@@ -80,10 +80,6 @@ def raise_opset(model: Model, rw: Rewriter, target: int) -> bool:
 def _scopes(model: Model) -> list[tuple[Graph, dict[str, int]]]:
     functions: list[Function] = list(model.functions.values())
     return [(model.graph, model.opset_imports), *((f.graph, f.opset_imports) for f in functions)]
-
-
-def _imported(imports: dict[str, int]) -> int:
-    return imports.get("", imports.get("ai.onnx", 0))
 
 
 def _blocked(node: Node, current: int, target: int) -> str | None:

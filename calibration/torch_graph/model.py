@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...analysis.evaluate import check_feed
 from ...graph_ir import DataType, Graph, Model, Node, UsageError, Value, signature_of
-from ...graph_ir.ops import constant_tensor, graphs_within, is_op, label, subgraphs
+from ...graph_ir.ops import constant_tensor, graphs_within, is_op, label, opset_of, subgraphs
 from .extra import require_torch
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class TorchModel:
             made = self._graph(node.attributes[branch].as_graph(), env)
         else:
             call = Call(
-                label(node), node.op_type, self._model.opset_imports.get("", 1), node.attributes,
+                label(node), node.op_type, opset_of(self._model), node.attributes,
                 [None if value is None else _given(env, value) for value in node.inputs],
                 len(node.outputs), self._wide,
             )  # fmt: skip

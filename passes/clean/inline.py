@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ...graph_ir import Attr, Function, Graph, Model, Node, Rewriter, Value
-from ...graph_ir.ops import STANDARD_DOMAINS, graphs_within, input_at, label, originals, set_origins
+from ...graph_ir.ops import graphs_within, input_at, label, opset_in, originals, set_origins
 from ..base import Context, Exactness, Pass
 
 Identifier = tuple[str, str, str]
@@ -108,10 +108,8 @@ def _missing_result(call: Node, function: Function) -> str:
 
 def _opset_clash(function: Function, model: Model) -> str:
     for domain, version in function.opset_imports.items():
-        have = model.opset_imports.get(domain)
-        if have is None and domain in STANDARD_DOMAINS:
-            have = next((model.opset_imports[d] for d in STANDARD_DOMAINS if d in model.opset_imports), None)
-        if have is not None and have != version:
+        have = opset_in(model.opset_imports, domain)
+        if have not in (0, version):
             return f"it uses opset {version} of {domain or 'ai.onnx'!r}, the model {have}"
     return ""
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...graph_ir import Model
+from ...graph_ir.ops import opset_of
 from ..base import Context, Exactness, Pass
-from ..opset import opset_blockers, opset_of, raise_opset
+from ..opset import opset_blockers, raise_opset
 
 
 @dataclass(frozen=True)

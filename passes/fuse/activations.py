@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import DataType, Model, Rewriter, Value, constant
-from ...graph_ir.ops import rank, walk_nodes
+from ...graph_ir.ops import opset_of, rank, walk_nodes
 from ..base import Context
 from ..driver import apply_rules
 from ..matching import match
-from ..opset import opset_blockers, opset_of, raise_opset
+from ..opset import opset_blockers, raise_opset
 from ..pattern import Const, Match, Miss, Rule
 
 _NEAR = 1e-2  # patterns take constants this near, so that float16 models match; `exact` then decides

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import DataType, Model, Node, Rewriter, Value
-from ...graph_ir.ops import float_attr, input_at, is_op, walk_nodes
+from ...graph_ir.ops import float_attr, input_at, is_op, opset_of, walk_nodes
 from ..base import Context, Exactness, Pass
-from ..opset import opset_blockers, opset_of, raise_opset
+from ..opset import opset_blockers, raise_opset
 
 _DOMAIN, _OPERATOR, _SINCE = "com.microsoft", "SkipLayerNormalization", 17
 _EPSILON = 1e-12  # when the attribute is left out

@@ -19,6 +19,7 @@ from ...graph_ir.ops import (
     is_op,
     is_random,
     is_standard,
+    opset_of,
 )
 from ..quantize.kinds import LINEAR, channel_axis
 
@@ -168,7 +169,7 @@ class Guard:
 
 def choose(model: Model, guard: Guard) -> Choice:
     """Choose among the nodes of the main graph; types must be inferred."""
-    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+    opset = opset_of(model)
     choice = Choice()
     for node in model.graph:
         floats = [v for v in (*node.inputs, *node.outputs) if v is not None and v.dtype == DataType.FLOAT]

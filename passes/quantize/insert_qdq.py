@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 from ...graph_ir import Model, UsageError
-from ...graph_ir.ops import label, origins
+from ...graph_ir.ops import label, opset_of, origins
 from ...graph_ir.provenance import note_left_float
 from ..base import Context, Exactness, Pass
 from .bias_correction import Means
@@ -94,7 +94,7 @@ class InsertQdq(Pass):
         """
         if RANGES not in ctx.facts:
             raise UsageError("insert-qdq needs calibrated ranges; calibrate the model with data first")
-        version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+        version = opset_of(model)
         if version < LEAST_OPSET:
             raise UsageError(
                 f"insert-qdq needs opset {LEAST_OPSET} and the model has {version}; run raise-opset before it"

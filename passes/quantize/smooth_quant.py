@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, UsageError, Value, constant, is_constant
-from ...graph_ir.ops import input_at, int_attr, is_op, only_user, rank
+from ...graph_ir.ops import input_at, int_attr, is_op, only_user, opset_of, rank
 from ..base import Context, Exactness, Pass
 from ..fuse.weights import FLOATS, Wide
 from ..pattern import Miss
@@ -149,8 +149,7 @@ def values_for_maxima(model: Model, *, between_layers: bool = True) -> dict[str,
 
 
 def _spots(model: Model, *, between_layers: bool) -> Iterator[_Spot]:
-    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
-    found = layers(model.graph, opset)
+    found = layers(model.graph, opset_of(model))
     readers: dict[Value, list[Layer]] = {}
     for layer in found.values():
         if (layer.linear.in_axis, layer.linear.weight_on_left) == (-1, False):

@@ -16,6 +16,7 @@ from ...calibration.sensitivity import Sensitivity, sensitivity
 from ...calibration.switches import Per
 from ...calibration.visit import UnobservableError
 from ...graph_ir import Model, UsageError, load, save, signature_of
+from ...graph_ir.ops import opset_of
 from ...passes.base import Context
 from ...passes.quantize.dynamic import KINDS as DYNAMIC
 from ...passes.quantize.dynamic import QuantizeDynamic
@@ -120,7 +121,7 @@ class Workshop:
         """The float32 model in the form quantization starts from; None when its opset cannot be raised."""
         model, context = load(self._start[0]), Context(seed=self.settings.seed)
         manager.run(parse(INT8_READY), model, context, [Verify()])
-        version = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+        version = opset_of(model)
         if version < 13:
             self.notes += context.notes
             self.notes.append(

@@ -14,7 +14,7 @@ from ...analysis import expr
 from ...analysis.cost import working_nodes
 from ...analysis.shapes import dims_of
 from ...graph_ir import AttributeType, DataType, Model, Node, Value
-from ...graph_ir.ops import has_reference_attribute, int_attr, is_constant, is_standard
+from ...graph_ir.ops import has_reference_attribute, int_attr, is_constant, is_standard, opset_of
 from .products import Axis
 from .widths import is_depthwise
 
@@ -159,7 +159,7 @@ class Sizes:
 def linear_layers(model: Model, bindings: Mapping[str, int]) -> Iterator[Placed]:
     """The linear layers that can be timed by themselves."""
     sizes = Sizes(bindings)
-    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+    opset = opset_of(model)
     for node in working_nodes(model.graph):
         if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and is_standard(node):
             placed = _placed(node, sizes, opset)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tersor.analysis.shapes import infer_shapes, refined_shape
 from tersor.graph_ir import Model, Value, parse, to_proto
@@ -64,9 +65,10 @@ def test_carried_value_that_grows_has_an_open_dim() -> None:
     check(to_proto(parse(text)), feed, {"N": 5})
 
 
-def test_scan_stacks_what_its_body_gives() -> None:
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+def test_scan_stacks_what_its_body_gives(domain: str) -> None:
     text = (
-        HEAD
+        HEAD.replace('""', f'"{domain}"')
         + """g (float[4] s, float[T,4] x) => (float[4] e, float[T,8] y) {
         e, y = Scan <num_scan_inputs=1, body = b (float[4] a, float[4] r) => (float[4] n, float[8] o) {
             n = Add(a, r)  o = Concat<axis=0>(n, r) }> (s, x)

@@ -60,6 +60,16 @@ def test_gradients_are_slopes(name: str) -> None:
     np.testing.assert_allclose((above - loss()) / (2 * step), slope, rtol=1e-5)
 
 
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+def test_operators_are_those_of_the_opset_by_either_name_of_its_domain(domain: str) -> None:
+    model = parse(
+        f"""<ir_version: 8, opset_import: ["{domain}" : 13]>
+        g (float[2,3,4] x) => (float[2,3,4] y) {{ y = Softmax<axis=1>(x) }}"""
+    )
+    feed = feeds_of(model, 1)[0]  # before opset 13 Softmax normalised over axes 1 and 2 together
+    np.testing.assert_allclose(outputs(TorchModel(model), feed).sum(axis=1), 1.0, rtol=1e-6)
+
+
 def test_changed_weights_change_the_outputs_and_not_the_model() -> None:
     model, feed = net(), feeds_of(net(), 1)[0]
     made = TorchModel(model)
