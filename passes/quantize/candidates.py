@@ -202,7 +202,8 @@ class Candidates:
             if isinstance(self.grid(value), str):
                 return False
             # A wide float operand that nobody else quantises: its Q would cost what the kernel gains.
-            if node.op_type in {"Add", "Mul"} and value not in self._wanted and not _elements(value) < widest:
+            wide = value not in self._wanted and not _elements(value) < widest
+            if node.op_type in {"Add", "Mul"} and wide and not _shared(value):
                 return False
         return True
 
@@ -227,6 +228,11 @@ def _rows_for_sums(node: Node) -> bool:
     """
     users = [user for user, _ in node.outputs[0].uses()]
     return is_op(node, "MatMul") and rank(node.inputs[0]) != 2 and all(is_op(u, *_ELEMENTWISE) for u in users)
+
+
+def _shared(value: Value) -> bool:
+    """Whether several followers may read the codes of a value, as along a trunk of residuals, or of a mask."""
+    return len({user for user, _ in value.uses() if is_op(user, *FOLLOWERS)}) > 1
 
 
 def _elements(value: Value) -> float:

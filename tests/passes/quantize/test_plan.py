@@ -12,6 +12,7 @@ from tersor.passes.quantize.plan import PlanOptions, plan, tensors_to_observe
 from tests.support.int8 import Span, feeds_of, graph, ranges_of
 
 W = "float[16,16,3,3] w = {seed}, float[16] b = {seed}"
+ONE = W.replace("3,3]", "1,1]")
 TWO = "t = Conv(x, w, b) y = Conv(t, w, b)"
 INT8 = PlanOptions(float_stem=False)
 
@@ -133,6 +134,23 @@ def test_followers_behind_the_last_linear_node_stay_float() -> None:
     assert [n.op_type for n in plan(model, spans, INT8).nodes] == ["Conv"]
     tail = PlanOptions(float_stem=False, float_tail=False)
     assert [n.op_type for n in plan(model, spans, tail).nodes] == ["Conv", "Add", "Reshape"]
+
+
+@pytest.mark.parametrize(
+    ("body", "adds"),
+    [
+        ("l = LeakyRelu(r) c = Conv(l, w, b) u = Add(r, t) v = Add(u, c)", ["u", "v"]),  # a trunk, its first reader a follower
+        ("c = Conv(t, w, b) p = Add(r, t) q = Add(r, c) v = Add(p, q)", ["p", "q", "v"]),
+        ("v = Add(r, t)", []),  # nobody else reads it
+        ("u = Add(r, t) n = Sqrt(r) v = Sub(u, n)", []),  # nobody else reads its codes
+    ],
+)
+def test_a_wide_float_operand_gets_codes_where_several_followers_read_them(
+    body: str, adds: list[str]
+) -> None:
+    model = graph(f"r = Exp(x) z = Neg(x) t = Conv(z, w, b) {body} y = Conv(v, w, b)", ONE)
+    found = plan(model, ranges_of(model, feeds_of(model)), INT8)
+    assert [n.outputs[0].name for n in found.nodes if n.op_type == "Add"] == adds
 
 
 def test_passing_nodes_keep_the_grid_of_their_input() -> None:
