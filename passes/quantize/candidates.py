@@ -231,7 +231,7 @@ def _rows_for_sums(node: Node) -> bool:
 
 
 def _shared(value: Value) -> bool:
-    """Whether several followers may read the codes of a value, as along a trunk of residuals, or of a mask."""
+    """Whether several followers may read a value's codes, as along a trunk of residuals, or of a mask."""
     return len({user for user, _ in value.uses() if is_op(user, *FOLLOWERS)}) > 1
 
 

@@ -139,7 +139,7 @@ def test_followers_behind_the_last_linear_node_stay_float() -> None:
 @pytest.mark.parametrize(
     ("body", "adds"),
     [
-        ("l = LeakyRelu(r) c = Conv(l, w, b) u = Add(r, t) v = Add(u, c)", ["u", "v"]),  # a trunk, its first reader a follower
+        ("l = LeakyRelu(r) c = Conv(l, w, b) u = Add(r, t) v = Add(u, c)", ["u", "v"]),  # a trunk
         ("c = Conv(t, w, b) p = Add(r, t) q = Add(r, c) v = Add(p, q)", ["p", "q", "v"]),
         ("v = Add(r, t)", []),  # nobody else reads it
         ("u = Add(r, t) n = Sqrt(r) v = Sub(u, n)", []),  # nobody else reads its codes
