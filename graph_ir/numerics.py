@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Number formats narrower than float32, and the arithmetic of ONNX QuantizeLinear and DequantizeLinear.
+"""The arithmetic of ONNX QuantizeLinear and DequantizeLinear, and the grids it is done on.
 
 `q = saturate(round_half_even(x / scale) + zero_point)` and `x = (q - zero_point) * scale`, in float32 as the
 operators define it. All functions are pure; none writes into its arguments.
@@ -8,7 +8,7 @@ operators define it. All functions are pure; none writes into its arguments.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -24,15 +24,6 @@ LARGEST_SCALE = 2.0**60
 INT32_MAX = 2**31 - 1
 
 _BLOCK = 1 << 16  # weights searched at once: the temporaries stay in the cache
-
-FLOAT8_MAX = {
-    "float8_e4m3fn": 448.0,
-    "float8_e4m3fnuz": 240.0,
-    "float8_e5m2": 57344.0,
-    "float8_e5m2fnuz": 57344.0,
-}
-
-Narrow: TypeAlias = Literal["bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,45 +244,3 @@ def pack_int4(values: Array) -> NDArray[np.uint8]:
     if nibbles.size % 2:
         nibbles = np.append(nibbles, np.uint8(0))
     return np.bitwise_or(nibbles[0::2], np.left_shift(nibbles[1::2], 4), dtype=np.uint8)
-
-
-def unpack_int4(packed: Array, shape: tuple[int, ...], *, signed: bool) -> Array:
-    """The 4-bit codes of `pack_int4`, as int8 or uint8 of the given shape."""
-    flat = np.asarray(packed, np.uint8).reshape(-1)
-    nibbles = np.stack([flat & 15, flat >> 4], axis=1).reshape(-1)[: int(np.prod(shape, dtype=np.int64))]
-    if not signed:
-        return nibbles.reshape(shape)
-    return ((nibbles.astype(np.int8) ^ 8) - 8).astype(np.int8).reshape(shape)
-
-
-def narrow(x: Array, kind: Narrow, *, saturate: bool = True) -> Array:
-    """Round float32 to a narrow float (half to even), as ONNX Cast does.
-
-    Args:
-        x: any float array.
-        kind: the name of the ml_dtypes type.
-        saturate: for the float8 types, clamp what is too large (and infinities) to the largest finite value;
-            False gives what the format has for it, infinity or NaN. bfloat16 always overflows to infinity.
-
-    Returns:
-        An array of the ml_dtypes dtype.
-    """
-    import ml_dtypes
-
-    values = np.asarray(x, np.float32)
-    dtype = np.dtype(getattr(ml_dtypes, kind))
-    if saturate and kind in FLOAT8_MAX:
-        values = np.clip(values, -FLOAT8_MAX[kind], FLOAT8_MAX[kind])
-    return values.astype(dtype)
-
-
-def bits_of(x: Array) -> NDArray[np.unsignedinteger[Any]]:
-    """The raw bits of a narrow float array, as an unsigned integer of the same width."""
-    return x.view(np.uint8 if x.dtype.itemsize == 1 else np.uint16)
-
-
-def from_bits(bits: Array, kind: Narrow) -> Floats:
-    """The float32 values of raw bits of a narrow float type."""
-    import ml_dtypes
-
-    return bits.view(np.dtype(getattr(ml_dtypes, kind))).astype(np.float32)
