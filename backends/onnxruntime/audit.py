@@ -102,11 +102,6 @@ class Audit:
         return tuple(row for row in self.rows if row.misread)
 
     @property
-    def linear_share(self) -> float:
-        """Share of linear nodes (`COUNTED`) in int8, dynamic ones included."""
-        return self.linear_int8 / self.linear_total if self.linear_total else 1.0
-
-    @property
     def macs_share(self) -> float:
         """Share of multiply-accumulates in int8; 1 when no costs were given."""
         return self.macs_int8 / self.macs_total if self.macs_total else 1.0

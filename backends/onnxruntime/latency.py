@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TypeAlias
 
+import numpy as np
+
 from ...graph_ir.errors import DataError
 from ..base import Feed
 from .config import SessionConfig
@@ -62,12 +64,12 @@ class Latency:
     @property
     def p10_ms(self) -> float:
         """Tenth percentile over the rounds."""
-        return quantile(self.turns_ms, 0.1)
+        return float(np.quantile(self.turns_ms, 0.1))
 
     @property
     def p90_ms(self) -> float:
         """Ninetieth percentile over the rounds."""
-        return quantile(self.turns_ms, 0.9)
+        return float(np.quantile(self.turns_ms, 0.9))
 
     def joined(self, more: Latency) -> Latency:
         """With the rounds of another measurement behind its own."""
@@ -194,15 +196,6 @@ def session_runners(
                 session.check(feed)
             runners[name] = runner(session)
         yield runners
-
-
-def quantile(values: tuple[float, ...] | list[float], fraction: float) -> float:
-    """Quantile of a sample, interpolated between neighbours."""
-    ordered = sorted(values)
-    place = fraction * (len(ordered) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
 def _repeats(run: Runner, min_time: float, clock: Callable[[], float]) -> int:

@@ -23,7 +23,6 @@ from ...graph_ir.errors import DataError
 from ..base import BackendError, Feed
 from .config import SessionConfig
 from .graph_view import DQ, quant_of, scopes_of
-from .latency import quantile
 from .session import OrtSession
 from .source import ModelSource, graph_proto
 
@@ -258,12 +257,13 @@ def _judge(
 
 
 def _summary(mode: Mode, threads: int, callers: int, times: list[float], elapsed: float) -> Concurrency:
+    p50, p99 = np.quantile(times, (0.5, 0.99))
     return Concurrency(
         mode=mode,
         threads=threads,
         callers=callers,
         runs=len(times),
         runs_per_s=len(times) / elapsed if elapsed > 0 else 0.0,
-        p50_ms=1e3 * quantile(times, 0.5),
-        p99_ms=1e3 * quantile(times, 0.99),
+        p50_ms=1e3 * float(p50),
+        p99_ms=1e3 * float(p99),
     )

@@ -34,7 +34,6 @@ def residual() -> onnx.ModelProto:
 def test_totals_count_nodes_and_macs() -> None:
     report = audit(residual(), macs={"stem": 10, "body": 20, "head": 70, "sum": 1000})
     assert (report.linear_int8, report.linear_total) == (2, 3)
-    assert report.linear_share == pytest.approx(2 / 3)
     assert report.macs_share == pytest.approx(0.3)
     assert [row.node for row in report.misses] == ["head"]
     assert sorted(leftover.elements for leftover in report.leftovers) == [16, 16 * 16 * 9]

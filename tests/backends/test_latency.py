@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from tersor.backends.onnxruntime.config import SessionConfig
-from tersor.backends.onnxruntime.latency import Latency, compare, faster, measure, quantile, session_runners
+from tersor.backends.onnxruntime.latency import Latency, compare, faster, measure, session_runners
 from tersor.graph_ir import DataError
 
 
@@ -149,10 +149,10 @@ def test_wrong_use_is_refused() -> None:
         compare(latency("a", 1.0), latency("b", 1.0, 2.0))
 
 
-def test_quantiles_are_interpolated() -> None:
-    assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
-    assert quantile([0.0, 1.0], 0.9) == pytest.approx(0.9)
-    assert quantile([7.0], 0.99) == 7.0
+def test_percentiles_are_interpolated_between_rounds() -> None:
+    found = Latency("m", (3.0, 1.0, 2.0), 1.0, 1)
+    assert (found.p10_ms, found.median_ms, found.p90_ms) == pytest.approx((1.2, 2.0, 2.8))
+    assert Latency("m", (7.0,), 7.0, 1).p90_ms == 7.0
 
 
 def test_session_runners_run_the_models_and_close_them() -> None:
