@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LayerNormalization from its parts (Ba, Kiros and Hinton, Layer Normalization, arXiv:1607.06450)."""
+"""Normalisation of layers from its parts.
+
+LayerNormalization: Ba, Kiros and Hinton, Layer Normalization, arXiv:1607.06450. RMSNormalization: Zhang and
+Sennrich, Root Mean Square Layer Normalization, arXiv:1910.07467.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from ...graph_ir import DataType, Model, Node, Rewriter, Value, constant
 from ...graph_ir.ops import input_at, int_attr, ints_attr, is_op, rank, static_shape
 from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, commute, const, either, maybe, op, var
-from .activations import Fusion, float_type, fuse_all, is_scalar, keeps_rank, near
+from .activations import Fusion, exact, float_type, fuse_all, is_scalar, keeps_rank, near
 
 _MEANS = ("ReduceMean", "GlobalAveragePool")  # tf2onnx writes the second over the last of three axes
 _X = var("x")
@@ -40,6 +44,16 @@ _LEVEL = either(
     commute("Add", commute("Mul", op("Neg", _MEAN), _FACTOR), var("bias")),
     op("Sub", var("bias"), commute("Mul", _MEAN, _FACTOR)),
 )
+_SQUARES = tuple(
+    op("ReduceMean", square, maybe(const("axes")))
+    for square in (op("Pow", _X, near("two", 2.0)), op("Mul", _X, _X))
+)
+_RMS = either(*(op("Sqrt", commute("Add", square, const("epsilon"))) for square in _SQUARES))
+_BY_RMS = either(
+    op("Div", _X, _RMS),
+    commute("Mul", _X, op("Reciprocal", _RMS)),
+    commute("Mul", _X, op("Div", near("one", 1.0), _RMS)),
+)
 
 
 class LayerNormOf(Fusion):
@@ -54,6 +68,7 @@ class LayerNormOf(Fusion):
     """
 
     since: ClassVar[int] = 17
+    operator: ClassVar[str] = "LayerNormalization"
     root = commute("Add", _SCALED, var("bias"))
 
     def decline(self, m: Match) -> Miss | None:
@@ -81,7 +96,7 @@ class LayerNormOf(Fusion):
         epsilon = constant(m["epsilon"])
         if epsilon is None or not is_scalar(m["epsilon"]) or float(epsilon.reshape(-1)[0]) <= 0:
             return Miss("epsilon is not one positive number")
-        if not keeps_rank(m, x, "epsilon", "two", "floor"):
+        if not keeps_rank(m, x, "epsilon", "two", "floor", "one"):
             return Miss("a constant raises the rank")
         size = tuple(d for d in list(x.shape)[over[0] :] if isinstance(d, int))
         if len(size) != len(over):
@@ -93,7 +108,7 @@ class LayerNormOf(Fusion):
         return over[0] - extent
 
     def fuse(self, m: Match, rw: Rewriter) -> Value | Miss:
-        """One LayerNormalization."""
+        """One node."""
         axis = self.axis(m)
         epsilon = constant(m["epsilon"])
         if isinstance(axis, Miss) or epsilon is None:
@@ -102,7 +117,7 @@ class LayerNormOf(Fusion):
         if m.get("bias") is not None:
             inputs.append(_trimmed(m["bias"], -axis, m.root, rw))
         attributes = {"axis": axis, "epsilon": float(epsilon.reshape(-1)[0])}
-        return rw.node("LayerNormalization", inputs, attributes, before=m.root).outputs[0]
+        return rw.node(self.operator, inputs, attributes, before=m.root).outputs[0]
 
 
 class LayerNormByFactor(LayerNormOf):
@@ -117,15 +132,37 @@ class LayerNormWithoutBias(LayerNormOf):
     root = _SCALED
 
 
+class RmsNormOf(LayerNormOf):
+    """x / sqrt(mean(x^2) + epsilon) * scale = RMSNormalization(x, scale).
+
+    The quotient may be a product with the reciprocal. Limits as for `LayerNormOf`, from opset 23 on.
+    onnxruntime finds the quotient by itself, but not PyTorch's product with Reciprocal.
+    """
+
+    since: ClassVar[int] = 23
+    operator: ClassVar[str] = "RMSNormalization"
+    root = commute("Mul", _BY_RMS, var("scale"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss | None:
+        """The fused value, or why not; None for what is left of LayerNormalization."""
+        return None if _is_centred(m["x"]) else super().rewrite(m, rw)
+
+    def axis(self, m: Match) -> int | Miss:
+        """The first normalised axis, counted from the end."""
+        if not exact(m, DataType.FLOAT, two=2.0, one=1.0):
+            return Miss("another power or numerator")
+        return Miss("centred") if _is_centred(m["x"]) else super().axis(m)
+
+
 @dataclass(frozen=True)
 class FuseLayerNorm(Pass):
     """Fuse a spelled-out layer normalisation into LayerNormalization, from opset 17 on.
 
-    The algebra and limits stand with the rules `LayerNormOf` and `LayerNormByFactor`. It needs shapes
-    (`infer-shapes`).
+    That by the root mean square becomes RMSNormalization, from opset 23 on. The algebra and limits stand with
+    the rules `LayerNormOf`, `LayerNormByFactor` and `RmsNormOf`. It needs shapes (`infer-shapes`).
 
     Attributes:
-        raise_opset: raise the opset to 17, if that is safe (`raise-opset`).
+        raise_opset: raise the opset to 17 or 23, if that is safe (`raise-opset`).
     """
 
     name = "fuse-layer-norm"
@@ -137,7 +174,16 @@ class FuseLayerNorm(Pass):
         """Apply the rules, those with a bias first."""
         rules = [LayerNormOf(), LayerNormByFactor()]
         with_bias = fuse_all(model, ctx, rules, raising=self.raise_opset)
-        return fuse_all(model, ctx, [LayerNormWithoutBias()], raising=self.raise_opset) or with_bias
+        plain = fuse_all(model, ctx, [LayerNormWithoutBias()], raising=self.raise_opset)
+        return fuse_all(model, ctx, [RmsNormOf()], raising=self.raise_opset) or plain or with_bias
+
+
+def _is_centred(value: Value) -> bool:
+    node = value.producer()
+    if node is None or not is_op(node, "Sub"):
+        return False
+    makers = [None if v is None else v.producer() for v in node.inputs]
+    return any(maker is not None and is_op(maker, *_MEANS) for maker in makers)
 
 
 def _axes(node: Node, extent: int) -> tuple[int, ...]:
