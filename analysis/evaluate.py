@@ -26,11 +26,13 @@ from ..graph_ir import (
     constant,
     from_proto,
     load,
-    one_line,
     signature_of,
     to_proto,
 )
 from ..graph_ir.extract import keep_needed, written_weights
+from .input_types import check_dtype, input_dtype
+from .runtime_words import explain
+from .shapes import misfit
 
 if TYPE_CHECKING:
     import onnx
@@ -96,7 +98,10 @@ class Evaluator:
         self.lent = {name: array for name, array in lent.items() if name in kept}
         # Views, not copies. Neither the options nor the session keep them alive, so the evaluator must.
         self._views = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self.lent.items()}
-        self._session = _open(proto, self._views, optimize, threads) if self._computed else None
+        try:
+            self._session = _open(proto, self._views, optimize, threads) if self._computed else None
+        except ModelError as error:
+            raise ModelError(misfit(model, str(error))) from error
 
     def run(self, feed: Feed, *, index: int | None = None, check: bool = True) -> dict[str, NDArray[Any]]:
         """Compute the outputs for one feed: input name to array, as the signature says.
@@ -120,8 +125,7 @@ class Evaluator:
             try:
                 computed = self._session.run(self._computed, dict(feed))
             except errors as error:
-                message = f"onnxruntime failed on {_sample(index)}: {one_line(error, 300)}"
-                raise DataError(message) from error
+                raise DataError(f"onnxruntime failed on {_sample(index)}: {explain(str(error))}") from error
             found.update(zip(self._computed, computed, strict=True))
         for name in self._given:
             if name not in feed:
@@ -161,22 +165,10 @@ def check_feed(signature: Signature, feed: Feed, index: int | None = None, *, fi
         _check_array(f"{where}, input {name!r}", feed[name], kind, dims, finite=finite)
 
 
-def input_dtype(kind: str) -> np.dtype[Any] | None:
-    """The numpy dtype of a signature type such as ``FLOAT``; None for what is not a tensor."""
-    if kind not in DataType.__members__:
-        return None
-    return np.dtype(object) if kind == "STRING" else DataType[kind].numpy()
-
-
 def _check_array(
     where: str, array: NDArray[Any], kind: str, dims: tuple[int | str | None, ...] | None, *, finite: bool
 ) -> None:
-    dtype = input_dtype(kind)
-    if dtype is None:
-        return
-    if array.dtype != dtype and not (dtype.hasobject and array.dtype.kind in "UST"):
-        wanted = "str" if dtype.hasobject else dtype
-        raise DataError(f"{where}: type {array.dtype}, the model takes {wanted}; convert it with .astype")
+    check_dtype(where, array.dtype, kind)
     if dims is not None:
         shape = list(array.shape)
         fits = len(shape) == len(dims) and all(
@@ -280,7 +272,7 @@ def _open(
         except EncodeError as error:
             raise ModelError("over 2 GB lie outside the main graph's initializers; cannot run it") from error
         except _runtime_errors() as error:
-            raise ModelError(f"onnxruntime cannot run this model: {one_line(error, 300)}") from error
+            raise ModelError(f"onnxruntime cannot run this model: {explain(str(error))}") from error
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:

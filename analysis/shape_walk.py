@@ -31,6 +31,7 @@ _CONTENT_FREE = frozenset(shape_data.RULES) - {
 # Floating-point inputs that decide an output's shape.
 _FLOAT_CONTENTS = {"Resize": (1, 2), "Upsample": (1,), "Range": (0, 1, 2), "MelWeightMatrix": (3, 4)}
 _GRAPH_TYPES = (AttributeType.GRAPH, AttributeType.GRAPHS)
+REFUSED = "onnx cannot infer it from"
 _REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
 _BODY_OPS = frozenset({"If", "Loop", "Scan"})
 
@@ -252,7 +253,7 @@ class Walker:
             result = shape_inference.infer_node_outputs(schema, proto, known, data, opset_imports=imports)
         except (*_REFUSALS, shape_inference.InferenceError, checker.ValidationError) as error:
             kept = self._same_type(schema, node, types)
-            return kept, f"onnx cannot infer it: {one_line(error, 160)}"
+            return kept, f"{REFUSED} {', '.join(map(str, types))}: {one_line(error, 160)}"
         found = tuple(
             self.table.of_proto(result[name]) if name in result else self.table.unknown for name in outputs
         )

@@ -29,8 +29,10 @@ from . import expr
 from .expr import Dim
 from .node_view import DATA_TYPES, constant_data, objects
 from .scope import Scope
-from .shape_walk import Walker
+from .shape_walk import REFUSED, Walker
 from .value_types import TypeTable, ValueType
+
+_MISFIT = "[ShapeInferenceError] "  # how onnx and onnxruntime begin to tell it
 
 DATA = "tersor.data"
 DIMS = "tersor.dims"
@@ -76,6 +78,20 @@ def infer_shapes(model: Model) -> ShapeReport:
         _visit_uncalled(walker, model)
         found = {**walker.calls.seen, **scope.types}
         return _write(walker, model, found, scope)
+
+
+def misfit(model: Model, said: str) -> str:
+    """What a runtime says when it refuses a model, and whose inputs do not fit together where it is that.
+
+    Shapes are inferred for it, on the model itself.
+    """
+    if _MISFIT not in said:
+        return said
+    for node, reason in infer_shapes(model).notes:
+        if reason.startswith(REFUSED) and _MISFIT in reason:
+            shapes = reason.removeprefix(REFUSED).partition(f": {_MISFIT}")[0]
+            return f"{said}; it is node {node!r} with inputs{shapes}"
+    return said
 
 
 def infer_node(node: Node, opsets: Mapping[str, int] | None = None) -> bool:

@@ -37,6 +37,14 @@ class ValueType:
         self.complete: Final = other is not None or (elem != 0 and dims is not None and None not in dims)
         self.static: Final = dims is not None and all(isinstance(d, int) for d in dims)
 
+    def __str__(self) -> str:
+        """The dims, for people."""
+        return (
+            f"[{', '.join('?' if d is None else str(d) for d in self.dims)}]"
+            if self.dims is not None
+            else "?"
+        )
+
 
 class TypeTable:
     """Interns types and keeps the texts of polynomials apart from declared names that look like them."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ..analysis.evaluate import input_dtype
+from ..analysis.input_types import check_dtype
 from ..graph_ir import DataError, Signature
 
 _Array = NDArray[Any]
@@ -131,10 +131,7 @@ def _plan(
     dims: tuple[int | str | None, ...] | None,
 ) -> _Plan:
     where = f"{str(path)!r}, array {name!r}"
-    expected = input_dtype(kind)
-    if expected is not None and dtype != expected and not (expected.hasobject and dtype.kind in "US"):
-        wanted = "str" if expected.hasobject else expected
-        raise DataError(f"{where}: type {dtype}, the model takes {wanted}; convert it with .astype")
+    check_dtype(where, dtype, kind)
     if not shape:
         if dims:
             raise DataError(f"{where}: a single number, the model takes {_text(dims)}")

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.evaluate import check_feed, input_dtype
+from ..analysis.evaluate import check_feed
+from ..analysis.input_types import input_dtype
 from ..graph_ir import DataError, Model, Signature, UsageError, signature_of
 from .arrays import plan_file, read_file
 from .axes import cut_notes, free_sizes, not_samples

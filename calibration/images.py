@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..analysis.evaluate import input_dtype
+from ..analysis.input_types import input_dtype
 from ..graph_ir import DataError, Signature, UsageError
 
 if TYPE_CHECKING:

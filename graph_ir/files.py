@@ -60,7 +60,11 @@ def atomic_files(targets: Sequence[Path]) -> Generator[list[Path]]:
             beside.chmod(0o666 & ~mask)
         _replace_all(targets, made)
     except OSError as error:
-        raise ModelError(f"cannot write {shown!r}: {error.strerror or one_line(error)}") from error
+        folder = Path(shown).parent
+        why = error.strerror or one_line(error)
+        if isinstance(error, FileNotFoundError) and not folder.exists():
+            why = f"there is no folder {str(folder)!r}; make it first"
+        raise ModelError(f"cannot write {shown!r}: {why}") from error
     finally:
         for beside in made:
             beside.unlink(missing_ok=True)

@@ -138,17 +138,25 @@ def from_proto(proto: onnx.ModelProto, base_dir: str | None = None, *, name: str
     after_import(model, proto, parts, found)
     restore(model)
     try:
+        _check_data(model, parts, base_dir, name)
+        import_domains(model, parts, found)
+        _check_order(model, parts, name, found)
+    except (VerifyError, ValueError, TypeError) as error:
+        raise ModelError(f"{name!r} is not a valid ONNX graph: {one_line(error, 240)}") from error
+    return model
+
+
+def _check_data(model: ir.Model, parts: Parts, base_dir: str | None, name: str) -> None:
+    """Tell the model where its external data lies, and refuse data that is not whole."""
+    try:
         if has_external(parts):
             if base_dir is not None:
                 for graph in walk_graphs(model):
                     ir.external_data.set_base_dir(graph, base_dir)
             check_external(model, base_dir or ".")
         check_tensors(parts)
-        import_domains(model, parts, found)
-        _check_order(model, parts, name, found)
-    except (VerifyError, ValueError, TypeError) as error:
-        raise ModelError(f"{name!r} is not a valid ONNX graph: {one_line(error, 240)}") from error
-    return model
+    except ModelError as error:
+        raise ModelError(f"{name!r}: {error}") from error
 
 
 def _check_order(model: ir.Model, parts: Parts, name: str, found: list[str]) -> None:

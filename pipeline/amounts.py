@@ -9,6 +9,8 @@ from typing import TypeGuard
 
 from ..graph_ir import UsageError
 
+_TIE = 1e-6  # of a metric
+
 
 def share(given: object) -> float:
     """A share of one: `"1%"`, `"0.01"` or 0.01.
@@ -24,6 +26,31 @@ def share(given: object) -> float:
     elif _is_number(given):
         return float(given)
     raise UsageError(f"{_shown(given)} is no share; write 1% or 0.01")
+
+
+def in_percent(value: float) -> str:
+    """The mend for a share that is too large because it was meant in per cent; empty for any other."""
+    return f"; for {value:g} % write {value:g}% or {value / 100:g}" if 1 <= value < 100 else ""
+
+
+def metric_share(drop: float) -> None:
+    """Refuse a limit of what a metric may lose that cannot be one.
+
+    Raises:
+        UsageError: it is below 0, 1 or above, or no number.
+    """
+    if not 0 <= drop < 1:
+        raise UsageError(
+            f"--max-drop is a share of the metric from 0 to below 1, not {drop:g}{in_percent(drop)}"
+        )
+
+
+def within(found: float, limit: float) -> bool:
+    """Whether a share of a metric that is lost keeps a limit; a tie does, also where rounding made it miss.
+
+    Metrics are means, in float32 as often as not, whose last place is far below what a sample counts.
+    """
+    return found <= limit + _TIE
 
 
 def beyond(found: float, limit: float) -> str:

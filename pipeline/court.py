@@ -123,7 +123,7 @@ class Court:
             self._tried = True
             self._twin = None if self._source is None else twin_runner(self._source)
         found = None if self._twin is None else attempt(self._twin, trial.feed)
-        if found is None or not all(judge.is_array(each) for each in found):
+        if not isinstance(found, list) or not all(judge.is_array(each) for each in found):
             return []
         pairs = [(b, t) for b, t in zip(was, found, strict=True) if judge.is_array(b)]
         return found if all(judge.trustworthy(b, np.asarray(t)) for b, t in pairs) else []
@@ -136,7 +136,7 @@ class Court:
             ]
             self._noisy = [run for run in made if run is not None]
         outputs = [attempt(run, trial.feed) for run in self._noisy]
-        return [np.asarray(each[index]) for each in outputs if each is not None]
+        return [np.asarray(each[index]) for each in outputs if isinstance(each, list)]
 
     def _measure(self, trial: Trial, name: str, before: Array, after: Array) -> None:
         if not trial.hostile and not before.dtype.hasobject and before.dtype.kind != "c":
@@ -160,9 +160,9 @@ class Court:
         return Check(self.passes, self.claim.value, self._feeds, by, sqnr)
 
 
-def attempt(run: Runner, feed: Feed) -> list[Any] | None:
-    """The outputs, or None when the model fails on the feed."""
+def attempt(run: Runner, feed: Feed) -> list[Any] | DataError:
+    """The outputs, or what the model fails with on the feed."""
     try:
         return run(feed)
-    except DataError:
-        return None
+    except DataError as error:
+        return error

@@ -25,6 +25,7 @@ from .node_errors import node_errors
 DRAWN_AT_RANDOM = "inputs were drawn at random, give real ones with --data"
 DRAWN = 2  # feeds drawn where no data is given
 OFFENDERS = 3
+OFFENDING = 0.01  # of the time of all kernels
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,8 +53,8 @@ class Explanation:
 
     @property
     def offenders(self) -> list[NodeAccount]:
-        """The slowest nodes with a reason."""
-        wrong = [row for row in self.account.rows if row.reason and row.time_us]
+        """The slowest nodes with a reason, of those that take a share of the time worth naming."""
+        wrong = [row for row in self.account.rows if row.reason and row.share >= OFFENDING]
         return sorted(wrong, key=lambda row: -row.time_us)[:OFFENDERS]
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,8 +142,7 @@ def explain(
     feeds: list[Feed] = list(
         islice(open_feeds(f"random:{seed}:{DRAWN}" if data is None else data, loaded, limit=samples), samples)
     )
-    if data is None:
-        _must_run(model, feeds)
+    _must_run(model, feeds, "" if data is not None else f"; {DRAWN_AT_RANDOM}")
     found = account(
         model,
         feeds,
@@ -158,14 +158,14 @@ def explain(
     return Explanation(found, errors, len(feeds), data)
 
 
-def _must_run(model: Path, feeds: Sequence[Feed]) -> None:
-    """Run drawn feeds once, so that what fails on them is called by the model's own names."""
+def _must_run(model: Path, feeds: Sequence[Feed], mend: str) -> None:
+    """Run all feeds once, so that what fails on them is called by the file's name and the model's own."""
     with OrtSession(model, SessionConfig.beside(model)) as session:
         try:
             for feed in feeds:
                 session.run(feed)
         except BackendError as error:
-            raise BackendError(f"{error}; {DRAWN_AT_RANDOM}") from error
+            raise BackendError(f"{error}{mend}") from error
 
 
 def _made_from(made: Model, source: Model) -> bool:

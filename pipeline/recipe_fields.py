@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any, cast
 
 from ..graph_ir import DataError, UsageError
-from .amounts import figure, share
+from .amounts import figure, in_percent, share
 
 OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 """An option of the command line in a message, for callers who know it by another name."""
@@ -59,7 +59,7 @@ def read_accept(where: str, section: Any) -> tuple[float | None, float | None]:
     sqnr, drop = table.get("sqnr_db"), table.get("max_drop")
     most = None if drop is None else placed(f"{where}: `max_drop`", lambda: share(drop))
     if most is not None and not 0 <= most <= 1:
-        raise UsageError(f"{where}: `max_drop` is a share from 0 to 1, not {drop!r}")
+        raise UsageError(f"{where}: `max_drop` is a share from 0 to 1, not {drop!r}{in_percent(most)}")
     least = None if sqnr is None else placed(f"{where}: `sqnr_db`", lambda: figure(sqnr))
     if least is not None and not math.isfinite(least):
         raise UsageError(f"{where}: `sqnr_db` is a number of dB, not {least}")

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.evaluate import input_dtype
+from ..analysis.input_types import input_dtype
 from ..graph_ir import Signature
 
 Array: TypeAlias = NDArray[Any]

@@ -55,6 +55,7 @@ class Validate(Instrument):
         self._before: list[tuple[Trial, list[Any]]] = []
         self._source: onnx.ModelProto | None = None
         self._changed: list[str] = []
+        self._failure = ""  # the first feed's on which the model did not run
         self._claim = Exactness.BITWISE
 
     def begin(self, pipeline: Pipeline, model: Model, ctx: Context) -> None:
@@ -81,8 +82,13 @@ class Validate(Instrument):
             raise ModelError(f"numbers cannot be checked: {error}; {_WITHOUT}") from error
         self._before = list(self._tried(model, run))
         if not self._before:
+            why = (
+                f": {self._failure}"
+                if self._failure
+                else ", of which not every input is a tensor of known rank"
+            )
             raise ModelError(
-                "numbers cannot be checked: the model runs on no feed made from its signature; "
+                f"numbers cannot be checked: the model runs on no feed made from its signature{why}; "
                 f"give --data, or {_WITHOUT}"
             )
 
@@ -99,14 +105,16 @@ class Validate(Instrument):
         sizes = 0
         for trial in ordinary(signature_of(model), self._seed):
             outputs = attempt(run, trial.feed)
-            if outputs is not None and sizes < MAX_SIZES:
+            if isinstance(outputs, DataError):
+                self._failure = self._failure or str(outputs)
+            elif sizes < MAX_SIZES:
                 sizes += 1
                 first = trial.feed if first is None else first
                 yield trial, outputs
         if first is not None:
             for trial in (*hostile(first, self._seed), *extreme(first, self._seed)):
                 outputs = attempt(run, trial.feed)
-                if outputs is not None:
+                if not isinstance(outputs, DataError):
                     yield trial, outputs
 
     def before(self, step: Step, model: Model) -> None:
@@ -181,8 +189,25 @@ def runner(model: Model) -> Runner:
     try:
         evaluator = Evaluator(model)
     except ModelError as error:
-        try:
-            return reference_runner(snapshot(model))
-        except ModelError:
-            raise error from None
+        return _by_reference(model, error)
     return lambda feed: list(evaluator.run(feed, check=False).values())
+
+
+def _by_reference(model: Model, refused: ModelError) -> Runner:
+    """Run a model in ONNX's reference evaluator.
+
+    Raises:
+        ModelError: `refused`, if it cannot be run there, either; so does the runner as a DataError.
+    """
+    try:
+        reference = reference_runner(snapshot(model))
+    except ModelError:
+        raise refused from None
+
+    def run(feed: Feed) -> list[Any]:
+        try:
+            return reference(feed)
+        except DataError as error:
+            raise DataError(f"{refused}; {error}") from error
+
+    return run

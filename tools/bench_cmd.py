@@ -13,6 +13,9 @@ import typer
 
 if TYPE_CHECKING:
     from ..backends.base import Feed
+    from ..graph_ir import Model
+
+    _Type = tuple[str, tuple[int | str | None, ...] | None]
 
 _INPUTS = 4  # whose shapes are shown
 MOST_THREADS = 1024  # beyond it the system refuses, or ends the process
@@ -68,7 +71,9 @@ def command(
     if not most > 0:
         raise UsageError(f"--budget must be more than nothing, not {most:g} s")
     names = distinct([str(path) for path in models])
-    feeds = list(open_feeds("random" if data is None else data, load(models[0]), limit=min(samples, rounds)))
+    first = load(models[0])
+    refuse_other_inputs(first, *models)
+    feeds = list(open_feeds("random" if data is None else data, first, limit=min(samples, rounds)))
     sources = {name: (path, SessionConfig.beside(path)) for name, path in zip(names, models, strict=True)}
     cores = usable_cores()
     wanted = list(dict.fromkeys(cores if t == 0 else t for t in (threads or [1, 0])))
@@ -112,7 +117,8 @@ def command(
     print_table(["model", "threads", "median ms", "10 to 90 %", "speed", "95 % interval"], rows)
     used = max(r["samples"] for r in found)
     where = "seeded noise" if data is None else data
-    print(f"\n{plural(used, 'sample')} of {where}: {_shapes(feeds[:used])}")
+    shapes = _shapes(feeds[:used])
+    print(f"\n{plural(used, 'sample')} of {where}: {shapes}" if shapes else "\nthe models take no inputs")
 
 
 def _shapes(feeds: Sequence[Feed]) -> str:
@@ -124,6 +130,51 @@ def _shapes(feeds: Sequence[Feed]) -> str:
     )
     more = ", ..." if len(feeds[0]) > _INPUTS else ""
     return f"{found[0]}{more}" + (f" and {len(found) - 1} other shapes" if len(found) > 1 else "")
+
+
+def refuse_other_inputs(yardstick: Model, first: Path, *others: Path) -> None:
+    """Refuse models that cannot run on one feed, as far as their signatures tell.
+
+    Raises:
+        DataError: naming the models, and each input that differs with what each has.
+        ModelError: a file cannot be read.
+    """
+    from ..graph_ir import DataError, UnsupportedModelError, load, signature_of
+
+    mine = signature_of(yardstick)
+    wanted = {name: (kind, dims) for name, kind, dims in mine.inputs}
+    for path in others:
+        with suppress(UnsupportedModelError):  # what tersor cannot hold may run nonetheless
+            theirs = signature_of(load(path))
+            given = {name: (kind, dims) for name, kind, dims in theirs.inputs}
+            lacking = [name for name in wanted if name not in given and name not in theirs.optional]
+            added = [name for name in given if name not in wanted and name not in mine.optional]
+            differing = [name for name in wanted if name in given and not _alike(wanted[name], given[name])]
+            said = [
+                *(f"{name!r} is in the first only" for name in lacking),
+                *(f"{name!r} is in the second only" for name in added),
+                *(f"{name!r} is {_typed(*wanted[name])} and {_typed(*given[name])}" for name in differing),
+            ]
+            if said:
+                raise DataError(f"{str(first)!r} and {str(path)!r} take other inputs: {'; '.join(said)}")
+
+
+def _alike(one: _Type, other: _Type) -> bool:
+    """Whether an array may be of both types: where either leaves a size free, data decides."""
+    (kind, dims), (other_kind, others) = one, other
+    if kind != other_kind:
+        return False
+    if dims is None or others is None:
+        return True
+    return len(dims) == len(others) and all(
+        a == b for a, b in zip(dims, others, strict=True) if isinstance(a, int) and isinstance(b, int)
+    )
+
+
+def _typed(kind: str, dims: tuple[int | str | None, ...] | None) -> str:
+    """A type for people."""
+    shape = "" if dims is None else f"[{', '.join('?' if d is None else str(d) for d in dims)}]"
+    return f"{kind.lower()}{shape}"
 
 
 @contextmanager

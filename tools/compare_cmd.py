@@ -87,10 +87,12 @@ def measure(
     from ..backends.onnxruntime.session import OrtSession
     from ..calibration import open_feeds
     from ..graph_ir import DataError, load
-    from .bench_cmd import in_words
+    from .bench_cmd import in_words, refuse_other_inputs
     from .progress import Progress
 
-    feeds = open_feeds(data, load(first), limit=samples)
+    reference = load(first)
+    refuse_other_inputs(reference, first, second)
+    feeds = open_feeds(data, reference, limit=samples)
     count, batched = 0, False
     with (
         in_words(first, second),

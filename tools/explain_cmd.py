@@ -61,7 +61,7 @@ def command(
 
 
 def _print(found: Explanation, top: int, *, show_all: bool) -> None:
-    from .render import print_table
+    from .render import plural, print_table
 
     rows = sorted(found.account.rows, key=lambda row: -row.time_us)
     shown = rows if show_all else [row for row in rows if row.kernel][:top]
@@ -77,7 +77,7 @@ def _print(found: Explanation, top: int, *, show_all: bool) -> None:
         cells.append((*cell, _remark(row)))
     print_table([*columns, *(["SQNR dB"] if with_errors else []), "remark"], cells)
     if len(shown) < len(rows):
-        print(f"{len(rows) - len(shown)} more nodes with --all")
+        print(f"{plural(len(rows) - len(shown), 'more node')} with --all")
     _summary(found)
 
 
@@ -105,4 +105,5 @@ def _summary(found: Explanation) -> None:
         where = f", read by {', '.join(left.readers)}" if left.readers else ""
         print(f"dequantized in every run: {left.initializer} ({size(left.elements)} of codes){where}")
     for row in found.offenders:
-        print(f"costly: {row.node} ({row.op_type}), {row.time_us:.0f} us: {row.reason}")
+        cost = f"{row.time_us:.0f} us, {row.share:.0%} of the time"
+        print(f"costly: {row.node} ({row.op_type}), {cost}: {row.reason}")

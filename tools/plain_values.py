@@ -20,6 +20,8 @@ from typer.core import TyperGroup
 
 from .sections import SectionedCommand
 
+_WRONG_USE = cast("type[Exception]", typer.BadParameter.__mro__[1])  # UsageError, which typer does not export
+
 
 class PlainGroup(TyperGroup):
     """A group that takes plain values as they are."""
@@ -37,6 +39,32 @@ class PlainCommand(SectionedCommand):
         hints = {} if self.callback is None else get_type_hints(self.callback)
         return _taken_plainly(super().get_params(ctx), hints)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the command line apart.
+
+        Raises:
+            UsageError: typer's, with what can be given instead.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except _WRONG_USE as error:
+            wanted: Any = error  # its fields are typer's own
+            wanted.ctx = wanted.ctx or ctx
+            wanted.message = f"{wanted.message.rstrip('.')}{self._mend(ctx, wanted)}"
+            raise
+
+    def _mend(self, ctx: Any, error: Any) -> str:
+        """What to write where the parser says no more than what is wrong; empty where that is not known."""
+        options = {text: param for param in self.get_params(ctx) for text in param.opts}
+        lacking = options.get(getattr(error, "option_name", ""))
+        if lacking is not None and error.message.endswith("an argument."):
+            for kind in _flat((get_type_hints(self.callback).get(lacking.name),)):
+                if isinstance(kind, type) and issubclass(kind, Enum):
+                    return f": {_choices(kind)}"
+        if "unexpected extra argument" in error.message and "-o" in options:
+            return "; the output is given with -o"
+        return ""
+
 
 def _taken_plainly(params: Sequence[Any], hints: Mapping[str, Any]) -> list[Any]:
     for param in params:
@@ -51,13 +79,23 @@ def _each(value: object) -> Sequence[object]:
     return cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else (value,)
 
 
+def _flat(kinds: tuple[object, ...]) -> tuple[object, ...]:
+    """Types with those that are joined in them in their place."""
+    return tuple(inner for kind in kinds for inner in get_args(kind) or (kind,))
+
+
+def _choices(kind: type[Enum]) -> str:
+    """What may be given, for people."""
+    *most, last = [str(member.value) for member in kind]
+    return f"{', '.join(most)} or {last}" if most else last
+
+
 def _refused(param: Any, text: str, kinds: tuple[object, ...]) -> str:
     """What is wrong with a number or a choice, in words of our own; empty where nothing is."""
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, Enum):
             choices = [str(member.value) for member in kind]
-            shown = " or ".join([*([", ".join(choices[:-1])] if choices[1:] else []), *choices[-1:]])
-            return "" if text in choices else f"{text!r} is not {shown}"
+            return "" if text in choices else f"{text!r} is not {_choices(kind)}"
     if int not in kinds and float not in kinds:
         return ""
     try:
@@ -77,7 +115,7 @@ def _process(
     Raises:
         BadParameter: it is not what is taken here, or a path is empty, which would mean the current folder.
     """
-    kinds = tuple(inner for kind in kinds for inner in get_args(kind) or (kind,))
+    kinds = _flat(kinds)
     for each in _each(value):
         said = _refused(param, each, kinds) if isinstance(each, str) else ""
         if said:

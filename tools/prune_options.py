@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..graph_ir import UsageError
-from ..pipeline.amounts import share
+from ..pipeline.amounts import in_percent, share
 from ..pipeline.prune.budget import KINDS, Budget
 from ..pipeline.prune.choice import Aim
 from ..pipeline.prune.select import Limits
@@ -141,7 +141,9 @@ def _bounds(option: str, given: Sequence[str]) -> tuple[float | None, dict[str, 
         glob, mark, number = text.rpartition("=")
         value = share(number)
         if not 0 <= value <= 1:
-            raise UsageError(f"{option} is a share of a group's channels from 0 to 1, not {number}")
+            raise UsageError(
+                f"{option} is a share of a group's channels from 0 to 1, not {number}{in_percent(value)}"
+            )
         if mark:
             single[glob] = value
         else:

@@ -17,6 +17,7 @@ from ..graph_ir import DataError, Model, UsageError, load, save, signature_of
 from ..passes.base import Context
 from ..passes.prune.plan import PrunePlan, load_plan
 from ..pipeline import manager
+from ..pipeline.amounts import metric_share
 from ..pipeline.builder.accuracy import Judge
 from ..pipeline.builder.facts import bindings_in, drawn, facts_of, is_quantized
 from ..pipeline.builder.pruning import judging, overhead
@@ -92,8 +93,7 @@ class Settings:
             raise UsageError(f"--seed must not be negative, not {self.seed}")
         if self.max_drop is not None and self.metric is None:
             raise UsageError("--max-drop is a share of the metric; give --metric too")
-        if self.max_drop is not None and not 0 <= self.max_drop < 1:
-            raise UsageError(f"--max-drop is a share of the metric from 0 to below 1, not {self.max_drop}")
+        metric_share(0.0 if self.max_drop is None else self.max_drop)
         if self.cache is not None and (self.job is None or self.job.budget.kind != "latency"):
             raise UsageError("--cache holds what --latency measures; leave it out or give --latency")
         if self.job is None and self.plan is None and self.sparsity is None:

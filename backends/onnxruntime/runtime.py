@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ...analysis.runtime_words import explain
 from ...graph_ir.errors import one_line
 from ..base import BackendError
 
@@ -23,11 +23,6 @@ _ERRORS = (
     "EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded",
     "NoModel", "NoSuchFile", "NotImplemented", "RuntimeException",
 )  # fmt: skip
-_PREFIX = re.compile(r"^\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*\w+\s*:\s*")
-_SOURCE = re.compile(r"/\S+\.(?:cc|h|cpp):\d+ .*?(?:was false\.|\) (?=[A-Z]))\s*")
-_RUNNING = re.compile(
-    r"Non-zero status code returned while running (\S+) node\. Name:'(.*?)' Status Message: (.*)"
-)
 
 
 def runtime() -> ModuleType:
@@ -64,16 +59,6 @@ def one_line_errors(doing: str) -> Generator[None]:
         raise
     except runtime_errors() as error:
         raise BackendError(f"{doing}: {explain(str(error))}") from error
-
-
-def explain(message: str) -> str:
-    """One line out of an onnxruntime message: the node and the reason, without its source locations."""
-    text = one_line(_PREFIX.sub("", message), 2000)
-    running = _RUNNING.search(text)
-    if running is None:
-        return one_line(_SOURCE.sub("", text))
-    op_type, node, reason = running.groups()
-    return one_line(f"node {node!r} ({op_type}): {_SOURCE.sub('', reason)}")
 
 
 def optimization_level(name: str) -> onnxruntime.GraphOptimizationLevel:

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from ...graph_ir.errors import DataError, UsageError
+from ...graph_ir.errors import DataError, ModelError, UsageError
 from ..base import BackendError, Feed, Port
 from .config import SessionConfig
 from .runtime import PROVIDER, SILENT, one_line_errors, optimization_level, runtime
@@ -27,6 +28,7 @@ Level: TypeAlias = Literal["off", "basic", "extended", "all"]
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
 _DEFAULT = SessionConfig()
+_IDLE = "{} has no outputs, so there is nothing to run"
 _MOST_THREADS = 1024  # onnxruntime starts as many as it is told; tens of thousands take the machine down
 _DTYPES = {
     "float": "float32", "double": "float64", "float16": "float16", "bool": "bool", "string": "object",
@@ -66,9 +68,14 @@ class OrtSession:
         item = loadable(source, folder)
         options = session_options(config, threads=threads, level=level, spinning=spinning)
         self.title = item.title
-        self._session: onnxruntime.InferenceSession | None = make_session(item, options, config)
+        try:
+            self._session: onnxruntime.InferenceSession | None = make_session(item, options, config)
+        except BackendError as error:
+            raise BackendError(_cause(source, str(error))) from error
         self._inputs = tuple(_port(arg) for arg in self._session.get_inputs())
         self._outputs = tuple(_port(arg) for arg in self._session.get_outputs())
+        if not self._outputs:
+            raise BackendError(_IDLE.format(item.title))
         self._optional = frozenset(arg.name for arg in self._session.get_overridable_initializers())
         self._silent = _silent_run()
 
@@ -173,6 +180,23 @@ def make_session(
             disabled_optimizers=list(config.disabled_optimizers) or None,
         )
     return session
+
+
+def _cause(source: ModelSource, said: str) -> str:
+    """What is wrong with a model file that onnxruntime refuses, in better words than its own where there are.
+
+    Args:
+        source: the model, which is looked into only where it is a file.
+        said: onnxruntime's words.
+    """
+    from ...analysis.shapes import misfit
+    from ...graph_ir import load
+
+    with suppress(ModelError):  # what the runtime said is all there is then
+        model = load(source) if isinstance(source, (str, Path)) else None
+        if model is not None:
+            return misfit(model, said) if model.graph.outputs else _IDLE.format(source)
+    return said
 
 
 def _silent_run() -> onnxruntime.RunOptions:

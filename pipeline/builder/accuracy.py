@@ -17,6 +17,7 @@ from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.functions import load_function, user_code
 from ...graph_ir import DataError, one_line
+from ..amounts import beyond, within
 from .comparing import compare
 from .decisions import decisions
 from .doubts import constant_db, steadiness
@@ -252,9 +253,9 @@ class Judge:
             return Judgement(False, reason, score, None, fidelity)
         if score is not None and self.reference is not None:
             drop = relative_drop(self.reference, score)
-            kept = drop <= self.settings.max_drop
-            reason = "" if kept else f"metric drops {drop:.2%}, allowed {self.settings.max_drop:.2%}"
-            return Judgement(kept, reason, score, drop, fidelity)
+            most = self.settings.max_drop
+            reason = "" if within(drop, most) else f"metric drops {beyond(drop, most)}, allowed {most:.2%}"
+            return Judgement(not reason, reason, score, drop, fidelity)
         if unlike:
             reason = f"output {min(unlike)!r} has another shape, length or text than the original's"
             return Judgement(False, reason, None, None, fidelity)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ...backends.onnxruntime.latency import Latency, Ratio, compare
-from ..amounts import beyond
+from ..amounts import beyond, within
 from .accuracy import COMFORT_DB
 from .form import PLAIN
 from .result import Candidate, Composition, Judgement
@@ -153,10 +153,10 @@ def distrust(judged: Mapping[str, Judged], max_drop: float) -> dict[str, Judged]
         ]
         mean = sum(other.drop for other in peers if other.drop is not None) / len(peers)
         expected = None if judgement.expected is None else _expected(judgement, everyone)
-        if mean > max_drop:
+        if not within(mean, max_drop):
             share = beyond(mean, max_drop)
             reason = f"{len(peers)} candidates this close lose {share} of the metric on average"
-        elif expected is not None and expected > max_drop:
+        elif expected is not None and not within(expected, max_drop):
             share = beyond(expected, max_drop)
             reason = f"{share} is to be expected on other data, by the metric under larger errors"
         else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...graph_ir import UsageError
+from ..amounts import metric_share
 from ..spec import parse
 
 MAX_DROP = 0.01  # share of the metric
@@ -72,8 +73,7 @@ class BuildSettings:
         """
         if self.target not in TARGETS:
             raise UsageError(f"no target is called {self.target!r}; there is {', '.join(TARGETS)}")
-        if not 0 <= self.max_drop < 1:
-            raise UsageError(f"--max-drop is a share of the metric from 0 to below 1, not {self.max_drop}")
+        metric_share(self.max_drop)
         if not math.isfinite(self.min_sqnr_db):
             raise UsageError(f"--min-sqnr is a number of dB, not {self.min_sqnr_db}")
         if self.passes is not None and self.recipe is not None:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from ...graph_ir import UsageError
+from ..amounts import in_percent
 
 KINDS = ("ratio", "params", "macs", "size", "latency")
 
@@ -43,7 +44,8 @@ class Budget:
             raise UsageError(f"no budget is called {self.kind!r}; there is {', '.join(KINDS)}")
         if not math.isfinite(self.value) or not 0 < self.value < 1:
             what = "the share of channels to remove" if self.kind == "ratio" else self._left()
-            raise UsageError(f"--{self.kind} is {what}, above 0 and below 1, not {self.value:g}")
+            mend = in_percent(self.value) if self.value > 1 else ""  # 100% is meant as it stands
+            raise UsageError(f"--{self.kind} is {what}, above 0 and below 1, not {self.value:g}{mend}")
 
     def _left(self) -> str:
         return f"the share of the {UNITS[self.kind]} to keep"

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from ...analysis.coupling import attention_of
 from ...graph_ir import UsageError
-from ..amounts import share
+from ..amounts import in_percent, share
 from ..recipe_fields import known, placed, table_of, typed
 from .budget import KINDS, Budget
 from .choice import AIMS, aim_called
@@ -128,7 +128,7 @@ def _share(where: str, key: str, given: object) -> float:
 def _kept(where: str, key: str, given: object) -> float:
     value = _share(where, key, given)
     if not 0 <= value <= 1:
-        raise UsageError(f"{where}: `{key}` is a share from 0 to 1, not {value:g}")
+        raise UsageError(f"{where}: `{key}` is a share from 0 to 1, not {value:g}{in_percent(value)}")
     return value
 
 

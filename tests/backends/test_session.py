@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
+from tersor.analysis.runtime_words import explain
 from tersor.backends.base import BackendError
 from tersor.backends.onnxruntime.config import SessionConfig
-from tersor.backends.onnxruntime.runtime import explain
 from tersor.backends.onnxruntime.session import OrtSession
 from tersor.graph_ir import DataError, ModelError, UsageError
 

@@ -251,7 +251,7 @@ def test_only_ordinary_files_are_replaced(tmp_path: Path) -> None:
     for target, reason in (
         (tmp_path / "pipe", "no ordinary file"),
         (tmp_path, "no ordinary file"),
-        (tmp_path / "no" / "m.onnx", "No such file or directory"),
+        (tmp_path / "no" / "m.onnx", "there is no folder"),
     ):
         with pytest.raises(ModelError, match=reason), atomic_write(target) as beside:
             beside.write_bytes(b"x")

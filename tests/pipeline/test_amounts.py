@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tersor.graph_ir import UsageError
-from tersor.pipeline.amounts import beyond, figure, seconds, share, whole
+from tersor.pipeline.amounts import beyond, figure, seconds, share, whole, within
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,12 @@ def test_truth_values_and_text_are_no_numbers(given: object) -> None:
 def test_what_has_a_fraction_is_no_whole_number() -> None:
     with pytest.raises(UsageError, match=r"^1\.5 is no whole number"):
         whole(1.5)
+
+
+def test_a_tie_keeps_the_limit_whatever_rounding_made_of_it() -> None:
+    lost = (0.9 - 0.891) / 0.9
+    assert lost > 0.01
+    assert within(lost, 0.01)
+    assert within(float(np.float32(lost)), 0.01)
+    assert not within(0.0101, 0.01)
+    assert not within(float("nan"), 0.01)

@@ -97,7 +97,7 @@ def test_compare_matches_outputs_by_name_or_else_by_order(
     ("change", "message"),
     [
         (("float[N,4] y, float[N,4] z", "float[N,4] y"), "has 2 outputs"),
-        (("float[N,4] x", "float[N,5] x"), "input 'x' has shape [1, 4], the model takes ['N', 5]"),
+        (("float[N,4] x", "float[N,5] x"), "take other inputs: 'x' is float[N, 4] and float[N, 5]"),
     ],
 )
 def test_compare_refuses_what_does_not_match(

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What onnxruntime says when it fails, in one line."""
+
+from __future__ import annotations
+
+import re
+
+from ..graph_ir import one_line
+
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*\w+\s*:\s*")
+_SOURCE = re.compile(r"/\S+\.(?:cc|h|cpp):\d+ .*?(?:was false\.|\) (?=[A-Z]))\s*")
+_RUNNING = re.compile(
+    r"Non-zero status code returned while running (\S+) node\. Name:'(.*?)' Status Message: (.*)"
+)
+
+
+def explain(message: str) -> str:
+    """One line out of an onnxruntime message: the node and the reason, without its source locations."""
+    text = one_line(_PREFIX.sub("", message), 2000)
+    running = _RUNNING.search(text)
+    if running is None:
+        return one_line(_SOURCE.sub("", text))
+    op_type, node, reason = running.groups()
+    return one_line(f"node {node!r} ({op_type}): {_SOURCE.sub('', reason)}")
