@@ -113,26 +113,16 @@ def survey(
     return Histograms(fingerprint(model), histograms, samples, source), sums.result()
 
 
-def choose(
-    histograms: Histograms,
-    rule: Observer | str = "entropy",
-    scheme: Scheme = U8,
-    *,
-    schemes: Mapping[str, Scheme] | None = None,
-) -> Ranges:
+def choose(histograms: Histograms, rule: Observer | str = "entropy", scheme: Scheme = U8) -> Ranges:
     """Ranges for all values by one rule; the same histograms serve any number of rules.
 
     Args:
         histograms: from `collect`.
         rule: an observer, or its name as `observers.observer` takes it.
         scheme: the grid to quantise to.
-        schemes: grids of single values that differ.
     """
     chosen = observer(rule) if isinstance(rule, str) else rule
-    values = {
-        name: _range(histogram, chosen, (schemes or {}).get(name, scheme))
-        for name, histogram in histograms.values.items()
-    }
+    values = {name: _range(seen, chosen, scheme) for name, seen in histograms.values.items()}
     return Ranges(histograms.fingerprint, values, str(scheme), histograms.samples, histograms.data)
 
 

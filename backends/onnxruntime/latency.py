@@ -32,7 +32,6 @@ Runner: TypeAlias = Callable[[int], object]
 """One inference in the round of that number."""
 
 _MAX_REPEATS = 2000
-_ENOUGH = 8  # rounds before an early stop is thought of
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,6 @@ def measure(
     rounds: int = 25,
     min_time: float = 0.02,
     budget_s: float = 60.0,
-    precision: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Latency]:
     """Time the candidates turn by turn.
@@ -114,7 +112,6 @@ def measure(
         rounds: turns of each candidate.
         min_time: seconds that a turn should fill; short runs are repeated within it.
         budget_s: no round begins that would end after so many seconds; the first round always runs.
-        precision: stop early once every ratio to the first candidate is known to this relative half-width.
         clock: seconds, never going back.
 
     Each candidate runs twice before anything counts, and once more at the start of each turn that repeats
@@ -139,8 +136,6 @@ def measure(
             turns[name].append(median(times))
             least[name] = min(least[name], *times)
         longest = max(longest, clock() - start)
-        if precision is not None and done + 1 >= _ENOUGH and _settled(turns, precision):
-            break
     return {
         name: Latency(name, tuple(1e3 * t for t in turns[name]), 1e3 * least[name], repeats[name])
         for name in candidates
@@ -157,11 +152,6 @@ def compare(a: Latency, b: Latency, *, confidence: float = 0.95) -> Ratio:
         raise DataError(f"{a.name!r} and {b.name!r} were not measured side by side")
     center, low, high = _interval(a.turns_ms, b.turns_ms, confidence)
     return Ratio(a.name, b.name, center, low, high, a.rounds, confidence)
-
-
-def faster(a: Latency, b: Latency, *, margin: float = 0.0, confidence: float = 0.95) -> bool:
-    """Whether `a` takes less than `1 - margin` of `b`'s time, with the given confidence."""
-    return compare(a, b, confidence=confidence).high < 1.0 - margin
 
 
 @contextmanager
@@ -215,18 +205,7 @@ def _turn(run: Runner, number: int, repeats: int, clock: Callable[[], float]) ->
     return times
 
 
-def _settled(turns: Mapping[str, list[float]], precision: float) -> bool:
-    first, *others = turns.values()
-    for other in others:
-        center, low, high = _interval(other, first, 0.95)
-        if high - low > 2 * precision * center:
-            return False
-    return True
-
-
-def _interval(
-    a: tuple[float, ...] | list[float], b: tuple[float, ...] | list[float], confidence: float
-) -> tuple[float, float, float]:
+def _interval(a: Sequence[float], b: Sequence[float], confidence: float) -> tuple[float, float, float]:
     tiny = 1e-12  # a clock too coarse for the run must not divide by zero
     ratios = sorted((x + tiny) / (y + tiny) for x, y in zip(a, b, strict=True))
     skip = _sign_test_rank(len(ratios), confidence)

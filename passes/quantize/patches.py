@@ -9,6 +9,8 @@ from ..linear.patches import Patches, patches
 from ..linear.rows import RowView
 from .kinds import LINEAR, refuse_linear
 
+MOST_COLUMNS = 4096  # of rows whose second moments are measured
+
 
 def patches_of(node: Node) -> Patches | None:
     """How the rows of a Conv, Gemm or MatMul are cut; None when it is not known or it is none."""
@@ -20,19 +22,20 @@ def patches_of(node: Node) -> Patches | None:
     return patches(RowView(node, weights.shape), x.name)
 
 
-def patches_to_observe(model: Model, *, most_columns: int = 4096, budget: int = 1 << 30) -> list[Patches]:
+def patches_to_observe(model: Model, *, budget: int = 1 << 30) -> list[Patches]:
     """The patches of the linear nodes of the main graph, each once, in graph order.
+
+    Rows of more than `MOST_COLUMNS` are left out.
 
     Args:
         model: not changed.
-        most_columns: wider rows are left out.
         budget: bytes of all second moments together; what would pass it is left out.
     """
     found: dict[Patches, None] = {}
     room = budget
     for node in model.graph:
         cut = patches_of(node)
-        if cut is None or cut in found or cut.columns > most_columns or cut.size > room:
+        if cut is None or cut in found or cut.columns > MOST_COLUMNS or cut.size > room:
             continue
         found[cut] = None
         room -= cut.size

@@ -72,7 +72,6 @@ def refit(
     *,
     seed: int = 0,
     threads: int = 1,
-    rewriter: Rewriter | None = None,
     progress: Progress | None = None,
 ) -> list[Refitted]:
     """Refit every layer that reads other values than in the original, in place.
@@ -88,7 +87,6 @@ def refit(
             two dozen, a deep network as a whole may come out worse than sliced, though each layer is closer.
         seed: draws the places of large activations that count.
         threads: threads used inside operators.
-        rewriter: of the pruned model.
         progress: called with (levels done, levels in all).
 
     Returns:
@@ -107,7 +105,7 @@ def refit(
     left |= {step.linear.y.name or "": "the original has no such value" for step in lost}
     found = groupby((s for s in steps if s not in lost), lambda step: step.level)
     levels = [_small_enough(list(each), left) for _, each in found]
-    rewriter = rewriter or Rewriter(pruned)
+    rewriter = Rewriter(pruned)
     done: list[Refitted] = []
     originals = Originals(original, kept, feeds, count_of(feeds), seed, threads)
     number = 0

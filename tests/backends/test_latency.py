@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from tersor.backends.onnxruntime.config import SessionConfig
-from tersor.backends.onnxruntime.latency import Latency, compare, faster, measure, session_runners
+from tersor.backends.onnxruntime.latency import Latency, compare, measure, session_runners
 from tersor.graph_ir import DataError
 
 
@@ -81,8 +81,7 @@ def test_a_slow_minute_hits_all_candidates_alike() -> None:
     assert found["a"].p90_ms > 2 * found["a"].min_ms
     ratio = compare(found["a"], found["b"])
     assert ratio.median == pytest.approx(0.9)
-    assert faster(found["a"], found["b"])
-    assert not faster(found["b"], found["a"])
+    assert ratio.high < 1
 
 
 def test_equal_candidates_in_noise_are_not_told_apart() -> None:
@@ -109,32 +108,12 @@ def test_five_rounds_decide_nothing() -> None:
     assert compare(latency("a", *[1.0] * 6), latency("b", *[2.0] * 6)).decided
 
 
-def test_a_margin_must_be_beaten() -> None:
-    a, b = latency("a", *[0.97] * 10), latency("b", *[1.0] * 10)
-    assert faster(a, b)
-    assert not faster(a, b, margin=0.05)
-
-
 def test_the_budget_ends_the_rounds_but_not_the_first() -> None:
     machine = Machine()
     found = measure({"a": machine.candidate("a", 1.0)}, rounds=50, budget_s=7.5, clock=machine.clock)
     assert (found["a"].rounds, machine.now <= 7.5) == (5, True)
     machine = Machine()
     assert measure({"a": machine.candidate("a", 9.0)}, budget_s=1.0, clock=machine.clock)["a"].rounds == 1
-
-
-def test_a_settled_ratio_stops_early() -> None:
-    machine = Machine()
-    runs = {"a": machine.candidate("a", 1.0), "b": machine.candidate("b", 2.0)}
-    found = measure(runs, rounds=50, budget_s=1e9, precision=0.01, clock=machine.clock)
-    assert found["b"].rounds == 8
-    draw = random.Random(1)
-    machine = Machine()
-    runs = {
-        "a": machine.candidate("a", 1.0, lambda: draw.uniform(0.5, 1.5)),
-        "b": machine.candidate("b", 2.0, lambda: draw.uniform(0.5, 1.5)),
-    }
-    assert measure(runs, rounds=30, budget_s=1e9, precision=0.01, clock=machine.clock)["b"].rounds == 30
 
 
 def test_a_clock_that_stands_still_is_survived() -> None:

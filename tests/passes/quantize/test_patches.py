@@ -65,13 +65,14 @@ def test_moments_are_those_of_all_rows_and_a_draw_is_repeatable() -> None:
     np.testing.assert_array_equal(draws[0].outer, draws[1].outer)
 
 
-def test_shared_inputs_are_measured_once_and_wide_layers_not_at_all() -> None:
+def test_shared_inputs_are_measured_once_and_wide_layers_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "a = MatMul(x, w) b = MatMul(x, v) c = MatMul(x, u) d = Add(a, b) y = Add(c, d)"
     weights = "float[6,8] w = {seed}, float[6,8] v = {seed}, float[6,8] u = {seed}"
     model = graph(text, weights, x="4,6")
     assert len(patches_to_observe(model)) == 1
-    assert not patches_to_observe(model, most_columns=5)
     assert not patches_to_observe(model, budget=100)
+    monkeypatch.setattr("tersor.passes.quantize.patches.MOST_COLUMNS", 5)
+    assert not patches_to_observe(model)
 
 
 def test_values_that_are_not_finite_are_told() -> None:
