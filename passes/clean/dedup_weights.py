@@ -15,8 +15,9 @@ _DIGEST_BYTES = 64
 class DeduplicateWeights(Pass):
     """Store weights of equal type, shape and bits once.
 
-    Weights a caller may override, and weights that are outputs, are left alone. Data is only read where two
-    weights agree in type and shape.
+    Weights a caller may override, weights that are outputs, and the statistics of a BatchNormalization that
+    trains (onnxruntime updates them in place) are left alone. Data is only read where two weights agree in
+    type and shape.
     """
 
     name: ClassVar[str] = "dedup-weights"
@@ -47,10 +48,17 @@ def _alike(values: list[Value]) -> list[list[Value]]:
         return []
     groups: dict[bytes, list[Value]] = {}
     for value in values:
-        if value.const_value is not None:
+        if value.const_value is not None and not _updated(value):
             head = value.const_value.numpy().reshape(-1)[:_HEAD_ELEMENTS].tobytes()
             groups.setdefault(head, []).append(value)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _updated(value: Value) -> bool:
+    return any(
+        index in (3, 4) and node.op_type == "BatchNormalization" and len(node.outputs) > 1
+        for node, index in value.uses()
+    )
 
 
 def _share(values: list[Value], model: Model, rewriter: Rewriter) -> int:
