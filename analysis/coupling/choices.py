@@ -9,9 +9,9 @@ followed through these choices to a fixed point before one is made:
 - a choice with one factor left is settled; of several, one that counts heads (it batches a product of two
   activations) goes first - or last, where heads are to get narrower instead of fewer -; where several do, for
   queries share heads of keys and values, these go, each with its queries, if there are at least `SHARED`;
-  then one of those that layers make (and not the steps of an unrolled loop, say) of at least `PLENTY`
-  positions that no statistics are taken over (the groups of a GroupNorm, of which whole ones go, as of the
-  operator of that name), then the longest, then the outermost; the others are pinned.
+  then one of at least `PLENTY` positions that no statistics are taken over (the groups of a GroupNorm, of
+  which whole ones go, as of the operator of that name), then the longest, then the outermost; the others are
+  pinned. What layers make goes before what they do not: windows of an image, steps of an unrolled loop.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class _Settling:
         self._spaces = spaces
         self._normalised = normalised
         self._whole = whole
-        self._made: dict[int, Choice | None] = {}
+        self._made: dict[int, int | None] = {}
         self._touching: dict[int, list[Choice]] = {}
         for choice in choices:
             for axis in (choice.axis, *choice.factors):
@@ -98,9 +98,9 @@ class _Settling:
     def choose(self, choice: Choice) -> None:
         """Pin all factors but the best."""
         free = self.free(choice)
-        first = [i for i in free if self._counts_heads(choice, i) is self._whole]
+        first = self._best_made(choice, [i for i in free if self._counts_heads(choice, i) is self._whole])
         shared = [i for i in first if choice.sizes[i] >= SHARED] if self._whole else []
-        made = [i for i in free if self._spaces.of(choice.factors[i]) in self._made] or free
+        made = self._best_made(choice, free)
         calm = [i for i in made if choice.sizes[i] >= PLENTY and not self._is_normalised(choice, i)]
         if shared:  # keys and values have no part in the other factor
             chosen = max(shared, key=lambda i: (self._products(choice, i), choice.sizes[i], -i))
@@ -123,12 +123,13 @@ class _Settling:
         queue = deque(self._made)
         while queue:
             space = queue.popleft()
-            reached: list[tuple[int, Choice | None]] = [(other, None) for other in beside.get(space, ())]
+            reached: list[tuple[int, int | None]] = [(other, None) for other in beside.get(space, ())]
             for choice in self._touching.get(space, ()):
+                factors = [of(factor) for factor in choice.factors]
                 if of(choice.axis) != space:
-                    reached.append((of(choice.axis), choice))
-                elif self._made[space] is not choice:
-                    reached += [(of(factor), None) for factor in choice.factors]
+                    reached.append((of(choice.axis), space))
+                elif self._made[space] not in factors:
+                    reached += [(factor, None) for factor in factors]
             for other, through in reached:
                 if other not in self._made:
                     self._made[other] = through
@@ -145,6 +146,10 @@ class _Settling:
                         self._pin(factor, whole)
                 elif not self.free(choice):
                     self._pin(choice.axis, pins[self._spaces.of(choice.factors[0])])
+
+    def _best_made(self, choice: Choice, factors: list[int]) -> list[int]:
+        """Those of the factors that come of what layers make; all where none does."""
+        return [i for i in factors if self._spaces.of(choice.factors[i]) in self._made] or factors
 
     def _with_factors(self, heads: set[int]) -> set[int]:
         """The spaces, and those of the factors of their axes: shared heads, and the queries of each."""

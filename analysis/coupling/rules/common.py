@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ....graph_ir import Node, Value, is_constant
-from ....graph_ir.ops import input_at, is_op, label
+from ....graph_ir.ops import input_at, ints_attr, is_op, label
 from ...shapes import symbolic_data
 from ..ties import AxisKey, Rule, Ties
 
@@ -133,6 +133,21 @@ def pin_axes(ties: Ties, axes: Sequence[int], reason: str, *values: Value | None
         if value is not None:
             for axis in axes:
                 ties.pin((value, axis), reason)
+
+
+def pointwise(ties: Ties, window: Sequence[int | None], x: Value, y: Value) -> list[int]:
+    """Axes of a convolution or pooling along which position i of y is made of position i of x alone."""
+    rank = len(window) + 2
+    strides = ints_attr(ties.node, "strides") or [1] * len(window)
+    pads = ints_attr(ties.node, "pads") or [0] * (2 * len(window))
+    return [
+        axis
+        for axis in range(2, rank)
+        if window[axis - 2] == strides[axis - 2] == 1
+        and pads[axis - 2] == pads[axis + rank - 4] == 0
+        and (size := ties.size((x, axis))) is not None
+        and size == ties.size((y, axis)) != 1
+    ]
 
 
 def equal_rank(ties: Ties, *values: Value | None) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ....graph_ir import Value, is_constant
 from ....graph_ir.ops import int_attr, ints_attr
 from ..ties import AxisKey, Ties
-from .common import operand, pin_axes, result, table, tie_same
+from .common import operand, pin_axes, pointwise, result, table, tie_same
 
 _WINDOW = "a window slides over it"
 _UNEVEN = "its channels do not divide into the groups of a convolution"
@@ -19,7 +19,7 @@ def conv(ties: Ties) -> None:
 
     Tied: batch of x and y; C of x with axis 1 of W (summed over); M of W, B and y (made); FusedConv's added Z
     with y. In groups, see `_grouped`. Pinned: the spatial axes, for a window slides over them; but see
-    `_over_channels`, and axes of which every window sees one position are tied (`_pointwise`).
+    `_over_channels`, and axes of which every window sees one position are tied (`pointwise`).
     """
     x, w, y = operand(ties, 0), operand(ties, 1), result(ties, 0)
     _conv(ties, x, w, y, [operand(ties, 2)], operand(ties, 3))
@@ -54,7 +54,7 @@ def _conv(
     if rank < 3 or ties.rank(w) != rank or ties.rank(y) != rank:
         ties.pin_node("its ranks are not those of a convolution")
         return
-    alone = _pointwise(ties, rank, x, w, y)
+    alone = pointwise(ties, [ties.size((w, axis)) for axis in range(2, rank)], x, y)
     over = [axis for axis in _over_channels(ties, rank, x, y) if axis not in alone]
     _windows(ties, rank, x, w, y, [*over, *alone])
     for axis in over:
@@ -94,20 +94,6 @@ def _over_channels(ties: Ties, rank: int, x: Value, y: Value) -> list[int]:
         axis
         for axis in range(2, rank)
         if strides[axis - 2] == 1 and (size := ties.size((x, axis))) != 1 and size == ties.size((y, axis))
-    ]
-
-
-def _pointwise(ties: Ties, rank: int, x: Value, w: Value, y: Value) -> list[int]:
-    """Axes along which position i of y is made of position i of x alone, as in MLPs over tokens."""
-    strides = ints_attr(ties.node, "strides") or [1] * (rank - 2)
-    pads = ints_attr(ties.node, "pads") or [0] * (2 * rank - 4)
-    return [
-        axis
-        for axis in range(2, rank)
-        if ties.size((w, axis)) == strides[axis - 2] == 1
-        and pads[axis - 2] == pads[axis + rank - 4] == 0
-        and (size := ties.size((x, axis))) is not None
-        and size == ties.size((y, axis)) != 1
     ]
 
 

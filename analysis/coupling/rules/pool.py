@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ....graph_ir import Value, constant
 from ....graph_ir.ops import ints_attr, string_attr
 from ..ties import Rule, Ties
@@ -13,6 +15,7 @@ from .common import (
     pin_axes,
     pin_operands,
     places,
+    pointwise,
     result,
     table,
     tie_except,
@@ -25,13 +28,14 @@ _WINDOW = "a window slides over it"
 def pool(ties: Ties) -> None:
     """AveragePool, MaxPool, LpPool: batch and channels tied, spatial axes pinned.
 
+    Spatial axes of which every window sees one position are tied, too (`pointwise`).
     Pinned: everything when MaxPool's indices are read, for they count through all channels.
     """
     x, y = operand(ties, 0), result(ties, 0)
     if result(ties, 1) is not None:
         ties.pin_node("the indices it gives count through all channels")
     else:
-        _spatial(ties, x, y)
+        _spatial(ties, x, y, ints_attr(ties.node, "kernel_shape") or ())
 
 
 def _rank(ties: Ties, x: Value | None, y: Value | None) -> int | None:
@@ -45,12 +49,14 @@ def _rank(ties: Ties, x: Value | None, y: Value | None) -> int | None:
     return rank
 
 
-def _spatial(ties: Ties, x: Value | None, y: Value | None) -> None:
+def _spatial(ties: Ties, x: Value | None, y: Value | None, window: Sequence[int] = ()) -> None:
     rank = _rank(ties, x, y)
     if x is None or y is None or rank is None:
         return
-    pin_axes(ties, range(2, rank), _WINDOW, x, y)
-    tie_except(ties, range(2, rank), x, y)
+    alone = pointwise(ties, window, x, y) if len(window) == rank - 2 else []
+    over = [axis for axis in range(2, rank) if axis not in alone]
+    pin_axes(ties, over, _WINDOW, x, y)
+    tie_except(ties, over, x, y)
 
 
 def global_pool(ties: Ties) -> None:

@@ -155,6 +155,19 @@ def test_a_norm_of_a_sum_ties_both_summands() -> None:
     assert places(model, "a:2") == ["a:2", "b:2", "e:0", "gain:0", "m:1", "r:2", "w1:1", "w2:0"]
 
 
+def test_channels_that_a_pool_leaves_alone_are_free() -> None:
+    """Pooling over the tokens of [batch, 1, tokens, channels]."""
+    pooled = "b = Unsqueeze(a, one)  {}  r = Squeeze(c, one)"
+    steps = "int64[1] one = {1}"
+    for op in ("AveragePool", "MaxPool", "LpPool"):
+        body = pooled.format(f"c = {op}<kernel_shape = [3, 1], pads = [1, 0, 1, 0]>(b)")
+        assert cut(dense(body, constants=steps)) == {"a:2": 12}
+    for wide in ("kernel_shape = [1, 3], pads = [0, 1, 0, 1]", "kernel_shape = [1, 1], strides = [1, 2]"):
+        body = pooled.format(f"c = MaxPool<{wide}>(b)")
+        model = dense(body, constants=steps, w2="6,6" if "strides" in wide else "12,6")
+        assert "a window slides over it" in reason(model, "a")
+
+
 def test_group_norm_loses_whole_groups() -> None:
     for opset, width in ((18, 4), (21, 8)):
         model = between(

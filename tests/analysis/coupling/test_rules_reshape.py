@@ -211,7 +211,7 @@ def test_factors_that_another_reshape_parts_further_are_told_what_they_are_made_
 def test_channels_go_before_the_steps_that_are_laid_beside_them() -> None:
     """As Keras unrolls TimeDistributed: more steps than channels, and none of the steps is made by a layer."""
     steps = "  ".join(
-        f"x{t} = Gather<axis = 1>(x, i{t})  a{t} = MatMul(x{t}, w1)  u{t} = Unsqueeze(a{t}, i1s)"
+        f"x{t} = Gather<axis = 1>(x, i{t})  a{t} = MatMul(x{t}, w1)  u{t} = Unsqueeze(a{t}, one)"
         for t in range(5)
     )
     model = build(
@@ -219,7 +219,28 @@ def test_channels_go_before_the_steps_that_are_laid_beside_them() -> None:
         "w1 6,3; w2 15,4",
         x="float[2,5,6] x",
         y="float[2,4] y",
-        constants="int64[1] i1s = {1}, int64[2] flat = {0, 15}, "
+        constants="int64[1] one = {1}, int64[2] flat = {0, 15}, "
         + ", ".join(f"int64 i{t} = {{{t}}}" for t in range(5)),
     )
     assert sizes(halve(model)) == {"a0:1": 3}
+
+
+def test_heads_go_before_the_windows_they_are_batched_with() -> None:
+    """Attention in windows of a padded image: more windows than heads."""
+    parts = "  ".join(
+        f"{n}1 = MatMul(w, w{n})  {n}2 = Reshape({n}1, apart)"
+        f"  {n}3 = Transpose<perm = [0, 2, 1, 3]>({n}2)  {n} = Reshape({n}3, batched)"
+        for n in "qkv"
+    )
+    model = build(
+        f"""z = Pad(x, pads)  w = Reshape(z, windows)  {parts}
+        t = Transpose<perm = [0, 2, 1]>(k)  s = MatMul(q, t)  p = Softmax(s)  c = MatMul(p, v)
+        c1 = Reshape(c, unbatched)  c2 = Transpose<perm = [0, 2, 1, 3]>(c1)  c3 = Reshape(c2, merged)
+        y = MatMul(c3, wo)""",
+        "wq 6,8; wk 6,8; wv 6,8; wo 8,5",
+        x="float[1,22,6] x",
+        y="float[6,4,5] y",
+        constants="int64[6] pads = {0, 0, 0, 0, 2, 0}, int64[3] windows = {6, 4, 6},"
+        " int64[4] apart = {6, 4, 4, 2}, int64[3] batched = {24, 4, 2}, int64[4] unbatched = {6, 4, 4, 2}, int64[3] merged = {6, 4, 8}",
+    )
+    assert sizes(halve(model)) == {"q1:2": 4}
