@@ -209,7 +209,7 @@ def test_factors_that_another_reshape_parts_further_are_told_what_they_are_made_
 
 
 def test_channels_go_before_the_steps_that_are_laid_beside_them() -> None:
-    """As Keras unrolls TimeDistributed: more steps than channels, and none of the steps is made by a layer."""
+    """As Keras unrolls TimeDistributed: more steps than channels, and no layer makes a step."""
     steps = "  ".join(
         f"x{t} = Gather<axis = 1>(x, i{t})  a{t} = MatMul(x{t}, w1)  u{t} = Unsqueeze(a{t}, one)"
         for t in range(5)
@@ -241,6 +241,7 @@ def test_heads_go_before_the_windows_they_are_batched_with() -> None:
         x="float[1,22,6] x",
         y="float[6,4,5] y",
         constants="int64[6] pads = {0, 0, 0, 0, 2, 0}, int64[3] windows = {6, 4, 6},"
-        " int64[4] apart = {6, 4, 4, 2}, int64[3] batched = {24, 4, 2}, int64[4] unbatched = {6, 4, 4, 2}, int64[3] merged = {6, 4, 8}",
+        " int64[4] apart = {6, 4, 4, 2}, int64[3] batched = {24, 4, 2},"
+        " int64[4] unbatched = {6, 4, 4, 2}, int64[3] merged = {6, 4, 8}",
     )
     assert sizes(halve(model)) == {"q1:2": 4}
