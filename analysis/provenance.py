@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..graph_ir import Model, Node
-from ..graph_ir.ops import origins, walk_nodes
+from ..graph_ir.ops import walk_nodes
+from ..graph_ir.origins import origins
 
 __all__ = ["by_origin", "original_name", "origins"]
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from ..graph_ir import DataType, Graph, Model, Node, Rewriter, Shape, TensorType, Value, constant
 from ..graph_ir.numerics import QuantParams, activation_params, dequantize, quantize, quantize_bias
-from ..graph_ir.ops import label, origins
+from ..graph_ir.ops import label
+from ..graph_ir.origins import origins
 from ..passes.quantize.bias_correction import Means
 from ..passes.quantize.kinds import data_inputs
 from ..passes.quantize.linear_form import Grids, LinearForm, linear_form

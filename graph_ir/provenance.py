@@ -14,7 +14,8 @@ from typing import Any, cast
 import onnx
 import onnx_ir as ir
 
-from .ops import ORIGINS, label, read_origins, set_origins, walk_nodes, write_origins
+from .ops import label, walk_nodes
+from .origins import ORIGINS, read_origins, set_origins, write_origins
 
 LEFT_FLOAT = "tersor.left-float"
 NODE_METADATA_IR_VERSION = 10  # nodes have metadata_props from here on

@@ -17,7 +17,8 @@ import numpy as np
 import onnx_ir as ir
 
 from .names import Names
-from .ops import INFERRED, constant_tensor, graphs_within, opset_in, originals, set_origins, subgraphs
+from .ops import INFERRED, constant_tensor, graphs_within, opset_in, subgraphs
+from .origins import originals, set_origins
 
 Allow = Callable[[str, ir.Node], bool]
 

@@ -13,7 +13,8 @@ from ..analysis.fidelity import Closeness, Fidelity
 from ..analysis.provenance import by_origin
 from ..calibration.visit import BUDGET, groups
 from ..graph_ir import DataType, Model, Node, Value
-from ..graph_ir.ops import label, origins
+from ..graph_ir.ops import label
+from ..graph_ir.origins import origins
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

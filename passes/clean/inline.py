@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ...graph_ir import Attr, Function, Graph, Model, Node, Rewriter, Value
-from ...graph_ir.ops import graphs_within, input_at, label, opset_in, originals, set_origins
+from ...graph_ir.ops import graphs_within, input_at, label, opset_in
+from ...graph_ir.origins import originals, set_origins
 from ..base import Context, Exactness, Pass
 
 Identifier = tuple[str, str, str]

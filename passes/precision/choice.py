@@ -12,7 +12,6 @@ import numpy as np
 
 from ...graph_ir import DataType, Model, Node, TensorType, Value, constant, is_constant
 from ...graph_ir.ops import (
-    goes_by,
     has_reference_attribute,
     has_subgraph,
     input_at,
@@ -21,6 +20,7 @@ from ...graph_ir.ops import (
     is_standard,
     opset_of,
 )
+from ...graph_ir.origins import goes_by
 from ..quantize.kinds import LINEAR, channel_axis
 
 LARGEST = {DataType.FLOAT16: 65504.0, DataType.BFLOAT16: (2 - 2.0**-7) * 2.0**127}

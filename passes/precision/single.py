@@ -13,7 +13,6 @@ import numpy as np
 
 from ...graph_ir import DataType, Model, Node, UsageError, Value, constant, is_constant
 from ...graph_ir.ops import (
-    goes_by,
     has_reference_attribute,
     has_subgraph,
     int_attr,
@@ -23,6 +22,7 @@ from ...graph_ir.ops import (
     label,
     static_shape,
 )
+from ...graph_ir.origins import goes_by
 from ..base import Context, Exactness, Pass
 from ..quantize.values import drop_orphans, used_initializers
 from .choice import GENERIC, MOVING, UNTYPED, convertible, neighbours

@@ -20,11 +20,11 @@ from ...graph_ir.ops import (
     is_constant,
     is_op,
     label,
-    origins,
     rank,
     static_shape,
     walk_nodes,
 )
+from ...graph_ir.origins import origins
 from ..linear.moves import MOVES
 from ..linear.rows import OPS, RowView
 from .masks import Pattern

@@ -10,7 +10,8 @@ import numpy as np
 
 from ...graph_ir import Node, Value, constant
 from ...graph_ir.numerics import QuantParams, activation_params
-from ...graph_ir.ops import dims, goes_by, is_op, only_user, rank, static_shape
+from ...graph_ir.ops import dims, is_op, only_user, rank, static_shape
+from ...graph_ir.origins import goes_by
 from ..linear.bias import bias_add
 from .kinds import (
     BOUNDS,

@@ -14,7 +14,6 @@ from ...graph_ir.numerics import quantize, weight_params
 from ...graph_ir.ops import (
     constant_tensor,
     float_attr,
-    goes_by,
     has_reference_attribute,
     input_at,
     int_attr,
@@ -22,6 +21,7 @@ from ...graph_ir.ops import (
     label,
     walk_graphs,
 )
+from ...graph_ir.origins import goes_by
 from ...graph_ir.provenance import note_left_float
 from ..base import Context, Exactness, Pass
 from .kinds import LINEAR, refuse_linear, refuse_weights

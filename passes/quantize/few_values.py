@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...graph_ir import Model, Node, Value, constant
-from ...graph_ir.ops import goes_by, is_op
+from ...graph_ir.ops import is_op
+from ...graph_ir.origins import goes_by
 from ..base import Context
 from ..linear.rows import RowView
 from .facts import forget

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 from ...graph_ir import Model, UsageError
-from ...graph_ir.ops import label, opset_of, origins
+from ...graph_ir.ops import label, opset_of
+from ...graph_ir.origins import origins
 from ...graph_ir.provenance import note_left_float
 from ..base import Context, Exactness, Pass
 from .bias_correction import Means

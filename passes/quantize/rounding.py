@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, UsageError, Value, constant
-from ...graph_ir.ops import float_attr, goes_by, input_at, is_op
+from ...graph_ir.ops import float_attr, input_at, is_op
+from ...graph_ir.origins import goes_by
 from ..base import Context
 from ..linear.bias import bias_add
 from ..linear.patches import Moments, Patches

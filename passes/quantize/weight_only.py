@@ -11,14 +11,8 @@ import numpy as np
 from ...analysis.contrib_rules import MICROSOFT
 from ...graph_ir import Graph, Model, Node, Rewriter, UsageError, Value, constant
 from ...graph_ir.numerics import pack_int4
-from ...graph_ir.ops import (
-    float_attr,
-    goes_by,
-    has_reference_attribute,
-    input_at,
-    is_op,
-    walk_graphs,
-)
+from ...graph_ir.ops import float_attr, has_reference_attribute, input_at, is_op, walk_graphs
+from ...graph_ir.origins import goes_by
 from ..base import Context, Exactness, Pass
 from ..linear.rows import RowView
 from .kinds import refuse_linear

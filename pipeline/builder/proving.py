@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ...analysis.cost import cost
-from ...analysis.provenance import original_name, origins
+from ...analysis.provenance import original_name
 from ...analysis.shapes import infer_shapes
 from ...backends.base import Feed
 from ...backends.onnxruntime.audit import Audit, LeftoverDequantize, audit
@@ -20,6 +20,7 @@ from ...backends.onnxruntime.runtime_check import (
 )
 from ...graph_ir import load
 from ...graph_ir.ops import label, walk_nodes
+from ...graph_ir.origins import origins
 from .files import model_files
 from .result import Candidate, Judgement, Proof
 from .settings import BuildSettings

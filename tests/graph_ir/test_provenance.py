@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from tersor.graph_ir import load, parse, save, to_proto
-from tersor.graph_ir.ops import ORIGINS, originals, origins, set_origins
+from tersor.graph_ir.origins import ORIGINS, originals, origins, set_origins
 from tersor.graph_ir.provenance import stored_origins
 
 TEXT = """

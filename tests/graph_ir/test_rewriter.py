@@ -19,7 +19,8 @@ from tersor.graph_ir import (
     to_text,
     verify,
 )
-from tersor.graph_ir.ops import origins, walk_graphs
+from tersor.graph_ir.ops import walk_graphs
+from tersor.graph_ir.origins import origins
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17, "local" : 1]>\n'
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from tersor.graph_ir import Rewriter, UsageError, Value, parse, to_text, verify
-from tersor.graph_ir.ops import origins, walk_nodes
+from tersor.graph_ir.ops import walk_nodes
+from tersor.graph_ir.origins import origins
 from tersor.passes import driver
 from tersor.passes.base import Context
 from tersor.passes.driver import apply_rules

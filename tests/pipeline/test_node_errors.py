@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tersor.graph_ir import parse
-from tersor.graph_ir.ops import set_origins
+from tersor.graph_ir.origins import set_origins
 from tersor.pipeline.node_errors import node_errors
 
 HEADER = '<ir_version: 8, opset_import: ["": 17]> '

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from tersor.graph_ir import Model, constant
-from tersor.graph_ir.ops import originals, origins
+from tersor.graph_ir.origins import originals, origins
 from tersor.passes.fuse.batch_norm import FoldBatchNorm
 from tests.support.rewriting import declined, model_of, retyped, rewrite
 

@@ -9,7 +9,7 @@ import pytest
 
 from tersor.analysis.shapes import infer_shapes
 from tersor.graph_ir import Model
-from tersor.graph_ir.ops import origins
+from tersor.graph_ir.origins import origins
 from tersor.passes.fuse.slice_filters import SliceFilters
 from tests.support.rewriting import declined, model_of, rewrite
 

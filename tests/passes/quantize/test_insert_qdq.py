@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from tersor.graph_ir import Model, Node, UsageError, parse, signature_of, to_proto, to_text
 from tersor.graph_ir.numerics import QuantParams
-from tersor.graph_ir.ops import origins
+from tersor.graph_ir.origins import origins
 from tersor.passes.base import Context
 from tersor.passes.quantize.insert_qdq import InsertQdq
 from tersor.passes.quantize.linear_form import least_squares_grids
