@@ -66,6 +66,7 @@ TABLE: dict[str, str] = {
     "fuse-gelu": "fuse.gelu:FuseGelu",
     "fuse-layer-norm": "fuse.layer_norm:FuseLayerNorm",
     "fuse-attention": "fuse.attention:FuseAttention",
+    "fuse-rotary": "fuse.rotary:FuseRotary",
     "sink-transpose": "layout.sink_transpose:SinkTransposes",
     "resize-channels-last": "layout.resize:ResizeChannelsLast",
     "spread-gates": "layout.gates:SpreadGates",
