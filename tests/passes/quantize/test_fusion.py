@@ -44,10 +44,7 @@ CASES: dict[str, tuple[Model, dict[str, int]]] = {
         {"QLinearAdd": 1},
     ),
     "concat": (
-        graph(
-            f"{IN} u = Concat<axis=1>(t, x) y = Conv{CONV}(u, q)",
-            W + ", float[16,32,3,3] q = {seed}",
-        ),
+        graph(f"{IN} u = Concat<axis=1>(t, x) y = Conv{CONV}(u, q)", W + ", float[16,32,3,3] q = {seed}"),
         {"QLinearConcat": 1},
     ),
     "average": (graph(f"{IN} u = AveragePool<kernel_shape=[3,3]>(t) {out()}", W), {"QLinearConv": 3}),
@@ -55,10 +52,7 @@ CASES: dict[str, tuple[Model, dict[str, int]]] = {
         graph(f"{IN} u = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(t) {out()}", W),
         {"QLinearConv": 2, "QLinearAveragePool": 1},
     ),
-    "global average": (
-        graph(f"{IN} u = GlobalAveragePool(t) {out()}", W),
-        {"QLinearGlobalAveragePool": 1},
-    ),
+    "global average": (graph(f"{IN} u = GlobalAveragePool(t) {out()}", W), {"QLinearGlobalAveragePool": 1}),
     "leaky": (graph(f"{IN} u = LeakyRelu<alpha=0.1>(t) {out()}", W), {"QLinearLeakyRelu": 1}),
     "sigmoid": (graph(f"{IN} u = Sigmoid(t) {out()}", W), {"QLinearSigmoid": 1}),
     "silu": (graph(f"{IN} s = Sigmoid(t) u = Mul(t, s) {out()}", W), {"QuickGelu": 1, "QLinearConv": 2}),
@@ -120,16 +114,12 @@ CASES: dict[str, tuple[Model, dict[str, int]]] = {
     ),
     "split": (
         graph(
-            f"{IN} a, d = Split<axis=1>(t, k) u = Concat<axis=1>(d, a) {out()}",
-            W + ", int64[2] k = {8, 8}",
+            f"{IN} a, d = Split<axis=1>(t, k) u = Concat<axis=1>(d, a) {out()}", W + ", int64[2] k = {8, 8}"
         ),
         {"Split": 1, "QuantizeLinear": 1, "QLinearConcat": 1},
     ),
     "resize": (
-        graph(
-            f'{IN} u = Resize<mode="nearest">(t, , k) {out()}',
-            W + ", float[4] k = {1, 1, 2, 2}",
-        ),
+        graph(f'{IN} u = Resize<mode="nearest">(t, , k) {out()}', W + ", float[4] k = {1, 1, 2, 2}"),
         {"Resize": 1, "QuantizeLinear": 1},
     ),
     "shuffle": (
