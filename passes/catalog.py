@@ -62,6 +62,7 @@ TABLE: dict[str, str] = {
     "raise-opset": "clean.raise_opset:RaiseOpset",
     "fuse-hard-swish": "fuse.hard_swish:FuseHardSwish",
     "fuse-silu": "fuse.silu:FuseSilu",
+    "fuse-mish": "fuse.mish:FuseMish",
     "activations-by-exp": "fuse.by_exp:ActivationsByExp",
     "fuse-gelu": "fuse.gelu:FuseGelu",
     "fuse-layer-norm": "fuse.layer_norm:FuseLayerNorm",

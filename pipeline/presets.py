@@ -32,7 +32,8 @@ RAISED = (
 # What Q/DQ per channel and the int8 kernels start from.
 INT8_READY = (
     "infer-shapes,slice-filters{int8=true},fold-shortcut,merge-groups{int8=true},eliminate-dead-code,"
-    "raise-opset{to=13},infer-shapes,conv-transpose-to-conv,affine-to-conv,fold-affine,"
+    "raise-opset{to=13},fuse-mish{raise-opset=true},infer-shapes,conv-transpose-to-conv,affine-to-conv,"
+    "fold-affine,"
     "split-prelu{int8=true},infer-shapes,unshare-vectors,align-channels"
 )
 
