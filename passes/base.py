@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any, ClassVar
+from math import inf
+from typing import Any, ClassVar, TypeVar
 
-from ..graph_ir import Model, Node, Rewriter
+from ..graph_ir import Model, Node, Rewriter, UsageError
 from ..graph_ir.names import Names
 from ..graph_ir.rewriter import Allow
 
@@ -28,6 +29,15 @@ class Property:
 
     name: str
     holds: Callable[[Model], bool]
+
+
+_BOUNDS = "tersor.bounds"
+_Number = TypeVar("_Number", int, float)
+
+
+def bounded(default: _Number, least: float, most: float = inf) -> _Number:
+    """A number as an option of a pass, which refuses others than from `least` to `most`, and infinities."""
+    return field(default=default, metadata={_BOUNDS: (least, most)})
 
 
 NO_FUNCTIONS = Property("no-functions", lambda model: not model.functions)
@@ -90,6 +100,21 @@ class Pass:
     def run(self, model: Model, ctx: Context) -> bool:
         """Rewrite the model in place; True if anything changed."""
         raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        """Hold options to their bounds (`bounded`); a pass with a check of its own calls this first.
+
+        Raises:
+            UsageError: naming the option.
+        """
+        for option in fields(self):
+            bounds: tuple[float, float] | None = option.metadata.get(_BOUNDS)
+            given: float = getattr(self, option.name)
+            if bounds is not None and not (bounds[0] <= given <= bounds[1] and given < inf):
+                name, (least, most) = option.name.replace("_", "-"), bounds
+                wanted = f"of at least {least:g}" if most == inf else f"from {least:g} to {most:g}"
+                article = "an" if name[0] in "aeiou" else "a"
+                raise UsageError(f"{self.name} needs {article} {name} {wanted}, not {given}")
 
     @classmethod
     def summary(cls) -> str:

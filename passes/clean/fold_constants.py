@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from ...analysis.evaluate import Evaluator
 from ...analysis.scope import Scope
 from ...analysis.shape_walk import Walker
+from ...analysis.shapes import DATA, infer_shapes
 from ...analysis.value_types import ValueType
-from ...graph_ir import DataError, DataType, Graph, Model, ModelError, Node, Rewriter, Value
+from ...graph_ir import INFERRED, DataError, DataType, Graph, Model, ModelError, Node, Rewriter, Value
 from ...graph_ir.extract import extract_constant_nodes
 from ...graph_ir.ops import (
     constant_tensor,
@@ -25,7 +26,7 @@ from ...graph_ir.ops import (
     is_pure,
     label,
 )
-from ..base import Context, Exactness, Pass
+from ..base import Context, Exactness, Pass, bounded
 
 # A dequantized weight would be stored at four times its size and leave its int8 kernel.
 _NEVER = frozenset({"Constant", "DequantizeLinear"})
@@ -57,10 +58,11 @@ class FoldConstants(Pass):
     name: ClassVar[str] = "fold-constants"
     exact: ClassVar[Exactness] = Exactness.ROUNDING
 
-    budget_kib: int = 1024
+    budget_kib: int = bounded(1024, 0)
 
     def run(self, model: Model, ctx: Context) -> bool:
         rewriter = ctx.rewriter(model)
+        learned = ctx.counters["sizes learned"]
         owners: list[tuple[Graph, dict[str, int]]] = [(model.graph, model.opset_imports)]
         owners += [(f.graph, f.opset_imports) for f in model.functions.values()]
         for graph, opsets in owners:
@@ -69,6 +71,8 @@ class FoldConstants(Pass):
             left: set[Node] = set()
             while self._round(graph, opsets, model.ir_version, rewriter, ctx, left):
                 pass
+        if ctx.counters["sizes learned"] > learned:
+            infer_shapes(model)  # what follows from a size that inference could not compute
         return rewriter.edits > 0
 
     def _round(
@@ -140,6 +144,7 @@ class FoldConstants(Pass):
             return False
         with rewriter.standing_for([node]):
             for output in read:
+                ctx.counters["sizes learned"] += _is_new_size(output)
                 made = rewriter.constant(results[output], output.name or "constant", near=node)
                 rewriter.replace(output, made)
             rewriter.erase(node)
@@ -164,6 +169,13 @@ class FoldConstants(Pass):
             ctx.misses["fold-constants", "larger than the budget"] += 1
             return False
         return True
+
+
+def _is_new_size(value: Value) -> bool:
+    """Whether the value may be a size whose number inference, which has been at work here, did not find."""
+    integers = value.dtype in (DataType.INT64, DataType.INT32)
+    short = value.shape is not None and len(value.shape) <= 1
+    return integers and short and INFERRED in value.meta and DATA not in value.meta.data
 
 
 def _nbytes(value: Value | None) -> int:

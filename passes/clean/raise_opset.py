@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...graph_ir import Model
 from ...graph_ir.ops import opset_of
-from ..base import Context, Exactness, Pass
+from ..base import Context, Exactness, Pass, bounded
 from ..opset import opset_blockers, raise_opset
 
 
@@ -28,7 +28,7 @@ class RaiseOpset(Pass):
     name = "raise-opset"
     exact = Exactness.ROUNDING
 
-    to: int = 13
+    to: int = bounded(13, 1)
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Raise it, or say why not."""

@@ -21,7 +21,7 @@ from ...graph_ir.ops import (
     is_standard,
     rank,
 )
-from ..base import Context, Exactness, Pass
+from ..base import Context, Exactness, Pass, bounded
 
 Array: TypeAlias = NDArray[Any]
 
@@ -55,7 +55,7 @@ class ConvolveOverTwoAxes(Pass):
     name: ClassVar[str] = "convolve-over-two-axes"
     exact: ClassVar[Exactness] = Exactness.ROUNDING
 
-    least_macs: int = 1_000_000
+    least_macs: int = bounded(1_000_000, 0)
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Walk each graph once, keeping the wider form of each value that has one."""

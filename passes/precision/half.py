@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
-from ...graph_ir import DataType, Model, UsageError, is_constant
+from ...graph_ir import DataType, Model, is_constant
 from ...graph_ir.ops import label
-from ..base import Context, Exactness, Pass
+from ..base import Context, Exactness, Pass, bounded
 from ..quantize.facts import RANGES
 from ..quantize.values import drop_orphans, used_initializers
 from .choice import SINGLE, UNTYPED, Extent, Guard, choose
@@ -47,12 +47,8 @@ class ToHalf(Pass):
     exact: ClassVar[Exactness] = Exactness.LOSSY
 
     type: Literal["fp16", "bf16"] = "fp16"
-    margin: float = 4.0
+    margin: float = bounded(4.0, 1)
     exclude: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.margin >= 1:
-            raise UsageError(f"to-half needs a margin of at least 1, not {self.margin}")
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Choose and convert in the main graph."""

@@ -11,9 +11,9 @@ from typing import ClassVar
 import numpy as np
 
 from ...analysis.coupling import Group, couple
-from ...graph_ir import Model, Node, Rewriter, Shape, UsageError, Value, constant
+from ...graph_ir import Model, Node, Rewriter, Shape, Value, constant
 from ...graph_ir.ops import dims, int_attr, is_constant, is_op, rank
-from ..base import Context, Exactness, Pass
+from ..base import Context, Exactness, Pass, bounded
 
 # Finite for finite inputs, and one channel at a time; a constant beside is padded with zeros.
 _PLAIN = frozenset(
@@ -65,12 +65,8 @@ class AlignChannels(Pass):
     name: ClassVar[str] = "align-channels"
     exact: ClassVar[Exactness] = Exactness.ROUNDING
 
-    to: int = 16
+    to: int = bounded(16, 2)
     every: bool = False
-
-    def __post_init__(self) -> None:
-        if self.to < 2:
-            raise UsageError(f"align-channels takes a width of 2 or more, not {self.to}")
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Pad wherever valid; True if anything changed."""

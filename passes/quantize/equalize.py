@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...graph_ir import Graph, Model, Rewriter, UsageError
+from ...graph_ir import Graph, Model, Rewriter
 from ...graph_ir.ops import walk_graphs
-from ..base import Context, Exactness, Pass
+from ..base import Context, Exactness, Pass, bounded
 from ..fuse.weights import Wide
 from .facts import forget
 from .places import Move, Place, fold_together, largest_by_input, layers, peaks, places, replace_layer
@@ -54,11 +54,7 @@ class Equalize(Pass):
     exact: ClassVar[Exactness] = Exactness.ROUNDING
     drops_facts: ClassVar[bool] = True
 
-    rounds: int = 40
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise UsageError(f"equalize needs at least 1 round, not {self.rounds}")
+    rounds: int = bounded(40, 1)
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Equalize in every graph and body."""

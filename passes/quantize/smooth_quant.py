@@ -16,7 +16,7 @@ import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, UsageError, Value, constant, is_constant
 from ...graph_ir.ops import input_at, int_attr, is_op, only_user, opset_of, rank
-from ..base import Context, Exactness, Pass
+from ..base import Context, Exactness, Pass, bounded
 from ..fuse.weights import FLOATS, Wide
 from ..pattern import Miss
 from .facts import MAXIMA, forget
@@ -72,13 +72,9 @@ class SmoothQuant(Pass):
     needs_facts: ClassVar[tuple[str, ...]] = (MAXIMA,)
     drops_facts: ClassVar[bool] = True
 
-    alpha: float = 0.5
+    alpha: float = bounded(0.5, 0, 1)
     restore: bool = True
     between_layers: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise UsageError(f"smooth-quant needs an alpha from 0 to 1, not {self.alpha}")
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Scale in the main graph.

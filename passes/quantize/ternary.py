@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ...graph_ir import Model, UsageError
-from ..base import Context, Exactness, Pass
+from ...graph_ir import Model
+from ..base import Context, Exactness, Pass, bounded
 from .few_values import replace_rows
 
 if TYPE_CHECKING:
@@ -38,13 +38,9 @@ class TernaryWeights(Pass):
     exact: ClassVar[Exactness] = Exactness.LOSSY
     drops_facts: ClassVar[bool] = True
 
-    threshold: float = 0.7
+    threshold: float = bounded(0.7, 0, 10)
     keep_ends: bool = True
     exclude: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold < 10:
-            raise UsageError(f"ternary-weights needs a threshold from 0 to 10, not {self.threshold}")
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Replace the weights."""

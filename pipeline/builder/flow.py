@@ -177,6 +177,12 @@ def _tried(
         if made.name not in judged:
             judged[made.name] = (made, judge.judge(made))
         given.lock.check_stands(judged[made.name][1].reason)
+        since = given.lock.since()
+        if since:
+            found = [
+                *found,
+                f"{given.lock.name!r} has the same bytes as then, though others made it: {since}",
+            ]
     return found
 
 

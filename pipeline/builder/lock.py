@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...backends.onnxruntime.cpu import host
 from ...calibration.data import Feeds
@@ -125,24 +125,34 @@ class Lock:
         """
         if _hash_model(path) == self.data["result"]["blake2b"]:
             return
+        changed = self.since()
+        changed = f"what differs since: {changed}" if changed else "nothing known differs since"
+        raise CheckError(
+            f"what is made of {self.name!r} is not the model that {str(self.path)!r} is of; {changed}"
+        )
+
+    def since(self) -> str:
+        """What of that which makes models is not as it was: code, versions, host; empty where nothing is."""
         now = _makers()
         was: dict[str, dict[str, Any]] = {key: self.data[key] for key in ("versions", "host")}
         since = ["tersor's code"] if self.data["code"] != now["code"] else []
         since += [
-            f"{name} {was[key].get(name)} (now {value})"
+            f"{name} {_shown(was[key].get(name))} (now {_shown(value)})"
             for key in was
             for name, value in now[key].items()
             if was[key].get(name) != value
         ]
-        changed = f"what differs since: {', '.join(since)}" if since else "nothing known differs since"
-        raise CheckError(
-            f"what is made of {self.name!r} is not the model that {str(self.path)!r} is of; {changed}"
-        )
+        return ", ".join(since)
 
     def check_stands(self, failure: str) -> None:
         """Raises CheckError where what was made again misses a limit or a check: `failure` says which."""
         if failure:
             raise CheckError(f"{self.name!r}, as {str(self.path)!r} says, does not hold here: {failure}")
+
+
+def _shown(value: object) -> str:
+    """A version or a fact of a host, for people."""
+    return " ".join(map(str, cast("list[object]", value))) if isinstance(value, list) else str(value)
 
 
 def read_lock(path: Path) -> Lock:

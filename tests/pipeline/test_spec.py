@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tersor.graph_ir import UsageError
+from tersor.passes import catalog
 from tersor.pipeline import presets
 from tersor.pipeline.options import describe_type, options_of, read, write
 from tersor.pipeline.spec import Loop, Option, PassSpec, Pipeline, parse, spec_of
@@ -181,3 +185,31 @@ def test_text_options_read_back(text: str) -> None:
     assert read(str, write(str, text)) == text
     assert read(tuple[str, ...], write(tuple[str, ...], (text, "b"))) == (text, "b")
     assert read(str | None, write(str | None, text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("fold-constants{budget-kib=-5}", "fold-constants needs a budget-kib of at least 0, not -5"),
+        ("convolve-over-two-axes{least-macs=-1}", "needs a least-macs of at least 0, not -1"),
+        ("raise-opset{to=0}", "raise-opset needs a to of at least 1, not 0"),
+        ("to-half{margin=inf}", "to-half needs a margin of at least 1, not inf"),
+        ("to-half{margin=nan}", "to-half needs a margin of at least 1, not nan"),
+        ("smooth-quant{alpha=1.5}", "smooth-quant needs an alpha from 0 to 1, not 1.5"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse(text)
+
+
+def test_no_number_of_a_shipped_pass_is_taken_below_nothing_or_as_no_number() -> None:
+    taken: list[str] = []
+    for name in catalog.names():
+        for option in options_of(catalog.get(name)).values():
+            kinds = {option.type, *get_args(option.type)}
+            for text in ("-1", "nan", "inf") if kinds & {int, float} else ():
+                with suppress(UsageError):
+                    parse(f"{name}{{{option.name}={text}}}")
+                    taken.append(f"{name}{{{option.name}={text}}}")
+    assert taken == []

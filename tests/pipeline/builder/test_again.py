@@ -103,6 +103,15 @@ def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "first" / LOCK_FILE
 
 
+def test_other_makers_are_noted_where_they_make_the_same_bytes(locked: Path, tmp_path: Path) -> None:
+    data = json.loads(locked.read_text(encoding="utf-8"))
+    data["versions"]["numpy"], data["host"]["flags"] = "0.1", ["avx", "none"]
+    locked.write_text(json.dumps(data), encoding="utf-8")
+    notes = " ".join(build(settings(tmp_path, "second", lock=locked)).notes)
+    assert "'int8 dynamic' has the same bytes as then, though others made it: numpy 0.1 (now " in notes
+    assert "flags avx none (now " in notes
+
+
 def test_other_inputs_are_refused_before_any_work(locked: Path, tmp_path: Path) -> None:
     refused: dict[str, dict[str, Any]] = {
         r"with --samples 256, and this one has --samples 8": {"samples": 8},
