@@ -33,6 +33,7 @@ TABLE: dict[str, str] = {
     "affine-to-conv": "fuse.affine_conv:AffineToConv",
     "conv-transpose-to-conv": "fuse.conv_transpose:ConvTransposeToConv",
     "fold-pad": "fuse.pad:FoldPad",
+    "fold-crop": "fuse.crop:FoldCrop",
     "fold-focus": "fuse.focus:FoldFocus",
     "fold-shortcut": "fuse.shortcut:FoldShortcut",
     "expand-skip-layer-norm": "fuse.skip_norm:ExpandSkipLayerNorm",
