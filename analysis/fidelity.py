@@ -133,6 +133,11 @@ def cosine(a: ArrayLike, b: ArrayLike) -> float:
     return _one(a, b).cosine
 
 
+def json_figure(value: float) -> float | str:
+    """A figure for JSON, which has no infinity and no NaN: six decimals, or one of these as a word."""
+    return round(value, 6) if math.isfinite(value) else str(value)
+
+
 def _one(reference: ArrayLike, got: ArrayLike) -> Closeness:
     total = Fidelity()
     total.update(reference, got)

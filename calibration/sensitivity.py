@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..analysis.evaluate import Evaluator, Feed
-from ..analysis.fidelity import Fidelity
+from ..analysis.fidelity import Fidelity, json_figure
 from ..analysis.provenance import original_name
 from ..graph_ir import DataError, Model
 from ..graph_ir.ops import label, walk_nodes
@@ -117,8 +117,8 @@ class Sensitivity:
             "form": self.form or None,
             "observer": self.observer or None,
             "samples": self.samples,
-            "together_db": _figure(self.together_db),
-            "sum_db": _figure(self.sum_db),
+            "together_db": json_figure(self.together_db),
+            "sum_db": json_figure(self.sum_db),
             "parts": [
                 {
                     "name": loss.node if loss.node and loss.part.kind == "region" else loss.part.name,
@@ -126,11 +126,11 @@ class Sensitivity:
                     "op_type": loss.part.op_type,
                     "node": loss.node or None,
                     "nodes": list(loss.part.nodes),
-                    "sqnr_db": _figure(loss.sqnr_db),
+                    "sqnr_db": json_figure(loss.sqnr_db),
                     "output": loss.output,
                     "samples": loss.samples,
-                    "share": _figure(loss.share),
-                    "cumulative": _figure(loss.cumulative),
+                    "share": json_figure(loss.share),
+                    "cumulative": json_figure(loss.cumulative),
                 }
                 for loss in self.losses
             ],
@@ -269,10 +269,6 @@ def _named(losses: list[Loss], original: Model) -> list[Loss]:
         )
         for loss in losses
     ]
-
-
-def _figure(value: float) -> float | str:
-    return round(value, 6) if math.isfinite(value) else str(value)
 
 
 def _ranked(losses: list[Loss]) -> tuple[Loss, ...]:

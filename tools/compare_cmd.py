@@ -54,7 +54,7 @@ def command(
         print_json({"samples": count, "outputs": outputs, "min_sqnr": min_sqnr, "ok": not failing})
     else:
         rows = [
-            (name, _figure(c.sqnr_db, ".1f"), _figure(c.cosine, ".6f"), _figure(c.max_abs, ".3g"), c.count)
+            (name, f"{c.sqnr_db:.1f}", f"{c.cosine:.6f}", f"{c.max_abs:.3g}", c.count)
             for name, c in found.items()
         ]
         print_table(["output", "SQNR dB", "cosine", "max abs diff", "elements"], rows)
@@ -118,7 +118,3 @@ def measure(
             batched |= any(array.ndim > 0 and array.shape[0] != 1 for array in feed.values())
             progress.step()
     return {name: total.result() for name, total in totals.items()}, count, batched
-
-
-def _figure(value: float, form: str) -> str:
-    return format(value, form) if math.isfinite(value) else str(value)

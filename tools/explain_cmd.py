@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from .bench_cmd import MOST_THREADS
-from .sensitivity_cmd import decibels
 
 if TYPE_CHECKING:
     from ..backends.onnxruntime.account import NodeAccount
@@ -73,7 +72,7 @@ def _print(found: Explanation, top: int, *, show_all: bool) -> None:
         cell += [f"{row.time_us:.0f}", f"{row.share:.1%}"] if row.kernel else ["", ""]
         if with_errors:
             close = found.error(row.node)
-            cell.append("" if close is None else decibels(close.sqnr_db))
+            cell.append("" if close is None else f"{close.sqnr_db:.1f}")
         cells.append((*cell, _remark(row)))
     print_table([*columns, *(["SQNR dB"] if with_errors else []), "remark"], cells)
     if len(shown) < len(rows):

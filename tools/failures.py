@@ -103,6 +103,7 @@ def _usage_line(error: BaseException, words: str) -> str:
 
 
 def _one_line(error: BaseException, limit: int = 600) -> str:
+    """As `graph_ir.errors.one_line`, without onnx, whose import may be what failed."""
     folded = " ".join(str(error).split())
     return folded if len(folded) <= limit else folded[: limit - 3] + "..."
 

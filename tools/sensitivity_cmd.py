@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +73,7 @@ def _print(found: Sensitivity, top: int) -> None:
         (
             loss.title,
             loss.part.op_type if loss.part.kind == "region" else loss.part.kind,
-            decibels(loss.sqnr_db),
+            f"{loss.sqnr_db:.1f}",
             loss.output,
             f"{loss.share:.1%}",
             f"{loss.cumulative:.1%}",
@@ -86,14 +85,9 @@ def _print(found: Sensitivity, top: int) -> None:
     if len(found.losses) > top:
         print(f"{len(found.losses) - top} more with --all")
     print(
-        f"\n{found.summary()}; all together: {decibels(found.together_db)} dB "
-        f"(the noise of each alone adds up to {decibels(found.sum_db)} dB), {plural(found.samples, 'sample')}"
+        f"\n{found.summary()}; all together: {found.together_db:.1f} dB "
+        f"(the noise of each alone adds up to {found.sum_db:.1f} dB), {plural(found.samples, 'sample')}"
     )
     print(f"form: {found.form}; where build finds a better one, it measures that, and report.json names it")
     for note in found.notes:
         print(f"note: {note}")
-
-
-def decibels(value: float) -> str:
-    """Decibels for people: one decimal, inf as it is."""
-    return f"{value:.1f}" if math.isfinite(value) else str(value)

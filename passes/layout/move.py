@@ -154,7 +154,7 @@ class _Move:
                 else:
                     self._replace_transpose(user, self._transpose(new, both, node))
             elif user.graph is node.graph and is_op(user, "Shape"):
-                self._replace_shape(user, new, perm, node)
+                self._replace_shape(user, new, perm)
             else:
                 inside = self.region.get(user)
                 rest = rest or inside is None or index not in inside.moved
@@ -167,7 +167,7 @@ class _Move:
         self.rw.replace(user.outputs[0], new)
         self.rw.erase(user)
 
-    def _replace_shape(self, user: Node, new: Value, perm: Perm, node: Node) -> None:
+    def _replace_shape(self, user: Node, new: Value, perm: Perm) -> None:
         """Shape(Transpose_p(x)) = Gather(Shape(x), p), for the part of p that start and end leave."""
         attributes = {a.name: a.as_int() for a in user.attributes.values()}
         part = perm[attributes.get("start", 0) : attributes.get("end", len(perm))]

@@ -19,9 +19,6 @@ from ...passes.quantize.plan import tensors_to_observe
 from ...passes.quantize.smooth_quant import values_for_maxima
 from ..spec import Pipeline
 
-ALWAYS = (RANGES, MEANS)
-ON_REQUEST = (MAXIMA, MOMENTS)
-
 
 def measure(
     model: Model, feeds: Iterable[Feed], observer: str, wanted: Collection[str] = (), *, guard: bool = False
@@ -32,7 +29,7 @@ def measure(
         model: shapes inferred; not changed.
         feeds: gone through several times, so no iterator.
         observer: the rule for ranges.
-        wanted: names among `ON_REQUEST`.
+        wanted: of `MAXIMA` and `MOMENTS` those to measure, too.
         guard: measure the extremes of all float values, for `to-half`.
 
     Raises:

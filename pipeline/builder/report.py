@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
 from typing import Any
 
-from ...analysis.fidelity import Closeness
+from ...analysis.fidelity import Closeness, json_figure
 from ...backends.onnxruntime.audit import Audit
 from ...backends.onnxruntime.latency import compare
 from ...graph_ir import atomic_write
@@ -39,7 +38,7 @@ def to_dict(result: BuildResult, settings: BuildSettings) -> dict[str, Any]:
         "observer": result.winner.observer,
         "limits": {"max_drop": settings.max_drop, "min_sqnr_db": settings.min_sqnr_db},
         "facts": {name: asdict(facts) for name, facts in result.facts.items()},
-        "speedup": {str(threads): _figure(result.speedup(threads)) for threads in result.latency},
+        "speedup": {str(threads): json_figure(result.speedup(threads)) for threads in result.latency},
         "candidates": [
             {
                 "name": name,
@@ -68,10 +67,10 @@ def _judgement(judgement: Judgement) -> dict[str, Any]:
         "accepted": judgement.accepted,
         "reason": judgement.reason,
         "metric": judgement.metric,
-        "drop": None if judgement.drop is None else _figure(judgement.drop),
-        "expected_drop": None if judgement.expected is None else _figure(judgement.expected),
-        "expected_at_most": None if judgement.at_most is None else _figure(judgement.at_most),
-        "closeness_db": _figure(judgement.closeness_db),
+        "drop": None if judgement.drop is None else json_figure(judgement.drop),
+        "expected_drop": None if judgement.expected is None else json_figure(judgement.expected),
+        "expected_at_most": None if judgement.at_most is None else json_figure(judgement.at_most),
+        "closeness_db": json_figure(judgement.closeness_db),
         "fidelity": {
             name: _closeness(c, judgement.varying_db(name)) for name, c in judgement.fidelity.items()
         },
@@ -80,10 +79,10 @@ def _judgement(judgement: Judgement) -> dict[str, Any]:
 
 def _closeness(closeness: Closeness, varying_db: float) -> dict[str, Any]:
     return {
-        "sqnr_db": _figure(closeness.sqnr_db),
-        "varying_db": _figure(varying_db),
-        "cosine": _figure(closeness.cosine),
-        "max_abs": _figure(closeness.max_abs),
+        "sqnr_db": json_figure(closeness.sqnr_db),
+        "varying_db": json_figure(varying_db),
+        "cosine": json_figure(closeness.cosine),
+        "max_abs": json_figure(closeness.max_abs),
     }
 
 
@@ -92,12 +91,12 @@ def _latency(result: BuildResult) -> dict[str, Any]:
     return {
         str(threads): {
             name: {
-                "median_ms": _figure(latency.median_ms),
-                "p10_ms": _figure(latency.p10_ms),
-                "p90_ms": _figure(latency.p90_ms),
-                "min_ms": _figure(latency.min_ms),
+                "median_ms": json_figure(latency.median_ms),
+                "p10_ms": json_figure(latency.p10_ms),
+                "p90_ms": json_figure(latency.p90_ms),
+                "min_ms": json_figure(latency.min_ms),
                 "rounds": latency.rounds,
-                "over_original": [_figure(x) for x in (ratio.low, ratio.median, ratio.high)],
+                "over_original": [json_figure(x) for x in (ratio.low, ratio.median, ratio.high)],
             }
             for name, latency in by_name.items()
             for ratio in [compare(latency, by_name[reference])]
@@ -112,14 +111,10 @@ def _audit(found: Audit | None) -> dict[str, Any] | None:
     return {
         "linear_nodes": found.linear_total,
         "linear_int8": found.linear_int8,
-        "macs_share": _figure(found.macs_share),
+        "macs_share": json_figure(found.macs_share),
         "weights_dequantized_each_run": len(found.leftovers),
         "not_int8": [
             {"node": row.node, "op_type": row.op_type, "kernel": row.kernel, "reason": row.reason}
             for row in found.misses
         ],
     }
-
-
-def _figure(value: float) -> float | str:
-    return round(value, 6) if math.isfinite(value) else str(value)
