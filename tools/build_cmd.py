@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..backends.onnxruntime.audit import AuditRow
     from ..pipeline.builder import BuildResult
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _NODES_SHOWN = 3  # of those that stay float for one reason; report.json has all
 _FORMS_SHOWN = 2  # of those the search has made; likewise
 _FASTER = 1.01  # less is within the noise
+_OUTPUTS_SHOWN = 8  # a decoder has two for each layer's cache
 _ALIKE_DB = 1.0  # an output that is closer than what varies of it by no more has one row
 
 
@@ -196,6 +197,15 @@ def left_float(rows: Sequence[AuditRow]) -> list[str]:
     return lines
 
 
+def shown_outputs(closeness: Mapping[str, float]) -> list[str]:
+    """The outputs that have a row: all, or of many the first and those furthest off, in order."""
+    if len(closeness) <= _OUTPUTS_SHOWN:
+        return list(closeness)
+    first, *others = closeness
+    chosen = {first, *sorted(others, key=lambda name: closeness[name])[: _OUTPUTS_SHOWN - 2]}
+    return [name for name in closeness if name in chosen]
+
+
 def _print(result: BuildResult, out: Path) -> None:
     from .render import macs, plural, print_table, quantity, size
 
@@ -219,11 +229,16 @@ def _print(result: BuildResult, out: Path) -> None:
         change = -(judgement.drop or 0.0)
         drop = "kept" if change == 0 else f"{abs(change):.2%} {'gained' if change > 0 else 'lost'}"
         rows.append(("metric", f"{reference.metric:.4f}", f"{judgement.metric:.4f}", drop))
-    for name, c in judgement.fidelity.items():
+    shown = shown_outputs({name: c.sqnr_db for name, c in judgement.fidelity.items()})
+    for name in shown:
+        c = judgement.fidelity[name]
         rows.append((f"output {name}", "", f"{c.sqnr_db:.1f} dB SQNR", f"cosine {c.cosine:.5f}"))
         varying = judgement.varying_db(name)
         if varying < c.sqnr_db - _ALIKE_DB:
             rows.append(("  of what varies", "", f"{varying:.1f} dB SQNR", ""))
+    rest = [c.sqnr_db for name, c in judgement.fidelity.items() if name not in shown]
+    if rest:
+        rows.append((plural(len(rest), "closer output"), "", f"{min(rest):.1f} dB SQNR and more", ""))
     found = result.proof.audit
     if found is not None:
         rows.append(

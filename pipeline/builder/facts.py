@@ -15,10 +15,13 @@ from ...calibration.axes import free_sizes
 from ...calibration.data import open_feeds
 from ...graph_ir import DataError, DataType, Model, Signature, load
 from ...graph_ir.ops import is_op, walk_graphs, walk_nodes
+from ...passes.quantize.dynamic import KINDS as DYNAMIC
 from ...passes.quantize.kinds import LINEAR, refuse_linear
 from .files import model_files
+from .placement import share_of
 from .result import Composition, Facts
 
+MOSTLY = 0.9  # of the work of linear layers
 NOTED = 0.02  # part by which MACs may grow without a word
 _OF_CODES = frozenset({
     "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "MatMulInteger",
@@ -41,6 +44,11 @@ def drawn(path: Path, signature: Signature, seed: int) -> list[Feed]:
 def only_dynamic(path: Path | None) -> bool:
     """Whether a model has layers that Q/DQ leave float, and dynamic int8 does not."""
     return path is not None and any(is_op(node, "LSTM") for node in walk_nodes(load(path)))
+
+
+def mostly_dynamic(path: Path | None) -> bool:
+    """Whether nearly all linear layers may be dynamic int8, as in transformers."""
+    return path is not None and share_of(load(path), DYNAMIC) >= MOSTLY
 
 
 def bindings_in(signature: Signature, feeds: Sequence[Feed]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import pytest
 
 from tersor.pipeline.builder import BuildResult
 from tersor.pipeline.builder.result import Proof
-from tersor.tools.build_cmd import beside, speed
+from tersor.tools.build_cmd import beside, shown_outputs, speed
 from tests.support import odd_models
 from tests.support.building import FILES, hashes, judged, latency, steady, work_in
 from tests.support.command import Done, tersor
@@ -143,3 +143,13 @@ def test_a_table_without_timings(capsys: pytest.CaptureFixture[str], tmp_path: P
 def test_json_is_the_report(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path) -> None:
     out = built(capsys, model, tmp_path / "out", "--json").out
     assert json.loads(out) == json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+
+
+def test_of_many_outputs_the_first_and_those_furthest_off_have_rows() -> None:
+    assert shown_outputs({"a": 40.0, "b": 30.0}) == ["a", "b"]
+    many = {"logits": 90.0, **{f"present.{i}": 60.0 - i % 5 for i in range(20)}}
+    shown = shown_outputs(many)
+    assert shown[0] == "logits"
+    assert shown == [name for name in many if name in shown]
+    assert len(shown) == 7
+    assert max(many[name] for name in shown[1:]) <= min(many[name] for name in many if name not in shown)

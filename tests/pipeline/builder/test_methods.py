@@ -244,3 +244,12 @@ def test_seven_bits_where_products_saturate(work: Path, monkeypatch: pytest.Monk
         ]
         assert codes
         assert max(int(np.abs(c.astype(np.int32)).max()) for c in codes) <= 63
+
+
+def test_dynamic_int8_comes_first_where_nearly_all_can_be_it(outliers: Path) -> None:
+    """A budget that is soon spent leaves the form that often wins there."""
+    assert next(iter(searched(outliers))) == "int8 dynamic"
+
+
+def test_static_int8_comes_first_where_convolutions_do_the_work(two_minds: Path) -> None:
+    assert next(iter(searched(two_minds))) == "plain u8s8"
