@@ -12,7 +12,7 @@ another share a tensor, whose noise is then counted with both; tensors are each 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from ..passes.quantize.linear_form import Grids
 from ..passes.quantize.quant_plan import QuantPlan
 from .data import Feeds
 from .switches import Part, Per, split
+from .visit import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 _NUMBERS = "biuf"  # numpy's kinds of what has a distance
 
 MATTERS = 0.95  # parts that make up this much of the loss on the first feed are measured on the others, too
-
-Progress = Callable[[int, "int | None"], None]
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from ..pipeline.builder.accuracy import Judge
 from ..pipeline.builder.facts import bindings_in, drawn, facts_of, is_quantized
 from ..pipeline.builder.pruning import judging, overhead
 from ..pipeline.builder.result import Candidate, Facts, Judgement
-from ..pipeline.builder.settings import BuildSettings
+from ..pipeline.builder.settings import MAX_DROP, BuildSettings
 from ..pipeline.instruments import Verify
 from ..pipeline.outputs import made_folder, save_over
 from ..pipeline.presets import PRUNE_READY
-from ..pipeline.prune.job import Job, Origin, Pruned, Tell, silent
+from ..pipeline.prune.job import Job, Origin, Pruned
 from ..pipeline.prune.report import PruneReport, counted_from
 from ..pipeline.prune.rounds import prune
 from ..pipeline.prune.sparsify import SparsityOptions, SparsityReport, sparsify
@@ -34,11 +34,11 @@ from ..pipeline.prune.steps import replay
 from ..pipeline.prune.table import Table, cache_folder
 from ..pipeline.prune.timing import Clock
 from ..pipeline.spec import parse
+from ..pipeline.tell import Tell, silent
 from .prune_paths import refuse_paths, refuse_weights
 
 JUDGING_FEEDS = 32
 ORIGINAL = "original.onnx"
-MAX_DROP = 0.01  # share of the metric
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Settings:
         data: see `calibration.open_feeds`.
         samples: how many of the feeds are used at most.
         metric: `module:function`.
-        max_drop: share of the metric that may be lost; None takes `MAX_DROP`.
+        max_drop: share of the metric that may be lost; None takes that of a build.
         cache: folder for measured tables; None takes the user's.
         threads: of measured runs.
         seed: of criteria, the refit and drawn inputs.

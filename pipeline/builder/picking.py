@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from ..tell import Tell
 from .budget import OutOfBudgetError
 from .form import Form
-from .settings import Progress
 
 MOST_PICKED = 4  # values whose range is chosen by itself
 PICKED_DB = 0.1  # what that has to bring
@@ -28,7 +28,7 @@ def pick(
     range_of: Callable[[Form, str], tuple[float, float]],
     closeness: Callable[[Form], float],
     known: float,
-    tell: Progress,
+    tell: Tell,
 ) -> Form:
     """The form with other rules for some values, or itself; when the budget ends, what was found until then.
 

@@ -13,12 +13,13 @@ from ...calibration.data import Feeds
 from ...graph_ir import DataError, Model, UsageError, save, signature_of
 from ...passes.base import Context
 from ...passes.prune.plan import load_plan
-from ..prune.job import Origin, Pruned, Tell
+from ..prune.job import Origin, Pruned
 from ..prune.rounds import prune
 from ..prune.step import PruneSpec
 from ..prune.steps import replay
 from ..prune.table import Table, cache_folder
 from ..prune.timing import Clock
+from ..tell import Tell
 from .accuracy import Judge
 from .facts import bindings_in, drawn
 from .result import Candidate, Judgement

@@ -13,9 +13,10 @@ from ...calibration.sensitivity import Sensitivity
 from ...calibration.switches import Per
 from ...graph_ir import DataError, load
 from ...passes.quantize.insert_qdq import InsertQdq
+from ..tell import Tell
 from .facts import is_quantized, why_not_int8
 from .form import Form
-from .settings import BuildSettings, Progress
+from .settings import BuildSettings
 from .workshop import Workshop
 
 QUANTIZED = (
@@ -32,7 +33,7 @@ def sensitivity_of(
     observer: str = "mse",
     samples: int = 64,
     runs: int = 8,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> Sensitivity:
     """What each part of a float model costs its outputs when it alone is int8, as `build` would have it.
 

@@ -4,25 +4,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...graph_ir import UsageError
 from ..amounts import metric_share
 from ..spec import parse
+from ..tell import Tell, silent
 
 MAX_DROP = 0.01  # share of the metric
 MIN_SQNR_DB = 20.0  # of any output, where there is no metric
 BUDGET_S = 300.0  # for trials
 TARGETS = ("onnxruntime-cpu",)
-
-Progress = Callable[[str, int, "int | None"], None]
-"""Told the stage, how much of it is done, and how much there is (None when not known)."""
-
-
-def _silent(stage: str, done: int, total: int | None) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class BuildSettings:
     lock: Path | None = None
     trials: Path | None = None
     seed: int = 0
-    progress: Progress = _silent
+    progress: Tell = silent
 
     def check(self) -> None:
         """Refuse what cannot be asked for.

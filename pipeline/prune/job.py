@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ...graph_ir import Model, UsageError
 from .budget import Budget
@@ -15,14 +15,6 @@ if TYPE_CHECKING:
     from ...analysis.coupling import Attention, Pinned
     from ...passes.prune.plan import PrunePlan
     from ..builder.result import Judgement
-
-Tell: TypeAlias = Callable[[str, int, "int | None"], None]
-"""Told the stage, how much of it is done, and how much there is."""
-
-
-def silent(stage: str, done: int, total: int | None) -> None:
-    """Tell nobody."""
-
 
 FAR_DB = 10.0  # of SQNR: a third of the outputs' size is noise
 

@@ -18,7 +18,7 @@ inputs have shifted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ import numpy as np
 
 from ...analysis.evaluate import Evaluator
 from ...calibration.data import Feeds
+from ...calibration.visit import Progress
 from ...graph_ir import DataError, Model, Rewriter, Value
 from ...graph_ir.ops import label
 from .normal import Fit, NormalEquations
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     Masks = Mapping[tuple[Value, int], NDArray[np.bool_]]
-    Progress = Callable[[int, int], None]
 
 MOST_BYTES = 1 << 30  # of sums kept at once
 

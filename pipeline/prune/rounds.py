@@ -13,15 +13,15 @@ from ...analysis.coupling import couple
 from ...graph_ir import Model, UsageError, fingerprint
 from ...passes.prune.compose import compose, continued
 from ...passes.prune.plan import PrunePlan
+from ..tell import Tell, silent
 from . import steps
 from .criteria import Samples, Scores, predicts_loss
 from .effort import WORTH, Effort
 from .exclude import excluded
-from .job import Job, Origin, Pruned, Round, Tell, silent
+from .job import Job, Origin, Pruned, Round
 from .refitting import refitted
 from .select import Chosen, Left, Limits, OutOfReachError, select, share_of_each, to_reach
 from .spend import Spend
-from .steps import Made
 from .to_time import NEAR, to_time
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class _Work:
         self._left = 1.0
         self.model = original
         self._mark = fingerprint(original)
-        self._unseen: tuple[Made, set[str]] | None = None
+        self._unseen: tuple[steps.Made, set[str]] | None = None
         self.plan = PrunePlan(self._mark, (), 0, job.attention)
         self.rounds: list[Round] = []
         self.stopped = ""
@@ -128,10 +128,10 @@ class _Work:
         now = np.array([len(c.kept) for c in chosen])
         model = self._refit(steps.applied(self._original, plan, self._coupling), plan)
         left = self._measured(model) if self._kind == "latency" else spend.left(self._kind, now)
-        self.accept(Made(model, plan, chosen, left))
+        self.accept(steps.Made(model, plan, chosen, left))
         self.plan = plan
 
-    def round(self, number: int) -> Made | None:
+    def round(self, number: int) -> steps.Made | None:
         """Cut once more; None when nothing more need go, or widths do not allow it."""
         wanted = self._job.budget.after(number, self._job.rounds)
         if wanted >= self._left or not self._look_again().groups:
@@ -163,7 +163,7 @@ class _Work:
             made.model = self._refit(made.model, plan)
         return made
 
-    def accept(self, made: Made) -> None:
+    def accept(self, made: steps.Made) -> None:
         """Go on from a round's result."""
         self.plan = compose(self.plan, made.plan)
         was, now = ({value.name or "" for value in steps.values(m)} for m in (self.model, made.model))
@@ -171,7 +171,7 @@ class _Work:
         self.model, self._left, self.notes = made.model, made.left, [*self.notes, *made.notes]
         self._groups = steps.along(self._groups, made.chosen)
 
-    def give_up(self, made: Made, why: str) -> None:
+    def give_up(self, made: steps.Made, why: str) -> None:
         """Stop at what there was before a round; what it would have cut is told."""
         self.stopped = why
         self._tried = steps.along(self._groups, made.chosen)
@@ -260,13 +260,13 @@ class _Work:
         times = [effort.left(np.array([len(c.kept) for c in chosen])) for chosen in (leaning, plain)]
         return leaning if times[0] <= (1 - WORTH) * times[1] else plain
 
-    def _make(self, chosen: list[Chosen], left: float) -> Made | None:
+    def _make(self, chosen: list[Chosen], left: float) -> steps.Made | None:
         plan = steps.plan_of(self._mark, chosen, self._job.attention)
-        return (
-            Made(steps.applied(self.model, plan, self._coupling), plan, chosen, left) if plan.cuts else None
-        )
+        if not plan.cuts:
+            return None
+        return steps.Made(steps.applied(self.model, plan, self._coupling), plan, chosen, left)
 
-    def _by_latency(self, scores: Scores, left_alone: Mapping[str, str], wanted: float) -> Made | None:
+    def _by_latency(self, scores: Scores, left_alone: Mapping[str, str], wanted: float) -> steps.Made | None:
         assert self._clock is not None
         predictor = self._clock.predictor(self.model, self._coupling, self._job.limits.align)
         self.notes += [note] if (note := self._clock.note()) else []
@@ -274,7 +274,7 @@ class _Work:
         def left(kept: Kept) -> float:
             return self._left * predictor.left(kept)
 
-        def measured(made: Made, attempt: int, attempts: int) -> float:
+        def measured(made: steps.Made, attempt: int, attempts: int) -> float:
             self._tell("timing the pruned model", attempt, attempts)
             return self._measured(made.model)
 
