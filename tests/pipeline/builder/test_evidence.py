@@ -77,16 +77,35 @@ def test_a_metric_of_zero_that_falls_loses_all() -> None:
 def test_answers_that_tip_over_are_counted_at_every_factor() -> None:
     """Twenty samples of which one has tipped at twice the error, two at eight times, and one turned round."""
     found, high = expected_drop([0.0, 0.05, 0.05, 0.1], [0.0, 0.0, 0.0, 0.05], 20)
-    assert found == pytest.approx((0.25 + 0.5 / 20) / 30)
-    assert high == pytest.approx(found + math.sqrt(37 / 15 * 5) / 20 / 30)
+    # Of a k + q k^2 with a = 0.0060 and q = 0.00037; the upper end is of the straight line.
+    assert found == pytest.approx(0.006451 + 0.5 / 20 / 30, rel=1e-3)
+    assert high == pytest.approx((0.25 + 0.5 / 20) / 30 + math.sqrt(37 / 15 * 5) / 20 / 30)
+
+
+@given(st.floats(1e-4, 2e-3), st.floats(0.0, 2e-3))
+def test_what_grows_faster_than_the_error_is_small_at_first(line: float, square: float) -> None:
+    found, high = expected_drop([0.0] * 4, [2 * (line * k + square * k**2) for k in FORWARD], 10**6)
+    assert found == pytest.approx(line + square, abs=1e-6)
+    assert high > found
+
+
+def test_what_grows_slower_than_the_error_is_a_straight_line() -> None:
+    moves = [0.01, 0.015, 0.02, 0.03]
+    assert expected_drop(moves, moves, 10**6)[0] == pytest.approx(0.075 / 15, abs=1e-6)
+
+
+def test_what_grows_faster_than_the_square_is_a_square() -> None:
+    """A detector's boxes overlap enough until they do not."""
+    moves = [0.0, 0.01, 0.07, 0.38]
+    assert expected_drop(moves, moves, 10**6)[0] == pytest.approx((2 * 0.01 + 4 * 0.07) / 73, abs=1e-6)
 
 
 def test_what_breaks_a_model_says_nothing_of_small_errors() -> None:
     """A decoder that reads nothing at all under four times the error reads nearly all under twice."""
     still = [0.0] * 4
-    assert expected_drop([0.0, 0.02, 0.8, 1.0], still, 50)[0] == pytest.approx((0.02 + 0.01) / 6)
-    assert expected_drop([0.0, 0.02, 0.04, 1.0], still, 50)[0] == pytest.approx((0.06 + 0.01) / 14)
-    assert expected_drop([0.0, 0.8, 0.9, 1.0], still, 50)[0] == pytest.approx((0.8 + 0.01) / 6)
+    assert expected_drop([0.01, 0.02, 0.8, 1.0], still, 50)[0] == pytest.approx((0.03 + 0.01) / 6)
+    assert expected_drop([0.01, 0.02, 0.04, 1.0], still, 50)[0] == pytest.approx((0.07 + 0.01) / 14)
+    assert expected_drop([0.4, 0.8, 0.9, 1.0], still, 50)[0] == pytest.approx((1.2 + 0.01) / 6)
 
 
 def test_a_metric_that_rises_has_tipped_as_well() -> None:
@@ -263,7 +282,7 @@ def test_a_smooth_metric_is_expected_to_drop_as_it_did(tmp_path: Path) -> None:
 
 def test_an_answer_that_tips_under_a_larger_error_is_counted(tmp_path: Path) -> None:
     """2.99 is reached with twice the error, and half of the metric is lost there; turned round, nothing."""
-    assert vouched(tmp_path, 0.006, "above").expected == pytest.approx((0.5 + 0.25) / 6)
+    assert vouched(tmp_path, 0.006, "above").expected == pytest.approx(0.5 / 9 + 0.25 / 6)
 
 
 @pytest.mark.parametrize("failure", [DataError, BackendError])
