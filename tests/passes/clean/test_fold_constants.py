@@ -12,7 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tersor.graph_ir import Model, constant, from_proto, parse
 from tersor.passes.base import Context
 from tersor.passes.clean import fold_constants
+from tersor.passes.clean.dead_code import EliminateDeadCode
 from tersor.passes.clean.fold_constants import FoldConstants
+from tersor.passes.clean.fold_shapes import FoldShapes
+from tersor.passes.clean.infer_shapes import InferShapes
 from tests.support.features import port
 from tests.support.numerics import assert_bitwise, feeds_for
 from tests.support.rewriting import Rewritten, declined, model_of, rewrite
@@ -208,3 +211,17 @@ def test_sessions_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     result = rewrite(FOLD, model_of(f"{lines}\n y = Neg(f299)", W, x=X, y=Y))
     assert result.ops == ["Add"] * 300 + ["Neg"]
     assert len(made) == 1
+
+
+def test_a_size_computed_in_floats_is_known_to_what_follows() -> None:
+    weights = "int64 zero = {0}, int64 one = {1}, int64[1] at = {0}, int64[1] two = {2}, float half = {0.5}"
+    model = model_of(
+        """s = Shape(x) n = Gather(s, zero) c = Gather(s, one) f = Cast<to = 1>(c) h = Mul(f, half)
+        r = Floor(h) k = Cast<to = 7>(r) n1 = Unsqueeze(n, at) k1 = Unsqueeze(k, at)
+        t = Concat<axis = 0>(n1, k1, two) y = Reshape(x, t)""",
+        weights,
+        x="float[N,8] x",
+        y="float[N,4,2] y",
+    )
+    passes = (InferShapes(), FoldShapes(), FoldConstants(), FoldShapes(), EliminateDeadCode())
+    assert rewrite(passes, model).ops == ["Reshape"]
