@@ -22,6 +22,8 @@ from functools import reduce
 from typing import NamedTuple, TypeAlias, Union
 
 MAX_TERMS = 16  # longer polynomials are given up as unknown, which bounds the work per operation
+MAX_DEGREE = 32  # so are those with more factors in a term
+_LARGEST = 2**63  # so are numbers that int64 does not hold, which runtimes wrap
 
 
 class FloorDiv(NamedTuple):
@@ -99,6 +101,8 @@ def _build(terms: Mapping[Monomial, int]) -> Dim:
     kept = [(m, c) for m, c in terms.items() if c]
     if not kept:
         return 0
+    if any(not -_LARGEST <= c < _LARGEST for _, c in kept):
+        return None
     if len(kept) == 1 and not kept[0][0]:
         return kept[0][1]
     return Expr(tuple(sorted(kept, key=_order))) if len(kept) <= MAX_TERMS else None
@@ -113,7 +117,7 @@ def add(a: Dim, b: Dim) -> Dim:
     if a is None or b is None:
         return None
     if isinstance(a, int) and isinstance(b, int):
-        return a + b
+        return a + b if -_LARGEST <= a + b < _LARGEST else None
     total: dict[Monomial, int] = dict(_terms(a))
     for mono, coef in _terms(b):
         total[mono] = total.get(mono, 0) + coef
@@ -129,6 +133,8 @@ def mul(a: Dim, b: Dim) -> Dim:
     total: dict[Monomial, int] = {}
     for mono_a, coef_a in _terms(a):
         for mono_b, coef_b in _terms(b):
+            if len(mono_a) + len(mono_b) > MAX_DEGREE:
+                return None
             mono = tuple(sorted(mono_a + mono_b, key=str))
             total[mono] = total.get(mono, 0) + coef_a * coef_b
     return _build(total)
