@@ -14,13 +14,19 @@ FREE_SIZE = 64
 def free_sizes(signature: Signature) -> dict[str, int]:
     """Sizes of free dimensions of inputs where no data tells: 1 of a first axis, `FREE_SIZE` of any other.
 
-    Keys are symbols, of which each has one size, or `?input.axis`, as in `analysis.cost`.
+    Keys are symbols, of which each has one size, or `?input.axis`, as in `analysis.cost`. A symbol that is
+    called a sum of others and of numbers is that sum: exporters name the length of a decoder's mask so, as in
+    `past_length + 1`.
     """
     found: dict[str, int] = {}
     for name, _, dims in signature.inputs:
         for axis, dim in enumerate(dims or ()):
             if not isinstance(dim, int):
                 found.setdefault(dim or f"?{name}.{axis}", FREE_SIZE if axis else 1)
+    for name in [name for name in found if "+" in name]:
+        terms = [term.strip() for term in name.split("+")]
+        if all(term.isdecimal() or (term in found and "+" not in term) for term in terms):
+            found[name] = sum(int(term) if term.isdecimal() else found[term] for term in terms)
     return found
 
 

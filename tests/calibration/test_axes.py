@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tersor.calibration import open_feeds
-from tersor.graph_ir import DataError, Model, parse
+from tersor.calibration.axes import free_sizes
+from tersor.graph_ir import DataError, Model, Signature, parse
 
 TORN = "the {} rows of data for input 'x' were taken as samples of {} each"
 WRONG = "{}, but its axis 0 counts no samples: {}; store an array [samples, T, B, 16]"
@@ -90,3 +91,20 @@ def test_an_axis_that_another_input_has_whole_is_not_cut(tmp_path: Path) -> None
     # A symbol for all that is not known says nothing.
     np.savez(tmp_path / "d.npz", x=np.zeros((5, 5), np.float32), m=np.zeros((5, 5), np.float32))
     assert len(open_feeds(tmp_path / "d.npz", parse(TWO.format(x="U,U", m="U,U")))) == 5
+
+
+def test_a_free_size_that_is_called_a_sum_is_that_sum() -> None:
+    """A decoder's mask is as long as past and new tokens."""
+    inputs = (
+        ("ids", "INT64", ("batch", "seq")),
+        ("mask", "INT64", ("batch", "past + seq")),
+        ("past", "FLOAT", ("batch", 2, "past", 4)),
+        ("next", "INT64", ("batch", "past+1")),
+        ("other", "INT64", ("batch", "past + elsewhere")),
+        ("nested", "INT64", ("batch", "past + seq + past + seq")),
+    )
+    sizes = free_sizes(Signature(inputs, (), ()))
+    assert sizes["past + seq"] == sizes["past"] + sizes["seq"] == 128
+    assert sizes["past+1"] == sizes["past"] + 1
+    assert sizes["past + elsewhere"] == 64
+    assert sizes["past + seq + past + seq"] == 256
