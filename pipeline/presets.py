@@ -49,7 +49,7 @@ FINISH = (
 # their heads, copies of a weight cut as one, and no vectors shared by chance.
 PRUNE_READY = (
     f"{FREEZE},inline,infer-shapes,(fold-constants,fold-shapes,inline-constant-if)!,"
-    "merge-transpose,eliminate-zero-states,eliminate-dead-code,infer-shapes,part-merged-axes,"
+    "canonicalize,merge-transpose,eliminate-zero-states,eliminate-dead-code,infer-shapes,part-merged-axes,"
     "eliminate-dead-code,dedup-weights,unshare-vectors"
 )
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import Model, Rewriter, Shape, Value, constant
-from ...graph_ir.ops import constant_tensor, may_enlarge, rank, static_shape
+from ...graph_ir.ops import constant_tensor, int_attr, may_enlarge, rank, static_shape
 from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, Rule, const, maybe, op, var
 from .weights import FLOATS, fold_weights, wide
@@ -111,11 +111,32 @@ class PadEveryAxis(Rule):
         return rw.node("Pad", operands, attributes, before=m.root, name=m.root.name or "Pad").outputs[0]
 
 
+class LookUpOneAxis(Rule):
+    """GatherND by constant indices of one number each is Gather along the first axis: y[i] = x[k_i].
+
+    So torch's exporter writes x[[k, l]]. Both take numbers below 0 from the end, and none out of range.
+    Not valid with shared batch axes; not done before opset 12, where GatherND takes no numbers below 0.
+    """
+
+    root: ClassVar = op("GatherND", var("x"), const("indices"))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """The Gather."""
+        indices = constant(m["indices"])
+        if indices is None or indices.ndim < 1 or indices.shape[-1] != 1:
+            return Miss("it looks up several axes")
+        if int_attr(m.root, "batch_dims", 0) or rw.opset(m.root) < 12:
+            return Miss("it has batch axes, or its opset is below 12")
+        chosen = rw.constant(indices[..., 0], m["indices"].name or "indices", m.root)
+        return rw.node("Gather", [m["x"], chosen], {"axis": 0}, before=m.root).outputs[0]
+
+
 class Canonicalize(Pass):
     """Write PRelu of one slope as LeakyRelu, Sub of a constant as Add, Range of scalars, Pad of all axes.
 
-    The algebra and limits stand with the rules `OneSlope`, `SubtractConstant`, `RangeOfScalars` and
-    `PadEveryAxis`. onnxruntime has int8 kernels for LeakyRelu and Add, and none for PRelu and Sub.
+    Also GatherND along one axis as Gather. The algebra and limits stand with the rules `OneSlope`,
+    `SubtractConstant`, `RangeOfScalars`, `PadEveryAxis` and `LookUpOneAxis`. onnxruntime has int8 kernels for
+    LeakyRelu and Add, and none for PRelu and Sub.
     """
 
     name: ClassVar[str] = "canonicalize"
@@ -123,4 +144,5 @@ class Canonicalize(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Rewrite wherever valid; True if anything changed."""
-        return fold_weights(model, ctx, [OneSlope(), SubtractConstant(), RangeOfScalars(), PadEveryAxis()])
+        rules = [OneSlope(), SubtractConstant(), RangeOfScalars(), PadEveryAxis(), LookUpOneAxis()]
+        return fold_weights(model, ctx, rules)

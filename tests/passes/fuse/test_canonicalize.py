@@ -188,3 +188,24 @@ def test_the_runtime_runs_int8_layers_around_a_pad_of_some_axes() -> None:
     before, after, _ = quantised(model)
     (feed, *_) = feeds_of(model)
     assert sqnr(run(before, feed)[0], run(after, feed)[0]) > 30
+
+
+@pytest.mark.parametrize(
+    "indices", ["int64[2,1] k = {-1, 1}", "int64[1] k = {2}", "int64[1,2,1] k = {0, -3}"]
+)
+def test_lookups_along_one_axis_are_gathers(indices: str) -> None:
+    shape = {"int64[2,1]": "2,4,5", "int64[1] ": "4,5"}.get(indices[:10], "1,2,4,5")
+    model = model_of("y = GatherND(x, k)", indices, x="float[3,4,5] x", y=f"float[{shape}] y")
+    assert rewrite(CANON, model).ops == ["Gather"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "indices", "y"),
+    [
+        ("", "int64[1,2] k = {1, 1}", "float[1,5] y"),
+        ("<batch_dims = 1>", "int64[3,1] k = {1, 0, 2}", "float[3,5] y"),
+    ],
+)
+def test_lookups_along_more_axes_stay(attributes: str, indices: str, y: str) -> None:
+    model = model_of(f"y = GatherND{attributes}(x, k)", indices, x="float[3,4,5] x", y=y)
+    assert declined(CANON, model)
