@@ -2,8 +2,9 @@
 """onnx-ir, imported without what it seldom needs.
 
 It computes with symbolic dimensions through sympy, whose import takes longer than that of all the rest;
-tersor never asks it to. Protobuf's text and JSON formats, which onnx imports, are for a few files only. So
-these are loaded when they are first used, by the standard library's own means.
+tersor never asks it to. Protobuf's text and JSON formats, which onnx imports, are for a few files only, and
+some of onnx's own modules are for nobody here. So these are loaded when they are first used, by the standard
+library's own means.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ with _late(
     "onnx_ir._symbolic_shapes",  # all that asks for sympy on import
     "google.protobuf.json_format",
     "google.protobuf.text_format",
+    "google.protobuf.internal.python_message",  # of the protobuf without C
+    "onnx.compose",
+    "onnx.gen_proto",
+    "onnx.utils",
 ):
     from onnx_ir import (
         Attr,

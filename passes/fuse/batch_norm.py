@@ -38,7 +38,7 @@ def scale_and_shift(node: Node, opset: int) -> tuple[Wide, Wide] | Miss:
     with np.errstate(all="ignore"):
         s = scale / np.sqrt(variance + float_attr(node, "epsilon", _EPSILON))
         t = shift - mean * s
-    if not (np.isfinite(s).all() and np.isfinite(t).all()):
+    if not np.isfinite(t).all():  # nor is t where s is not: mean * s is infinite then, or NaN
         return Miss("parameters are not finite")
     return s, t
 

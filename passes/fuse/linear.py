@@ -13,7 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...graph_ir import DataType, Node, Rewriter, Value
-from ...graph_ir.ops import constant_tensor, dims, float_attr, int_attr, ints_attr, rank, string_attr
+from ...graph_ir.ops import (
+    array_of,
+    constant_tensor,
+    dims,
+    float_attr,
+    int_attr,
+    ints_attr,
+    rank,
+    string_attr,
+)
 from ..linear.rows import RowView
 from ..pattern import Match, Miss, commute, const, either, maybe, op, var
 from .weights import FLOATS, Array, Wide, channels, rounded, store_weight, typed, wide
@@ -204,7 +213,7 @@ def view(node: Node, x: Value, weight: Value, bias: Value | None, opset: int) ->
     tensor = constant_tensor(weight)
     if tensor is None or (dtype := tensor.dtype) not in FLOATS:
         return Miss("weight is not a float constant")
-    w = typed(weight)
+    w = array_of(tensor)
     if w.size == 0:
         return Miss("weight is empty")
     kind = node.op_type

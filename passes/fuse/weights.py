@@ -66,7 +66,7 @@ def rounded(rows: Wide, like: Array, dtype: DataType, beside: Wide) -> Array | N
     size = np.abs(rows)
     # Comparisons with NaN are false: both lead to the exact questions.
     fits, is_normal = size.max(initial=0.0) <= most, size.min(initial=tiny) >= tiny
-    if fits and is_normal:
+    if fits and (is_normal or not size.any()):
         return rows.astype(like.dtype)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         result = rows.astype(like.dtype)
