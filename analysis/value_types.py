@@ -79,10 +79,15 @@ class TypeTable:
         found = self.name(text)
         return found if found.name == text else None
 
-    def text(self, dim: expr.Expr) -> str | None:
-        """The dim's text; None when another dim already goes by it (a declared name may look like a sum)."""
+    def text(self, dim: expr.Expr) -> str:
+        """The dim's text, in brackets when another one goes by it: a declared name may look like a sum.
+
+        Exporters name the length of a decoder's mask so; that it is the sum nobody vouches for.
+        """
         text = str(dim)
-        return text if self._by_text.setdefault(text, dim) == dim else None
+        while self._by_text.setdefault(text, dim) != dim:
+            text = f"({text})"
+        return text
 
     def shape(self, dims: tuple[Dim, ...]) -> tuple[Shape, bool]:
         """The dims as the IR holds them, frozen and made once for equal ones; whether one is a polynomial."""
@@ -149,7 +154,7 @@ class TypeTable:
                         if isinstance(dim, int):
                             entry.dim_value = dim
                         elif dim is not None:
-                            entry.dim_param = self.text(dim) or ""
+                            entry.dim_param = self.text(dim)
             known.proto = proto
         return known.proto
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tersor.graph_ir import Model, constant
+from tersor.graph_ir import Model, constant, from_proto
 from tersor.passes.clean.dead_code import EliminateDeadCode
 from tersor.passes.clean.fold_constants import FoldConstants
 from tersor.passes.clean.fold_shapes import FoldShapes
@@ -125,3 +125,17 @@ def test_an_expand_to_another_length_stays() -> None:
     body = "s = Shape(b) e = Expand(x, s) y = Relu(e)"
     model = model_of(body, x="float[N,1,3] x, float[N,S,3] b", y="float[N,S,3] y")
     assert shared(model, *FOLD).ops == ["Shape", "Expand", "Relu"]
+
+
+def test_a_name_that_looks_like_a_sum_is_told_apart_from_the_sum() -> None:
+    """Nobody vouches for what a declared size is called; the sums themselves are still known to be equal."""
+    body = """k = Concat<axis = 1>(a, x) l = Concat<axis = 1>(b, x) sk = Shape(k) sl = Shape(l) sm = Shape(m)
+        fk = Cast<to = 1>(sk) fl = Cast<to = 1>(sl) fm = Cast<to = 1>(sm) d = Sub(fk, fl) y = Sub(d, fm)"""
+    x = "float[N,P,3] a, float[N,P,3] b, float[N,S,3] x, float[N,T,3] m"
+    model = model_of(body, x=x, y="float[3] y")
+    proto = snapshot(model)
+    proto.graph.input[3].type.tensor_type.shape.dim[1].dim_param = "P + S"
+    model = from_proto(proto)
+    result = rewrite(SHARE, model, numbers=False)
+    assert result.ops.count("Shape") == 2
+    assert result.ops.count("Concat") == 1
