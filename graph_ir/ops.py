@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -231,6 +231,28 @@ def may_enlarge(value: ir.Value, shape: Sequence[int]) -> bool:
 def input_at(node: ir.Node, index: int) -> ir.Value | None:
     """The node's input at the index, None when absent or left out."""
     return node.inputs[index] if index < len(node.inputs) else None
+
+
+def ints_at(node: ir.Node, index: int) -> list[int] | None:
+    """A constant integer operand of at most one axis as a list; None when it is left out or not constant."""
+    data = constant(input_at(node, index))
+    if data is None or data.ndim > 1 or data.dtype.kind != "i":
+        return None
+    return [int(i) for i in data.reshape(-1)]
+
+
+def from_front(axes: Iterable[int] | None, rank: int) -> list[int] | None:
+    """Axes, of which negative ones count from the back; None when unknown, out of range or given twice."""
+    if axes is None:
+        return None
+    given = list(axes)
+    found = [axis % rank for axis in given if -rank <= axis < rank]
+    return found if len(set(found)) == len(given) else None
+
+
+def is_read(value: ir.Value) -> bool:
+    """Whether anything reads the value: a node, or who runs the graph."""
+    return bool(value.uses()) or value.is_graph_output()
 
 
 def only_user(value: ir.Value) -> ir.Node | None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..graph_ir import DataType, Node, Rewriter, constant
-from ..graph_ir.ops import dims, float_attr, input_at, int_attr, ints_attr, string_attr
+from ..graph_ir.ops import dims, float_attr, input_at, int_attr, ints_attr, is_read, string_attr
 
 Check = Callable[[Node, int], str | None]
 Apply = Callable[[Node, Rewriter, int], None]
@@ -128,7 +128,7 @@ def _one_output(node: Node, _: int) -> str | None:
 
 def _unread_mask(node: Node, _: int) -> str | None:
     mask = node.outputs[1] if len(node.outputs) > 1 else None
-    if mask is not None and (mask.uses() or mask.is_graph_output()):
+    if mask is not None and is_read(mask):
         return "its mask became bool"
     return None
 

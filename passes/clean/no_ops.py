@@ -8,7 +8,17 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, Value, constant
-from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, is_op, may_enlarge, rank, static_shape
+from ...graph_ir.ops import (
+    dims,
+    input_at,
+    int_attr,
+    ints_attr,
+    is_op,
+    is_read,
+    may_enlarge,
+    rank,
+    static_shape,
+)
 from ..base import Context, Exactness, Pass
 from ..driver import apply_rules
 from ..pattern import Match, Miss, Op, Rule, Var, commute, const, maybe, op, var
@@ -32,7 +42,7 @@ class _Copy(Rule):
         node, source = m.root, m.root.inputs[0]
         if source is None:
             return Miss("no input")
-        if any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
+        if any(map(is_read, node.outputs[1:])):
             return Miss("a second output is used")
         if not self.is_copy(node, rw.opset(node)):
             return Miss("not a copy")

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import DataType, Model, Node, Rewriter, Value, constant
-from ...graph_ir.ops import input_at, int_attr, ints_attr, is_op, rank, static_shape
+from ...graph_ir.ops import from_front, int_attr, ints_at, ints_attr, is_op, rank, static_shape
 from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, commute, const, either, maybe, op, var
 from .activations import Fusion, exact, float_type, fuse_all, is_scalar, keeps_rank, near
@@ -190,11 +190,8 @@ def _axes(node: Node, extent: int) -> tuple[int, ...]:
     """The axes a mean runs over, sorted and counted from the front; () when not known."""
     if node.op_type == "GlobalAveragePool":
         return tuple(range(2, extent))
-    axes = ints_attr(node, "axes")
-    if axes is None:
-        data = constant(input_at(node, 1))
-        axes = None if data is None else [int(a) for a in data.reshape(-1)]
-    return () if axes is None else tuple(sorted(a % extent for a in axes))
+    axes = ints_attr(node, "axes") or ints_at(node, 1)
+    return tuple(sorted(from_front(axes, extent) or ()))
 
 
 def _covers(value: Value, size: tuple[int, ...], extent: int) -> bool:

@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 
 from ...graph_ir import Node, Value, constant
-from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, is_op
+from ...graph_ir.ops import dims, input_at, int_attr, ints_at, ints_attr, is_op
 
 Dim = int | str | None
 Dims = tuple[Dim, ...]
@@ -61,11 +61,7 @@ def axes_of(node: Node) -> list[int] | None:
 
     What Squeeze does with an empty list is not said by the standard, so it is not taken for a list.
     """
-    axes = ints_attr(node, "axes")
-    if axes is None:
-        data = constant(input_at(node, 1))
-        axes = None if data is None or data.ndim != 1 else [int(a) for a in data]
-    return axes or None
+    return ints_attr(node, "axes") or ints_at(node, 1) or None
 
 
 def shape_operand(node: Node) -> list[int] | None:

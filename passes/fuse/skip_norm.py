@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...graph_ir import DataType, Model, Node, Rewriter, Value
-from ...graph_ir.ops import float_attr, input_at, is_op, opset_of, walk_nodes
+from ...graph_ir.ops import float_attr, input_at, is_op, is_read, opset_of, walk_nodes
 from ..base import Context, Exactness, Pass
 from ..opset import opset_blockers, raise_opset
 
@@ -62,7 +62,7 @@ def _allowed(node: Node, name: str, ctx: Context) -> bool:
 def _fits(node: Node) -> bool:
     if node.op_type != _OPERATOR or node.domain != _DOMAIN or len(node.inputs) < 3:
         return False
-    if None in node.inputs[:3] or any(o.uses() or o.is_graph_output() for o in node.outputs[1:3]):
+    if None in node.inputs[:3] or any(map(is_read, node.outputs[1:3])):
         return False
     types = {value.dtype for value in (*node.inputs, *node.outputs[:1]) if value is not None}
     return DataType.FLOAT in types and types <= {DataType.FLOAT, None}
@@ -81,7 +81,7 @@ def _expand(node: Node, rw: Rewriter) -> None:
     name = node.name or ""
     made = rw.node("LayerNormalization", inputs, attributes, before=node, name=name).outputs[0]
     rw.replace(node.outputs[0], made)
-    if len(node.outputs) > 3 and (node.outputs[3].uses() or node.outputs[3].is_graph_output()):
+    if len(node.outputs) > 3 and is_read(node.outputs[3]):
         rw.replace(node.outputs[3], total)
     rw.erase(node)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...graph_ir import Node, constant
-from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, rank, string_attr
+from ...graph_ir.ops import dims, from_front, input_at, int_attr, ints_at, ints_attr, rank, string_attr
 from .carry import Carry, Plan, same_layout, words
 from .perms import Perm, back, extended, without
 
@@ -16,22 +16,6 @@ REDUCTIONS = words(
     "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
     "ReduceSumSquare"
 )
-
-
-def _whole(node: Node, index: int) -> list[int] | None:
-    """A constant operand of whole numbers as a list."""
-    data = constant(input_at(node, index))
-    if data is None or data.ndim > 1 or data.dtype.kind != "i":
-        return None
-    return [int(i) for i in data.reshape(-1)]
-
-
-def _places(axes: list[int] | None, extent: int) -> list[int] | None:
-    """Axes from the front, None when they are not known, not there or not distinct."""
-    if axes is None or any(not -extent <= a < extent for a in axes):
-        return None
-    found = [a % extent for a in axes]
-    return found if len(set(found)) == len(found) else None
 
 
 def _written(node: Node, index: int, axes: list[int]) -> dict[str, Any]:
@@ -58,13 +42,13 @@ def _reduce(node: Node, p: Perm, _opset: int) -> Plan | None:
     extent = len(p)
     keeps = int_attr(node, "keepdims", 1) != 0
     if node.op_type in ("ArgMax", "ArgMin"):
-        places = _places([int_attr(node, "axis", 0)], extent)
+        places = from_front([int_attr(node, "axis", 0)], extent)
         if places is None:
             return None
         changes: dict[str, Any] = {"attributes": {"axis": p[places[0]]}}
     elif "axes" in node.attributes or input_at(node, 1) is not None:
-        given = ints_attr(node, "axes") if "axes" in node.attributes else _whole(node, 1)
-        places = _places(given, extent)
+        given = ints_attr(node, "axes") if "axes" in node.attributes else ints_at(node, 1)
+        places = from_front(given, extent)
         if not places:
             return None  # what an empty list means is told by another attribute
         changes = _written(node, 1, [p[a] for a in places])
@@ -78,15 +62,15 @@ def _reduce(node: Node, p: Perm, _opset: int) -> Plan | None:
 def _slice(node: Node, p: Perm, opset: int) -> Plan | None:
     if opset < 10:
         starts = ints_attr(node, "starts") or []
-        places = _places(ints_attr(node, "axes") or list(range(len(starts))), len(p))
+        places = from_front(ints_attr(node, "axes") or list(range(len(starts))), len(p))
         return None if places is None else same_layout(node, p, attributes={"axes": [p[a] for a in places]})
     if input_at(node, 3) is not None:
-        axes = _whole(node, 3)
+        axes = ints_at(node, 3)
     else:
         starts = dims(input_at(node, 1))
         count = starts[0] if starts is not None and len(starts) == 1 else None
         axes = list(range(count)) if isinstance(count, int) else None
-    places, starts = _places(axes, len(p)), input_at(node, 1)
+    places, starts = from_front(axes, len(p)), input_at(node, 1)
     if places is None or starts is None or starts.dtype is None:
         return None
     # All of a Slice's operands have one type.
@@ -96,9 +80,9 @@ def _slice(node: Node, p: Perm, opset: int) -> Plan | None:
 def _pad(node: Node, p: Perm, opset: int) -> Plan | None:
     extent = len(p)
     if opset >= 18 and input_at(node, 3) is not None:
-        places = _places(_whole(node, 3), extent)
+        places = from_front(ints_at(node, 3), extent)
         return None if places is None else same_layout(node, p, **_written(node, 3, [p[a] for a in places]))
-    pads = ints_attr(node, "pads") if opset < 11 else _whole(node, 1)
+    pads = ints_attr(node, "pads") if opset < 11 else ints_at(node, 1)
     if opset < 2 or pads is None or len(pads) != 2 * extent:
         return None
     turned = [*back(p, pads[:extent]), *back(p, pads[extent:])]
@@ -108,15 +92,15 @@ def _pad(node: Node, p: Perm, opset: int) -> Plan | None:
 
 
 def _squeeze(node: Node, p: Perm, _opset: int) -> Plan | None:
-    places = _places(ints_attr(node, "axes") or _whole(node, 1), len(p))
+    places = from_front(ints_attr(node, "axes") or ints_at(node, 1), len(p))
     if not places:
         return None
     return Plan(p, (0,), (without(p, places),), **_written(node, 1, sorted(p[a] for a in places)))
 
 
 def _unsqueeze(node: Node, p: Perm, _opset: int) -> Plan | None:
-    given = ints_attr(node, "axes") or _whole(node, 1)
-    places = _places(given, len(p) + len(given or ()))
+    given = ints_attr(node, "axes") or ints_at(node, 1)
+    places = from_front(given, len(p) + len(given or ()))
     return Plan(p, (0,), (extended(p, places),)) if places else None
 
 
@@ -152,14 +136,14 @@ def _resize(node: Node, p: Perm, opset: int) -> Plan | None:
         return None
     axes = ints_attr(node, "axes")
     if axes is not None:
-        places = _places(axes, len(p))
+        places = from_front(axes, len(p))
         if places is None or any(p[a] < 2 for a in places):
             return None
         return same_layout(node, p, attributes={"axes": [p[a] for a in places]})
     sizes = input_at(node, 3)
     if sizes is None:
         return _scaled(node, p, 2)
-    wanted, given = _whole(node, 3), dims(node.inputs[0])
+    wanted, given = ints_at(node, 3), dims(node.inputs[0])
     if wanted is None or given is None or len(wanted) != len(p):
         return None
     keeps = [1 if w == g else 0 for w, g in zip(wanted, given, strict=True)]
@@ -169,14 +153,14 @@ def _resize(node: Node, p: Perm, opset: int) -> Plan | None:
 
 
 def _tile(node: Node, p: Perm, opset: int) -> Plan | None:
-    repeats = _whole(node, 1)
+    repeats = ints_at(node, 1)
     if opset < 6 or repeats is None or len(repeats) != len(p):
         return None
     return same_layout(node, p, operands={1: np.array(back(p, repeats), np.int64)})
 
 
 def _expand(node: Node, p: Perm, _opset: int) -> Plan | None:
-    shape = _whole(node, 1)
+    shape = ints_at(node, 1)
     if shape is None or len(shape) > len(p):
         return None
     padded = [1] * (len(p) - len(shape)) + shape
@@ -184,7 +168,7 @@ def _expand(node: Node, p: Perm, _opset: int) -> Plan | None:
 
 
 def _gather(node: Node, p: Perm, _opset: int) -> Plan | None:
-    places = _places([int_attr(node, "axis", 0)], len(p))
+    places = from_front([int_attr(node, "axis", 0)], len(p))
     count = rank(input_at(node, 1))
     if places is None or count not in (0, 1):
         return None

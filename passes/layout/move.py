@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...graph_ir import INFERRED, Node, Rewriter, Shape, Value, constant
-from ...graph_ir.ops import is_op
+from ...graph_ir.ops import is_op, is_read
 from .borders import Region
 from .carry import Plan
 from .perms import Perm, back_array, inverse, is_identity, perm_of, then
@@ -45,7 +45,7 @@ class _Move:
         self.rw.erase_all(list(reversed(nodes)))
         for source in self.sources:
             output = source.outputs[0]
-            if source.graph is not None and not output.uses() and not output.is_graph_output():
+            if source.graph is not None and not is_read(output):
                 self.rw.erase(source)
 
     def _node(

@@ -18,6 +18,7 @@ from ...graph_ir.ops import (
     int_attr,
     ints_attr,
     is_op,
+    is_read,
     is_standard,
     rank,
 )
@@ -114,7 +115,7 @@ def _inputs(
 ) -> list[tuple[Value | None, bool | Array]] | None:
     """The operands, each with whether it is widened or with what replaces it; None for a node that stays."""
     first = node.inputs[0] if node.inputs else None
-    if first is None or any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
+    if first is None or any(map(is_read, node.outputs[1:])):
         return None
     if is_op(node, "Conv"):
         weights = constant(input_at(node, 1))

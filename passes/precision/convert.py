@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 
 from ...graph_ir import Attr, DataType, Node, Rewriter, TensorType, Value, constant, is_constant
-from ...graph_ir.ops import is_op
+from ...graph_ir.ops import is_op, is_read
 from .choice import convertible
 
 _TITLES = {DataType.FLOAT: "float", DataType.DOUBLE: "double"}
@@ -88,7 +88,7 @@ class Converter:
         return self._made[value]
 
     def _hand_on(self, old: Value, new: Value, node: Node) -> None:
-        if not old.uses() and not old.is_graph_output():
+        if not is_read(old):
             return
         if old.dtype is not None and new.dtype != old.dtype:
             new = self._cast(new, old.dtype, f"{old.name}_{_title(old.dtype)}", node)

@@ -12,7 +12,7 @@ import numpy as np
 from ...analysis.coupling import couple
 from ...analysis.shapes import infer_shapes, refined_shape
 from ...graph_ir import Model, Node, Rewriter, Shape, UsageError, Value, VerifyError, constant, verify
-from ...graph_ir.ops import is_constant, is_op, is_pure, label, subgraphs, walk_graphs, walk_nodes
+from ...graph_ir.ops import is_constant, is_op, is_pure, is_read, label, subgraphs, walk_graphs, walk_nodes
 from ..base import Context, Exactness, Pass
 from ..quantize.facts import forget
 from .fixes import mend
@@ -182,13 +182,9 @@ def _sweep(rewriter: Rewriter, read: Iterable[Value]) -> None:
         if producer is None:
             if value.is_initializer() and value.graph is not None:
                 rewriter.drop_initializer(value)
-        elif producer.graph is not None and is_pure(producer) and not any(map(_is_read, producer.outputs)):
+        elif producer.graph is not None and is_pure(producer) and not any(map(is_read, producer.outputs)):
             stack += [v for v in producer.inputs if v is not None]
             rewriter.erase(producer)
-
-
-def _is_read(value: Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output()
 
 
 def _settle(model: Model, before: Mapping[Value, Sizes], masks: Masks, touched: Collection[str]) -> None:
@@ -206,7 +202,7 @@ def _settle(model: Model, before: Mapping[Value, Sizes], masks: Masks, touched: 
     refused = {place: reason for place, reason in infer_shapes(model).notes if place in touched}
     for value in _values(model):
         now, then, producer = _sizes(value), predicted.get(value), value.producer()
-        if then is None or producer is None or not _is_read(value):
+        if then is None or producer is None or not is_read(value):
             continue  # of results nobody reads nothing is predicted
         place = label(producer)
         if now is None and place in refused:

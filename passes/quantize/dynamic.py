@@ -18,6 +18,7 @@ from ...graph_ir.ops import (
     input_at,
     int_attr,
     is_op,
+    is_read,
     label,
     walk_graphs,
 )
@@ -154,7 +155,7 @@ class QuantizeDynamic(Pass):
         rw.import_domain(node, MICROSOFT)
         operands: list[Value | None] = [input_at(node, i) for i in range(_LSTM_OPERANDS)]
         read = list(node.outputs)
-        while len(read) > 1 and not (read[-1].uses() or read[-1].is_graph_output()):
+        while len(read) > 1 and not is_read(read[-1]):
             del read[-1]
         with rw.standing_for([node]):
             for i in (1, 2):

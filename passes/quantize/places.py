@@ -19,7 +19,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from ...graph_ir import Graph, Node, Rewriter, Value, constant, is_constant
-from ...graph_ir.ops import dims, input_at, int_attr, is_op, only_user, rank
+from ...graph_ir.ops import dims, input_at, int_attr, is_op, is_read, only_user, rank
 from ..fuse.linear import Folded, Linear, view
 from ..fuse.weights import Wide
 from ..linear.bias import bias_add
@@ -140,7 +140,7 @@ def _homogeneous(node: Node, value: Value, axis: int, count: int) -> int | None:
         return axis
     known = rank(value)
     if is_op(node, *_POOLS):
-        read = any(o.name and (o.uses() or o.is_graph_output()) for o in node.outputs[1:])
+        read = any(o.name and is_read(o) for o in node.outputs[1:])
         return axis if known is not None and axis == 1 - known and not read else None
     if is_op(node, *_SHAPING):
         before, after = dims(value), dims(node.outputs[0])

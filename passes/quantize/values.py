@@ -10,7 +10,7 @@ import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, Value, constant
 from ...graph_ir.numerics import QuantParams, activation_params, quantize, quantize_bias
-from ...graph_ir.ops import dims, is_constant, is_op, walk_graphs
+from ...graph_ir.ops import dims, is_constant, is_op, is_read, walk_graphs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -192,7 +192,7 @@ class ValueWriter:
 
     def drop_unread(self) -> None:
         """Remove the DQs that nothing reads: operators took the codes."""
-        for value in [v for v in self._codes if not v.uses() and not v.is_graph_output()]:
+        for value in [v for v in self._codes if not is_read(v)]:
             node = value.producer()
             del self._codes[value]
             if node is not None:

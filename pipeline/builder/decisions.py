@@ -19,7 +19,7 @@ from ...backends.onnxruntime.session import OrtSession
 from ...backends.onnxruntime.source import graph_proto
 from ...graph_ir import Model, Node, TensorType, Value, load
 from ...graph_ir.extract import keep_needed
-from ...graph_ir.ops import graphs_within, input_at, is_constant, is_op, subgraphs
+from ...graph_ir.ops import graphs_within, input_at, is_constant, is_op, is_read, subgraphs
 from ...passes.quantize.kinds import FLOAT_LINEAR, LINEAR
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class _Walk:
             return
         if not layer and self.moved.isdisjoint(reads):
             return
-        made = [value for value in node.outputs if value.uses() or value.is_graph_output()]
+        made = list(filter(is_read, node.outputs))
         self.moved.update(made)
         codes = any(value.dtype is not None and not value.dtype.is_floating_point() for value in made)
         if decided or codes or is_op(node, *_CHOOSING):

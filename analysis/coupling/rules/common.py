@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ....graph_ir import Node, Value, is_constant
-from ....graph_ir.ops import input_at, ints_attr, is_op, label
+from ....graph_ir.ops import input_at, ints_attr, is_op, is_read, label
 from ...shapes import symbolic_data
 from ..ties import AxisKey, Rule, Ties
 
@@ -32,14 +32,9 @@ def shaped(rule: Rule) -> Rule:
     return guarded
 
 
-def used(value: Value) -> bool:
-    """Whether anything reads the value."""
-    return bool(value.uses()) or value.is_graph_output()
-
-
 def present(node: Node) -> list[Value]:
     """The inputs that are given and the outputs that are read."""
-    return [*(v for v in node.inputs if v is not None), *(v for v in node.outputs if used(v))]
+    return [*(v for v in node.inputs if v is not None), *(v for v in node.outputs if is_read(v))]
 
 
 def operand(ties: Ties, index: int) -> Value | None:
@@ -50,7 +45,7 @@ def operand(ties: Ties, index: int) -> Value | None:
 def result(ties: Ties, index: int) -> Value | None:
     """An output of the node, None when absent or read by nothing."""
     outputs = ties.node.outputs
-    return outputs[index] if index < len(outputs) and used(outputs[index]) else None
+    return outputs[index] if index < len(outputs) and is_read(outputs[index]) else None
 
 
 def pin_operands(ties: Ties, first: int, last: int | None = None) -> None:
@@ -70,14 +65,6 @@ def integers(value: Value | None) -> list[int] | None:
     found = numbers(value)
     known = [item for item in found or () if item is not None]
     return known if found is not None and len(known) == len(found) else None
-
-
-def places(axes: Sequence[int] | None, rank: int) -> list[int] | None:
-    """Axes counted from the front; None when unknown, out of range or given twice."""
-    if axes is None or any(not -rank <= a < rank for a in axes):
-        return None
-    found = [a % rank for a in axes]
-    return found if len(set(found)) == len(found) else None
 
 
 def is_weight(value: Value | None, steps: int = WEIGHT_STEPS) -> bool:

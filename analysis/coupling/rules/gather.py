@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from ....graph_ir import Value, constant
-from ....graph_ir.ops import int_attr
+from ....graph_ir.ops import from_front, int_attr
 from ..ties import Positions, Rule, Ties
 from .common import (
     equal_rank,
@@ -15,7 +15,6 @@ from .common import (
     operand,
     pin_axes,
     pin_operands,
-    places,
     result,
     table,
     tie_except,
@@ -37,7 +36,7 @@ def gather(ties: Ties) -> None:
     if x is None or indices is None or y is None:
         return
     rank, extent = ties.rank(x) or 0, ties.rank(indices) or 0
-    at = places([int_attr(ties.node, "axis", 0)], rank)
+    at = from_front([int_attr(ties.node, "axis", 0)], rank)
     if at is None or ties.rank(y) != rank + extent - 1:
         ties.pin_node("its axis is not one of its operand's")
         return
@@ -101,13 +100,13 @@ def scatter_elements(ties: Ties) -> None:
     tie_except(ties, (), x, y)
     tie_except(ties, (), indices, updates)
     _by_element(ties, x, [indices])
-    at = places([int_attr(ties.node, "axis", 0)], ties.rank(x) or 0)
+    at = from_front([int_attr(ties.node, "axis", 0)], ties.rank(x) or 0)
     pin_axes(ties, at or (), "each of its positions is written somewhere", indices, updates)
 
 
 def _by_element(ties: Ties, x: Value, others: list[Value]) -> None:
     rank = ties.rank(x) or 0
-    looked_up = places([int_attr(ties.node, "axis", 0)], rank)
+    looked_up = from_front([int_attr(ties.node, "axis", 0)], rank)
     for axis in range(rank):
         for other in others:
             if looked_up == [axis]:
@@ -174,7 +173,7 @@ def one_hot(ties: Ties) -> None:
     if indices is None or y is None:
         return
     pin_operands(ties, 1)
-    at = places([int_attr(ties.node, "axis", -1)], ties.rank(y) or 0)
+    at = from_front([int_attr(ties.node, "axis", -1)], ties.rank(y) or 0)
     if at is None or ties.rank(y) != (ties.rank(indices) or 0) + 1:
         ties.pin_node("its axis is not one of its result's")
         return

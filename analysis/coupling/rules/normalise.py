@@ -6,19 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....graph_ir import Value
-from ....graph_ir.ops import int_attr, ints_attr
+from ....graph_ir.ops import from_front, int_attr, ints_attr, is_read
 from ..ties import Rule, Ties
 from .common import (
     equal_rank,
     operand,
     pin_axes,
-    places,
     result,
     table,
     tie_all,
     tie_except,
     tie_same,
-    used,
 )
 
 
@@ -28,7 +26,7 @@ def batch_norm(ties: Ties) -> None:
     Pinned: everything in training mode, or with statistics for each element (`spatial` = 0 before opset 9).
     """
     x, y = operand(ties, 0), result(ties, 0)
-    training = int_attr(ties.node, "training_mode", 0) != 0 or any(used(v) for v in ties.node.outputs[1:])
+    training = int_attr(ties.node, "training_mode", 0) != 0 or any(is_read(v) for v in ties.node.outputs[1:])
     if training or not int_attr(ties.node, "spatial", 1):
         ties.pin_node("it takes statistics of the batch")
     elif x is not None and y is not None:
@@ -85,7 +83,7 @@ def layer_norm(ties: Ties) -> None:
     x, y = operand(ties, 0), result(ties, 0)
     if x is None or y is None:
         return
-    first = places([int_attr(ties.node, "axis", -1)], ties.rank(x) or 0)
+    first = from_front([int_attr(ties.node, "axis", -1)], ties.rank(x) or 0)
     if first is None or not equal_rank(ties, x, y):
         ties.pin_node("its axis is not one of its operand's")
         return
@@ -143,7 +141,7 @@ def _over(
     """Statistics over some axes of x; `vectors` are broadcast to it, `statistics` have one element there."""
     rank = ties.rank(x) or 0
     tie_all(ties, x, *full)
-    for value in (*(v for v in vectors if v is not None), *(v for v in statistics if used(v))):
+    for value in (*(v for v in vectors if v is not None), *(v for v in statistics if is_read(v))):
         shift = rank - (ties.rank(value) or 0)
         if shift < 0:
             ties.pin_node("an operand has a higher rank than the one that is normalised")
@@ -159,7 +157,7 @@ def along(ties: Ties) -> None:
     x, y = operand(ties, 0), result(ties, 0)
     if x is None or y is None:
         return
-    at = places([int_attr(ties.node, "axis", -1)], ties.rank(x) or 0)
+    at = from_front([int_attr(ties.node, "axis", -1)], ties.rank(x) or 0)
     if at is None:
         ties.pin_node("its axis is not one of its operand's")
         return
@@ -171,7 +169,7 @@ def mean_variance(ties: Ties) -> None:
     x, y = operand(ties, 0), result(ties, 0)
     if x is None or y is None:
         return
-    axes = places(ints_attr(ties.node, "axes") or [0, 2, 3], ties.rank(x) or 0)
+    axes = from_front(ints_attr(ties.node, "axes") or [0, 2, 3], ties.rank(x) or 0)
     if axes is None:
         ties.pin_node("its axes are not its operand's")
         return

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....graph_ir import Value, constant
-from ....graph_ir.ops import ints_attr, string_attr
+from ....graph_ir.ops import from_front, ints_attr, string_attr
 from ..ties import Rule, Ties
 from .common import (
     equal_rank,
@@ -14,7 +14,6 @@ from .common import (
     operand,
     pin_axes,
     pin_operands,
-    places,
     pointwise,
     result,
     table,
@@ -129,7 +128,7 @@ def resize(ties: Ties) -> None:
 
 def _kept(ties: Ties, x: Value, rank: int) -> set[int] | None:
     """Axes whose scale is 1, None when which axes are scaled is not known."""
-    axes = places(ints_attr(ties.node, "axes") or range(rank), rank)
+    axes = from_front(ints_attr(ties.node, "axes") or range(rank), rank)
     if axes is None:
         return None
     kept = set(range(rank)) - set(axes)

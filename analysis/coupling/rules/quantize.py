@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from ....graph_ir import Value
-from ....graph_ir.ops import int_attr
+from ....graph_ir.ops import from_front, int_attr
 from ..ties import Rule, Ties
-from .common import equal_rank, operand, pin_axes, pin_operands, places, result, table, tie_all, tie_same
+from .common import equal_rank, operand, pin_axes, pin_operands, result, table, tie_all, tie_same
 
 
 def quantize(ties: Ties) -> None:
@@ -25,7 +25,7 @@ def quantize(ties: Ties) -> None:
 
 def _settings(ties: Ties, x: Value, settings: Value) -> None:
     rank = ties.rank(x) or 0
-    at = places([int_attr(ties.node, "axis", 1)], rank)
+    at = from_front([int_attr(ties.node, "axis", 1)], rank)
     if at is None or (ties.rank(settings) != 1 and not equal_rank(ties, x, settings)):
         ties.pin_node("its scales do not belong to one axis")
     elif ties.rank(settings) == 1 and not int_attr(ties.node, "block_size", 0):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ....graph_ir import Value
-from ....graph_ir.ops import int_attr, ints_attr
+from ....graph_ir.ops import from_front, int_attr, ints_attr
 from ..ties import Rule, Ties
 from .common import (
     equal_rank,
@@ -12,7 +12,6 @@ from .common import (
     operand,
     pin_axes,
     pin_operands,
-    places,
     result,
     table,
     tie_except,
@@ -55,7 +54,7 @@ def _reduced(ties: Ties, rank: int) -> list[int] | None:
         return None
     if not axes:
         return [] if int_attr(ties.node, "noop_with_empty_axes", 0) else list(range(rank))
-    return places(axes, rank)
+    return from_front(axes, rank)
 
 
 def _tie_kept(ties: Ties, x: Value, y: Value, reduced: list[int], keeps: bool) -> bool:
@@ -74,7 +73,7 @@ def arg_extreme(ties: Ties) -> None:
     x, y = operand(ties, 0), result(ties, 0)
     if x is None or y is None:
         return
-    at = places([int_attr(ties.node, "axis", 0)], ties.rank(x) or 0)
+    at = from_front([int_attr(ties.node, "axis", 0)], ties.rank(x) or 0)
     if at is None or not _tie_kept(ties, x, y, at, int_attr(ties.node, "keepdims", 1) != 0):
         ties.pin_node("which axis it searches is not known")
         return
@@ -130,7 +129,7 @@ def reverse_sequence(ties: Ties) -> None:
 def _along(ties: Ties, axes: list[int] | None, reason: str, *values: Value | None) -> None:
     """Pin some axes of values of one rank and tie the others."""
     given = [v for v in values if v is not None]
-    found = places(axes, ties.rank(given[0]) or 0) if given else None
+    found = from_front(axes, ties.rank(given[0]) or 0) if given else None
     if found is None or not equal_rank(ties, *given):
         ties.pin_node("along which axis it works is not known")
         return

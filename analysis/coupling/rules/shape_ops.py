@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from ....graph_ir import Value
-from ....graph_ir.ops import input_at, int_attr, ints_attr, string_attr
+from ....graph_ir.ops import from_front, input_at, int_attr, ints_attr, string_attr
 from ..ties import AxisKey, Rule, Ties
 from .common import (
     equal_rank,
@@ -15,7 +15,6 @@ from .common import (
     operand,
     pin_axes,
     pin_operands,
-    places,
     result,
     table,
     tie_except,
@@ -80,7 +79,7 @@ def slice_(ties: Ties) -> None:
         return
     given = _bounds(ties)
     rank = ties.rank(x) or 0
-    at = places([axis for axis, *_ in given], rank) if given is not None else None
+    at = from_front([axis for axis, *_ in given], rank) if given is not None else None
     if given is None or at is None or not equal_rank(ties, x, y):
         ties.pin_node("which axes it slices is not known")
         return
@@ -166,7 +165,7 @@ def _pads(ties: Ties, rank: int) -> list[tuple[int | None, int | None]] | None:
     else:
         pads = _open(ties, 1)
         if input_at(node, 3) is not None:
-            axes = places(integers(input_at(node, 3)), rank)
+            axes = from_front(integers(input_at(node, 3)), rank)
     if pads is None or axes is None or len(pads) != 2 * len(axes):
         return None
     found: list[tuple[int | None, int | None]] = [(0, 0)] * rank
@@ -213,7 +212,7 @@ def _dropped(ties: Ties, long: Value, rank: int) -> list[int] | None:
     given = operand(ties, 1)
     attribute = ints_attr(ties.node, "axes")
     if given is not None or attribute is not None:
-        return places(attribute if given is None else integers(given), rank)
+        return from_front(attribute if given is None else integers(given), rank)
     sizes = [ties.size((long, axis)) for axis in range(rank)]
     return None if None in sizes else [axis for axis, size in enumerate(sizes) if size == 1]
 
@@ -265,7 +264,7 @@ def tile(ties: Ties) -> None:
 
 
 def _axis(ties: Ties, value: Value, axis: int) -> int | None:
-    found = places([axis], ties.rank(value) or 0)
+    found = from_front([axis], ties.rank(value) or 0)
     return None if found is None else found[0]
 
 
