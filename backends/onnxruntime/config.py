@@ -25,16 +25,6 @@ class SessionConfig:
     config: Mapping[str, str] = field(default_factory=dict[str, str])
     disabled_optimizers: tuple[str, ...] = ()
 
-    @property
-    def is_default(self) -> bool:
-        """Whether a session made without any options is the one meant."""
-        return not self.config and not self.disabled_optimizers
-
-    def with_entries(self, **entries: str) -> SessionConfig:
-        """A copy with these config entries set (keys given with `__` for `.`)."""
-        renamed = {key.replace("__", "."): value for key, value in entries.items()}
-        return SessionConfig({**self.config, **renamed}, self.disabled_optimizers)
-
     def to_json(self) -> str:
         """The file's text: keys sorted, one trailing newline."""
         return (
