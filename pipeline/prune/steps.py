@@ -262,7 +262,7 @@ class NothingCutError(UsageError):
 
 def _why(pinned: Sequence[Pinned]) -> str:
     if not pinned:
-        return ": the model has no layer that makes channels"
+        return ": the model has no layer that makes a known number of channels"
     reasons = Counter(p.reason for p in pinned)
     first = {p.reason: p.node for p in reversed(pinned)}
     told = [f"{first[reason]!r}: {reason}" for reason, _ in reasons.most_common(_NAMED)]
