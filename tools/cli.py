@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import gc
 import inspect
+import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import typer
@@ -49,7 +52,8 @@ For example:
   tersor compare model.onnx out/model.onnx --data calib.npz
 
 Every command has --help with examples, and --json for machines. Exit codes: 0 done, 1 a check did not hold,
-2 wrong input, 3 a fault of tersor itself (--debug or TERSOR_DEBUG=1 shows the trace), 130 interrupted.
+2 wrong input, 3 a fault of tersor itself (--debug or TERSOR_DEBUG=1 shows the trace), 130 interrupted,
+143 terminated.
 """
 
 
@@ -134,6 +138,9 @@ def run(arguments: Sequence[str]) -> int:
         return result if isinstance(result, int) else 0
     if failure.line:
         print(f"error: {failure.line}", file=sys.stderr)
+        if "--json" in given and given[0] != "serve-opt":  # that answers each line by itself
+            with suppress(OSError):  # it may be standard output that failed
+                print(json.dumps({"error": failure.line}), flush=True)
     return failure.exit_code
 
 
@@ -149,10 +156,16 @@ def _open_streams() -> None:
 
 def main() -> NoReturn:
     """Run `sys.argv` and exit; a request to terminate and a closed terminal clean up as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ended_by: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        ended_by.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGTERM, interrupt)
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows; ignored under nohup
     if hangup is not None and signal.getsignal(hangup) == signal.SIG_DFL:
-        signal.signal(hangup, signal.default_int_handler)
+        signal.signal(hangup, interrupt)
     _open_streams()
     if sys.argv[1:2] == ["opt"]:
         gc.disable()  # it holds one model to the end: a collection would only walk it
@@ -163,5 +176,7 @@ def main() -> NoReturn:
         # Imports make many objects that live to the end: collecting every 700 takes a fifth of the start.
         gc.set_threshold(50_000, 20, 100)
     code = run(sys.argv[1:])
+    if code == INTERRUPTED and ended_by:
+        code = 128 + ended_by[0]  # as of a program that the signal ends
     gc.freeze()  # the process ends here: the collector's last walk over a large model would be for nothing
     sys.exit(code)

@@ -46,12 +46,23 @@ class PlainCommand(SectionedCommand):
             UsageError: typer's, with what can be given instead.
         """
         try:
+            self._refuse_twice(ctx, args)
             return super().parse_args(ctx, args)
         except _WRONG_USE as error:
             wanted: Any = error  # its fields are typer's own
             wanted.ctx = wanted.ctx or ctx
             wanted.message = f"{wanted.message.rstrip('.')}{self._mend(ctx, wanted)}"
             raise
+
+    def _refuse_twice(self, ctx: Any, args: Sequence[str]) -> None:
+        """Refuse two values of an option that takes one: typer would forget the first."""
+        seen: set[Any] = set()
+        order = cast("Sequence[Any]", self.make_parser(ctx).parse_args(args=list(args))[2])
+        for param in order:
+            if param.param_type_name == "option" and not (param.multiple or param.is_flag or param.count):
+                if param in seen:
+                    raise _WRONG_USE(f"{param.opts[0]} is given twice; it takes one value")
+                seen.add(param)
 
     def _mend(self, ctx: Any, error: Any) -> str:
         """What to write where the parser says no more than what is wrong; empty where that is not known."""

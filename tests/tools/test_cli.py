@@ -210,7 +210,7 @@ def test_a_request_to_terminate_cleans_up_as_an_interruption_does() -> None:
     environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 130, done.stderr
+    assert done.returncode == 143, done.stderr
     assert not Path(done.stdout.strip()).exists()
 
 

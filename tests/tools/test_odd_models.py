@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import onnx
@@ -142,3 +143,40 @@ def test_weights_that_are_missing_name_the_model(capsys: pytest.CaptureFixture[s
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"there is no folder '.*new'; make it first"):
         save(parse(HEAD + PLAIN), tmp_path / "new" / "m.onnx")
+
+
+def test_an_option_of_one_value_is_given_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model, out = write(tmp_path, "m.onnx", PLAIN), tmp_path / "o.onnx"
+    done = tersor(capsys, "opt", model, out, "--passes", "cse", "--passes=inline")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "error: --passes is given twice; it takes one value; see `tersor opt --help`\n"
+    assert not out.exists()
+    assert tersor(capsys, "opt", model, out, "--stats", "--stats").code == 0
+    threads = ["--threads", "1", "--threads", "2"]
+    assert tersor(capsys, "bench", model, "--rounds", "1", *threads).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["opt", "m.onnx", "--json"], "missing argument 'OUT'"),
+        (["inspect", "no.onnx", "--json"], "no such file: 'no.onnx'"),
+        (["build", "m.onnx", "--json", "-o", "o", "--recipe", "none"], "none"),
+        (["passes", "none", "--json"], "no pass is called 'none'"),
+    ],
+)
+def test_errors_are_json_where_json_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    said: str,
+) -> None:
+    write(tmp_path, "m.onnx", PLAIN)
+    monkeypatch.chdir(tmp_path)
+    done = tersor(capsys, *arguments)
+    told = json.loads(done.out)
+    assert done.code == 2
+    assert told.keys() == {"error"}
+    assert said in told["error"]
+    assert done.err == f"error: {told['error']}\n"
