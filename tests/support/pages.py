@@ -104,7 +104,7 @@ class Place:
         if words[0] == "tersor" and not _SHELL.search(re.sub(r"'[^']*'", "", line)):
             printed = StringIO()
             with redirect_stdout(printed), redirect_stderr(printed):
-                code = run([*words[1:], *_QUICK.get(words[1], ())])
+                code = run(_quick(words[1:]))
             assert code == 0, f"{line}\n{printed.getvalue()}"
             return printed.getvalue()
         done = subprocess.run(
@@ -127,3 +127,15 @@ class Place:
         with redirect_stdout(printed):
             exec(code, names)
         return printed.getvalue()
+
+
+def _quick(words: list[str]) -> list[str]:
+    """A command line with the options that make it quick, in place of its own values of them."""
+    given = _QUICK.get(words[0], ())
+    wanted = dict(zip(given[::2], given[1::2], strict=True))
+    kept = [
+        word
+        for index, word in enumerate(words)
+        if word not in wanted and (index == 0 or words[index - 1] not in wanted)
+    ]
+    return [*kept, *(part for pair in wanted.items() for part in pair)]
