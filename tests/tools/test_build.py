@@ -205,7 +205,7 @@ def test_debug_shows_the_trace_of_a_users_function(
         (["--budget", "soon"], "'soon' is no time; write 90s, 2m or 1h30m"),
         (
             ["--metric", "m:f", "--max-drop", "200%"],
-            "--max-drop is a share of the metric from 0 to below 1, not 2.0",
+            "--max-drop is a share of the metric from 0 to below 1, not 2;",
         ),
         (["--metric", "m:f", "--max-drop", "-1%"], "--max-drop is a share of the metric"),
         (["--metric", "m:f", "--max-drop", "much"], "'much' is no share; write 1% or 0.01"),
