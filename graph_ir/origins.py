@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import cast
 
 import onnx_ir as ir
@@ -11,6 +11,45 @@ import onnx_ir as ir
 from .ops import label
 
 ORIGINS = "tersor.origins"
+
+
+class Together(Mapping[str, str]):
+    """The origins of several nodes, made one table when first read.
+
+    A node that absorbs thousands of others, one at a time, would copy what it stands for each time.
+    """
+
+    __slots__ = ("parts", "_table")
+
+    def __init__(self, nodes: Iterable[ir.Node]) -> None:
+        self.parts = tuple(originals(node) for node in nodes)
+        self._table: dict[str, str] | None = None
+
+    def __getitem__(self, name: str) -> str:
+        return self._whole()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._whole())
+
+    def __len__(self) -> int:
+        return len(self._whole())
+
+    def _whole(self) -> dict[str, str]:
+        if self._table is None:
+            self._table = {}
+            waiting: list[Mapping[str, str]] = [self]
+            seen: set[int] = set()  # what two nodes were made from is reached twice
+            while waiting:
+                part = waiting.pop()
+                if id(part) in seen:
+                    continue
+                seen.add(id(part))
+                if isinstance(part, Together) and part.parts:
+                    waiting.extend(reversed(part.parts))
+                else:
+                    self._table.update(part)
+            self.parts = ()
+        return self._table
 
 
 def originals(node: ir.Node) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from .names import Names
 from .ops import INFERRED, constant_tensor, graphs_within, opset_in, subgraphs
-from .origins import originals, set_origins
+from .origins import Together, set_origins
 
 Allow = Callable[[str, ir.Node], bool]
 
@@ -40,7 +40,7 @@ class _Block(AbstractContextManager[None]):
         self._nodes = nodes
         self._blocks = blocks
         self._fresh = fresh
-        self._known: dict[str, str] | None = None  # while nobody asked
+        self._known: Together | None = None  # while nobody asked
 
     def __enter__(self) -> None:
         if self._blocks:
@@ -51,9 +51,10 @@ class _Block(AbstractContextManager[None]):
         self._blocks.pop()
         self._fresh.clear()
 
-    def origins(self) -> dict[str, str]:
-        if self._known is None:
-            self._known = {name: op for node in self._nodes for name, op in originals(node).items()}
+    def origins(self) -> Together | None:
+        """What nodes made in the block stand for; None where it stands for nothing."""
+        if self._known is None and self._nodes:
+            self._known = Together(self._nodes)
         return self._known
 
 
@@ -145,9 +146,9 @@ class Rewriter:
         """Nodes made inside this block carry the origins of the given ones."""
         return _Block(tuple(nodes), self._blocks, self._fresh)
 
-    def _origins_of_block(self) -> dict[str, str]:
+    def _origins_of_block(self) -> Together | None:
         """What nodes made now stand for: asked for when it is needed, and before names change."""
-        return self._blocks[-1].origins() if self._blocks else {}
+        return self._blocks[-1].origins() if self._blocks else None
 
     def allowed(self, rule: str, node: ir.Node) -> bool:
         """Whether the named rewrite may fire here (always, unless a bisection limits it)."""
@@ -226,7 +227,7 @@ class Rewriter:
             name=self._names.add_node(op_type, hint),
         )
         _graph_of(before).insert_before(before, made)
-        if known := self._origins_of_block():
+        if (known := self._origins_of_block()) is not None:
             set_origins(made, known)
         self._fresh.update(made.outputs)
         self.edits += 1
@@ -243,7 +244,7 @@ class Rewriter:
             result: its outputs hold other values than before. What is known of them is forgotten, and they
                 may take over the names of values they replace, as those of a new node do.
         """
-        if known := self._origins_of_block():
+        if (known := self._origins_of_block()) is not None:
             set_origins(node, known)
         if result:
             for output in node.outputs:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Origins of nodes in files: written when asked, read back, and never mistaken for others' metadata."""
+"""Origins of nodes: gathered along rewrites, written when asked, and never mistaken for others' metadata."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tersor.graph_ir import load, parse, save, to_proto
+from tersor.graph_ir import Rewriter, load, parse, save, to_proto
 from tersor.graph_ir.origins import ORIGINS, originals, origins, set_origins
 from tersor.graph_ir.provenance import stored_origins
 
@@ -49,3 +49,14 @@ def test_metadata_that_is_no_table_of_origins_is_left_alone(tmp_path: Path, text
     save(model, tmp_path / "m.onnx")
     assert load(tmp_path / "m.onnx").metadata_props[ORIGINS] == text
     assert not stored_origins(onnx.load(tmp_path / "m.onnx"))
+
+
+def test_origins_of_a_long_chain_are_told_in_order_and_once() -> None:
+    """Each step stands for both nodes before it: there are far more ways through them than can be walked."""
+    model = parse(TEXT.format(version=8))
+    rewriter = Rewriter(model)
+    older, newer = model.graph
+    for _ in range(5000):
+        with rewriter.standing_for([newer, older]):
+            older, newer = newer, rewriter.node("Abs", [model.graph.inputs[0]], before=older)
+    assert list(originals(newer).items()) == [("Neg(y)", "Neg"), ("Relu(a)", "Relu")]
