@@ -19,7 +19,7 @@ class Together(Mapping[str, str]):
     A node that absorbs thousands of others, one at a time, would copy what it stands for each time.
     """
 
-    __slots__ = ("parts", "_table")
+    __slots__ = ("_table", "parts")
 
     def __init__(self, nodes: Iterable[ir.Node]) -> None:
         self.parts = tuple(originals(node) for node in nodes)
