@@ -71,11 +71,12 @@ NEWEST = 25  # the last opset read
 
 # What onnxruntime's CPU has no kernel for from an opset on, while before it has one, or runs the operator's
 # definition as a function (which it does as long as the definition's own operators are not redefined): the
-# types it concerns, none for all. tests/passes/test_opset_table.py asks onnxruntime.
+# types it concerns, none for all. LpNormalization has one in newer releases.
+# tests/passes/test_opset_table.py asks onnxruntime.
 _DOUBLES = "Elu HardSigmoid HardSwish LeakyRelu Mish Selu Softplus Softsign ThresholdedRelu"
 _NO_KERNEL = (
-    "Bernoulli GlobalLpPool MaxRoiPool Multinomial RandomNormal RandomNormalLike RandomUniform "
-    "RandomUniformLike RoiAlign"
+    "Bernoulli GlobalLpPool LpNormalization MaxRoiPool Multinomial RandomNormal RandomNormalLike "
+    "RandomUniform RandomUniformLike RoiAlign"
 )
 UNRUN: dict[tuple[str, int], frozenset[DataType]] = {
     **{(name, 19): frozenset({DataType.DOUBLE}) for name in _DOUBLES.split()},
