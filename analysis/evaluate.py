@@ -29,7 +29,7 @@ from ..graph_ir import (
     signature_of,
     to_proto,
 )
-from ..graph_ir.extract import keep_needed, written_weights
+from ..graph_ir.extract import declare_inputs, keep_needed, written_weights
 from .input_types import check_dtype, input_dtype
 from .runtime_words import explain
 from .shapes import misfit
@@ -56,6 +56,8 @@ class Evaluator:
             inputs or constants. None for the model's own outputs.
         optimize: whether onnxruntime may optimise the graph; the numbers may then differ by rounding.
         threads: threads used inside operators.
+        given: values inside the main graph that every feed brings, by name (any one of their arrays): what
+            makes them is not run. A node that makes one of them may make nothing else that is needed.
 
     Raises:
         DataError: when a name in `outputs` is not a value of the main graph.
@@ -69,6 +71,7 @@ class Evaluator:
         outputs: Sequence[str] | None = None,
         optimize: bool = False,
         threads: int = 1,
+        given: Feed | None = None,
     ) -> None:
         import onnxruntime as ort
 
@@ -79,7 +82,8 @@ class Evaluator:
         self.signature = signature_of(model)
         declared = [value.name or "" for value in model.graph.outputs]
         wanted = declared if outputs is None else list(dict.fromkeys(outputs))
-        self._given = [name for name in wanted if any(name == value.name for value in model.graph.inputs)]
+        known_inputs = {value.name for value in model.graph.inputs} | (given or {}).keys()
+        self._given = [name for name in wanted if name in known_inputs]
         self._constants = _constants(model, wanted)
         self._computed = [name for name in wanted if name not in self._given and name not in self._constants]
         self.outputs = wanted
@@ -93,6 +97,7 @@ class Evaluator:
             for name in self._computed:
                 proto.graph.output.append(known[name]) if name in known else proto.graph.output.add(name=name)
         lent = _lend(proto, model)
+        declare_inputs(proto.graph, given or {})
         keep_needed(proto.graph)
         kept = {tensor.name for tensor in proto.graph.initializer}
         self.lent = {name: array for name, array in lent.items() if name in kept}

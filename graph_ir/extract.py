@@ -65,15 +65,23 @@ def _in_memory(tensor: ir.TensorProtocol) -> onnx.TensorProto:
     return written
 
 
+def declare_inputs(graph: onnx.GraphProto, given: Mapping[str, Any]) -> None:
+    """Make inputs of values that nodes make, of the types of these arrays; `keep_needed` drops the nodes."""
+    for name, array in given.items():
+        kind = graph.input.add(name=name).type.tensor_type
+        kind.elem_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+
+
 def keep_needed(graph: onnx.GraphProto) -> None:
-    """Drop the nodes and initializers that the graph's outputs do not need; inputs stay.
+    """Drop the nodes and initializers that the graph's outputs do not need; inputs stay, their makers go.
 
     onnxruntime runs every node it is given when its optimizer is off.
     """
     needed = {output.name for output in graph.output}
+    given = {value.name for value in graph.input}
     kept: list[onnx.NodeProto] = []
     for node in reversed(graph.node):
-        if needed.intersection(node.output):
+        if any(name in needed and name not in given for name in node.output):
             kept.append(node)
             needed.update(_names_read(node))
     if len(kept) == len(graph.node):

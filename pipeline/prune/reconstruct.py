@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...analysis.evaluate import Evaluator
 from ...calibration.data import Feeds
 from ...calibration.visit import Progress
 from ...graph_ir import DataError, Model, Rewriter, Value
@@ -33,6 +32,7 @@ from ...graph_ir.ops import label
 from .normal import Fit, NormalEquations
 from .schedule import Step, schedule
 from .targets import Originals, Sample, at_output, branch_name, portions
+from .walk import Walk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,7 +77,8 @@ def refit(
     """Refit every layer that reads other values than in the original, in place.
 
     Each level of layers (those that do not hang on each other) takes one pass over the data, through the
-    pruned model as far as the level; the original is run for as many levels at once as fit in memory.
+    pruned model from the level before as far as this one (`Walk`); the original is run for as many levels at
+    once as fit in memory.
 
     Args:
         original: the model before pruning; left unchanged.
@@ -107,14 +108,15 @@ def refit(
     levels = [_small_enough(list(each), left) for _, each in found]
     rewriter = Rewriter(pruned)
     done: list[Refitted] = []
-    originals = Originals(original, kept, feeds, count_of(feeds), seed, threads)
+    originals = Originals(original, kept, Walk(original, feeds, threads), count_of(feeds), seed)
+    walk = Walk(pruned, feeds, threads)
     number = 0
     for portion in portions(levels, originals.count):
         samples = originals.gather([step for level in portion for step in level])
         for level in portion:
             for batch in _batches(level):
                 mine = {step: samples.pop(step) for step in batch}
-                done += _refit(pruned, mine, feeds, threads, rewriter)
+                done += _refit(mine, walk, rewriter)
             number += 1
             if progress is not None:
                 progress(number, len(levels))
@@ -165,23 +167,14 @@ def _batches(level: list[Step]) -> Iterator[list[Step]]:
         yield batch
 
 
-def _refit(
-    pruned: Model,
-    samples: Mapping[Step, list[Sample]],
-    feeds: Iterable[Mapping[str, Any]],
-    threads: int,
-    rewriter: Rewriter,
-) -> list[Refitted]:
+def _refit(samples: Mapping[Step, list[Sample]], walk: Walk, rewriter: Rewriter) -> list[Refitted]:
     """Refit some layers that do not hang on each other."""
     wanted = [step.linear.x.name or "" for step in samples]
     wanted += [branch_name(step) for step, each in samples.items() if each[0].branch is not None]
-    evaluator = Evaluator(pruned, outputs=wanted, threads=threads)
     sums = {step: _Sums(step, several=len(each) > 1) for step, each in samples.items()}
-    for index, feed in enumerate(feeds):
-        found = evaluator.run(feed, index=index)
+    for index, found in enumerate(walk.values(wanted)):
         for step, each in samples.items():
             sums[step].add(index, found[step.linear.x.name or ""], each[index], found.get(branch_name(step)))
-    del evaluator  # it lends the weights that now change
     return [each.write(rewriter) for each in sums.values()]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,6 +20,7 @@ from ...analysis.evaluate import Evaluator
 from ...analysis.fidelity import Fidelity
 from ...graph_ir import Model
 from ...passes.prune.plan import PrunePlan
+from ..tell import Tell, silent
 from .criteria import Samples
 from .reconstruct import count_of, refit
 
@@ -56,7 +58,14 @@ class _Part:
 
 
 def refitted(
-    original: Model, pruned: Model, plan: PrunePlan, coupling: Coupling, feeds: Samples, seed: int
+    original: Model,
+    pruned: Model,
+    plan: PrunePlan,
+    coupling: Coupling,
+    feeds: Samples,
+    seed: int,
+    *,
+    tell: Tell = silent,
 ) -> tuple[Model, str]:
     """Refit the weights of a pruned model.
 
@@ -67,6 +76,7 @@ def refitted(
         coupling: of the original.
         feeds: can be gone through again and again.
         seed: of the places that are drawn.
+        tell: told how many levels of layers are done.
 
     Returns:
         The model with the better weights, and a note for people where those are the sliced ones.
@@ -77,12 +87,14 @@ def refitted(
         return pruned, IN_BODIES
     note = f"{inside} of {len(readers)} layers that read what was cut {IN_PART}" if inside else ""
     masks = plan.masks(coupling)
+    progress = partial(tell, "refitting weights")
+    progress(0, None)
     made = pruned.clone()
     count = count_of(feeds)
     if count < FEWEST:
-        refit(original, made, masks, feeds, seed=seed)
+        refit(original, made, masks, feeds, seed=seed, progress=progress)
         return made, note
-    refit(original, made, masks, _Part(feeds, count, held=False), seed=seed)
+    refit(original, made, masks, _Part(feeds, count, held=False), seed=seed, progress=progress)
     held = list(_Part(feeds, count, held=True))
     runner = Evaluator(original)
     want = [runner.run(feed) for feed in held]

@@ -294,7 +294,7 @@ class _Work:
     def _refit(self, model: Model, plan: PrunePlan) -> Model:
         if not self._job.refit or self._feeds is None:
             return model
-        self._tell("refitting weights", 0, None)
-        model, note = refitted(self._original, model, plan, self._first, self._feeds, self._job.seed)
+        seed, tell = self._job.seed, self._tell
+        model, note = refitted(self._original, model, plan, self._first, self._feeds, seed, tell=tell)
         self.notes += [note] if note and note not in self.notes else []
         return model

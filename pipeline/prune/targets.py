@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 
-from ...analysis.evaluate import Evaluator
 from ...graph_ir import DataError, Model
 from .schedule import Step
+from .walk import Walk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,18 +50,16 @@ class Originals:
     Attributes:
         model: left unchanged.
         kept: what stays of each axis, by name.
-        feeds: calibration samples.
-        count: how many.
+        walk: through the model, over the calibration samples.
+        count: how many samples.
         seed: draws places.
-        threads: used inside operators.
     """
 
     model: Model
     kept: Mapping[tuple[str, int], NDArray[np.bool_]]
-    feeds: Iterable[Mapping[str, Any]]
+    walk: Walk
     count: int
     seed: int
-    threads: int
 
     def gather(self, steps: Sequence[Step]) -> dict[Step, list[Sample]]:
         """One sample per feed for each layer, in one pass.
@@ -73,10 +71,8 @@ class Originals:
         known = {value.name for node in self.model.graph for value in node.outputs if value.name}
         branches = {step: branch_name(step) for step in steps if branch_name(step) in known}
         made = [step.linear.y.name or "" for step in steps]
-        evaluator = Evaluator(self.model, outputs=[*made, *branches.values()], threads=self.threads)
         found: dict[Step, list[Sample]] = {step: [] for step in steps}
-        for index, feed in enumerate(self.feeds):
-            values = evaluator.run(feed, index=index)
+        for index, values in enumerate(self.walk.values(list(dict.fromkeys([*made, *branches.values()])))):
             for step, name in zip(steps, made, strict=True):
                 branch = branches.get(step)
                 other = None if branch is None else self._sliced(branch, values[branch])

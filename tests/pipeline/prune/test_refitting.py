@@ -54,7 +54,7 @@ def test_what_a_refit_can_make_up_for_is_made_up_for() -> None:
 
 
 def test_a_refit_that_does_not_help_the_model_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    def harm(original: Model, made: Model, *rest: object, seed: int) -> None:
+    def harm(original: Model, made: Model, *rest: object, seed: int, progress: object) -> None:
         value = made.graph.initializers["v"]
         array = constant(value)
         assert array is not None
@@ -72,7 +72,7 @@ def test_a_refit_that_does_not_help_the_model_is_dropped(monkeypatch: pytest.Mon
 def test_the_fit_does_not_see_what_judges_it(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[float]] = []
 
-    def watch(original: Model, made: Model, masks: object, data: Any, *, seed: int) -> None:
+    def watch(original: Model, made: Model, masks: object, data: Any, *, seed: int, progress: object) -> None:
         seen.extend([[float(f["x"][0, 0]) for f in data]] * 2)
 
     monkeypatch.setattr(refitting, "refit", watch)
@@ -134,3 +134,21 @@ def test_layers_in_bodies_count_towards_macs_and_time() -> None:
     pruned = prune(model, Job(Budget("macs", 0.5)))
     assert [g.after for g in pruned.groups] == [16, 32]
     assert cost(pruned.model).macs == 0.5 * cost(model).macs
+
+
+def test_tells_how_far_it_is() -> None:
+    original, model, plan = pruned()
+    told: list[tuple[str, int, int | None]] = []
+    refitting.refitted(
+        original,
+        model,
+        plan,
+        couple(original),
+        feeds(16),
+        0,
+        tell=lambda stage, done, total: told.append((stage, done, total)),
+    )
+    stages, done, totals = zip(*told, strict=True)
+    assert set(stages) == {"refitting weights"}
+    assert list(done) == list(range(len(told)))
+    assert totals[-1] == done[-1] > 0
