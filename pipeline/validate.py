@@ -73,6 +73,8 @@ class Validate(Instrument):
     def _start(self, model: Model) -> None:
         self._signature = signature_of(model)
         self._before = []
+        if not model.graph.outputs:
+            raise ModelError(f"numbers cannot be checked: the model has no outputs; {_WITHOUT}")
         random = next((label(node) for node in walk_nodes(model) if is_random(node)), None)
         if random is not None:
             raise ModelError(f"numbers cannot be checked: node {random!r} draws random ones; {_WITHOUT}")

@@ -108,6 +108,12 @@ def test_random_operators_are_not_judged() -> None:
         check(text, "eliminate-identity")
 
 
+def test_a_model_without_outputs_is_not_called_checked() -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[2,3] x) => () { y = Relu(x) }'
+    with pytest.raises(ModelError, match=r"^numbers cannot be checked: the model has no outputs; leave"):
+        check(text, "eliminate-dead-code")
+
+
 def test_models_that_run_nowhere_are_not_judged() -> None:
     text = """
     <ir_version: 8, opset_import: ["" : 17, "com.acme" : 1]>
