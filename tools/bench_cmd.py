@@ -110,7 +110,7 @@ def command(
             f"{r['median_ms']:.3f}",
             f"{r['p10_ms']:.3f} to {r['p90_ms']:.3f}",
             f"{r['speed']['median']:.2f}x",
-            "" if r["model"] == names[0] else f"{r['speed']['low']:.2f} to {r['speed']['high']:.2f}",
+            "" if r["model"] == names[0] else _interval(r["speed"]),
         )
         for r in found
     ]
@@ -119,6 +119,11 @@ def command(
     where = "seeded noise" if data is None else data
     shapes = _shapes(feeds[:used])
     print(f"\n{plural(used, 'sample')} of {where}: {shapes}" if shapes else "\nthe models take no inputs")
+
+
+def _interval(speed: dict[str, float]) -> str:
+    low, high = speed["low"], speed["high"]
+    return "too few rounds" if high == float("inf") else f"{low:.2f} to {high:.2f}"
 
 
 def _shapes(feeds: Sequence[Feed]) -> str:

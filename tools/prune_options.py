@@ -144,6 +144,9 @@ def _bounds(option: str, given: Sequence[str]) -> tuple[float | None, dict[str, 
             raise UsageError(
                 f"{option} is a share of a group's channels from 0 to 1, not {number}{in_percent(value)}"
             )
+        if glob in single if mark else general is not None:
+            whose = repr(glob) if mark else "every group"
+            raise UsageError(f"{option} {text!r}: the share of {whose} is given already")
         if mark:
             single[glob] = value
         else:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .render import print_table, quantity, size
+from .render import plural, print_table, quantity, size
 
 if TYPE_CHECKING:
     from ..analysis.coupling import Pinned
@@ -82,7 +82,8 @@ def _row(group: Chosen) -> tuple[object, ...]:
     each = group.before // group.atoms
     widths: list[object] = [group.before, group.ideal, group.after]
     if group.heads and each > 1:
-        widths = [f"{width} ({width // each} heads)" for width in (group.before, group.ideal, group.after)]
+        found = group.before, group.ideal, group.after
+        widths = [f"{width} ({plural(width // each, 'head')})" for width in found]
     return group.group, *widths, group.why
 
 

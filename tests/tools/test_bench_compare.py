@@ -145,6 +145,8 @@ def test_bench_reports_every_model_and_thread_count(
     assert all(0 < entry["min_ms"] <= entry["median_ms"] for entry in found)
     assert found[0]["speed"]["median"] == 1.0
     assert math.isfinite(found[1]["speed"]["median"])
+    table = tersor(capsys, "bench", a, b, *flags[:-1]).out.splitlines()
+    assert [row.endswith("too few rounds") for row in table[2:4]] == [False, True]
 
 
 @pytest.mark.parametrize(

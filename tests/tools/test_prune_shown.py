@@ -42,6 +42,8 @@ def test_heads_are_called_so(capsys: pytest.CaptureFixture[str], heads: Path) ->
     assert done.code == 0, done.err
     shown = r"^k0:2 +32 \(4 heads\) +16 \(2 heads\) +16 \(2 heads\) +highest l2$"
     assert re.search(shown, done.out, re.MULTILINE)
+    done = tersor(capsys, "prune", heads, "--ratio", "0.75", "--dry-run")
+    assert "8 (1 head) " in done.out
     done = tersor(capsys, "prune", heads, "--ratio", "0.2", "--dry-run", "--align", 8, "--json")
     assert done.code == 0, done.err
     (found,) = json.loads(done.out)["groups"]

@@ -81,6 +81,14 @@ def test_a_ratio_goes_as_far_as_it_can(capsys: pytest.CaptureFixture[str], folde
         (["--ratio", "0.5", "--align", "0"], "--align must be at least 1, not 0"),
         (["--ratio", "0.5", "--target", "gpu"], "no target is called 'gpu'; there is onnxruntime-cpu"),
         (["--ratio", "0.5", "--min-keep", "2"], "--min-keep is a share of a group's channels from 0 to 1"),
+        (
+            ["--ratio", "0.5", "--min-keep", "0.5", "--min-keep", "20%"],
+            "--min-keep '20%': the share of every group is given already",
+        ),
+        (
+            ["--ratio", "0.5", "--max-keep", "h*=0.5", "--max-keep", "h*=0.2"],
+            "--max-keep 'h*=0.2': the share of 'h*' is given already",
+        ),
         (["--ratio", "0.5", "--min-keep", "0.9", "--max-keep", "0.5"], "every group: --min-keep 0.9 is"),
         (["--ratio", "0.5", "--rounds", "0"], "--rounds must be at least 1, not 0"),
         (["--ratio", "0.5", "--sparsity", "0.5"], "--sparsity and --pattern set single weights to zero"),
