@@ -14,7 +14,9 @@ from .choice import Chosen, Left, OutOfReachError
 if TYPE_CHECKING:
     from .steps import Made
 
-ATTEMPTS = 3  # measurements of the whole model
+ATTEMPTS = 5  # measurements of the whole model
+_ENOUGH = 3  # of them, where a model that is fast enough is not far faster
+_ABOUT = 0.1
 NEAR = 0.03  # a time this close to what is wanted is on it
 
 
@@ -41,6 +43,7 @@ def to_time(
         OutOfReachError: not even by what is foreseen.
     """
     tried: dict[tuple[int, ...], Made] = {}
+    tries: list[tuple[float, float]] = []
     goal = wanted
     for attempt in range(ATTEMPTS):
         try:
@@ -48,7 +51,8 @@ def to_time(
         except OutOfReachError:
             if not attempt:
                 raise
-            break  # the correction asks for more than there is; the best so far stands
+            goal = (goal + tries[-1][0]) / 2  # the correction asks for more than there is
+            continue
         widths = tuple(c.after for c in chosen)
         if widths in tried:
             break
@@ -59,7 +63,21 @@ def to_time(
         tried[widths] = made
         if abs(made.left / wanted - 1) <= NEAR:
             break
-        foreseen = left(np.array([len(c.kept) for c in chosen]))
-        goal = corrected(start, foreseen, made.left, wanted)
+        tries.append((left(np.array([len(c.kept) for c in chosen])), made.left))
+        if attempt + 1 >= _ENOUGH and any(wanted * (1 - _ABOUT) <= t[1] <= wanted for t in tries):
+            break
+        goal = _next(start, tries, wanted)
     on_time = [m for m in tried.values() if m.left <= wanted * (1 + NEAR)]
     return max(on_time, key=lambda m: m.left) if on_time else min(tried.values(), key=lambda m: m.left)
+
+
+def _next(start: float, tries: list[tuple[float, float]], wanted: float) -> float:
+    """What to foresee, after tries of (foreseen, measured): between the nearest on both sides of `wanted`.
+
+    Where none was fast enough yet, as `corrected` has it from the last.
+    """
+    slow = min((t for t in tries if t[1] > wanted), key=lambda t: t[1], default=(start, start))
+    fast = max((t for t in tries if t[1] <= wanted), key=lambda t: t[1], default=None)
+    if fast is None or fast[0] >= slow[0]:
+        return corrected(start, *tries[-1], wanted)
+    return fast[0] + (slow[0] - fast[0]) * (wanted - fast[1]) / (slow[1] - fast[1])
