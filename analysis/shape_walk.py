@@ -17,7 +17,7 @@ from ..graph_ir.wire import attribute_proto, tensor_form
 from . import contrib_rules, shape_bodies, shape_data, shape_rules
 from .node_view import DATA_TYPES, Data, NodeView, attr_key, constant_data
 from .scope import Scope
-from .value_types import TypeTable, ValueType
+from .value_types import TypeTable, ValueType, possible
 
 if TYPE_CHECKING:
     import onnx
@@ -139,7 +139,7 @@ class Walker:
             view = NodeView(op, version, types, data, attrs, node.inputs, len(outputs))
             if wants_dims and rule is not None:
                 results = tuple(
-                    self.table.meet(known, self.table.tensor(0, dims))
+                    self.table.meet(known, self.table.tensor(0, possible(dims)))
                     for known, dims in zip(results, (*rule(view), *[None] * len(results)), strict=False)
                 )
             if wants_data:

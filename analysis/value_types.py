@@ -134,7 +134,7 @@ class TypeTable:
             d.dim_value if d.HasField("dim_value") else self.name(d.dim_param) if d.dim_param else None
             for d in tensor.shape.dim
         )
-        return self.tensor(tensor.elem_type, tuple(None if isinstance(d, int) and d < 0 else d for d in dims))
+        return self.tensor(tensor.elem_type, possible(dims))
 
     def proto(self, known: ValueType) -> onnx.TypeProto:
         """The message for a type (made once; do not edit)."""
@@ -179,6 +179,11 @@ class TypeTable:
         if sure.dims is not None and more.dims is not None and len(sure.dims) == len(more.dims):
             dims = tuple(y if x is None else x for x, y in zip(sure.dims, more.dims, strict=True))
         return self.tensor(sure.elem or more.elem, dims)
+
+
+def possible(dims: tuple[Dim, ...] | None) -> tuple[Dim, ...] | None:
+    """Sizes of which those below 0, as of a window larger than its input, are unknown."""
+    return None if dims is None else tuple(None if isinstance(d, int) and d < 0 else d for d in dims)
 
 
 def _bytes(proto: onnx.TypeProto) -> bytes:

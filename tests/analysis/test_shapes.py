@@ -228,3 +228,17 @@ def test_squeeze_of_an_empty_list_of_axes_is_not_guessed(opset: int, weights: st
     )
     infer_shapes(model)
     assert refined_shape(values(model)["y"]) is None
+
+
+@pytest.mark.parametrize(
+    "node",
+    ["c = ConvTranspose<pads = [0, 9]>(x, w)", "c = Conv(x, w)", "c = MaxPool<kernel_shape = [5]>(x)"],
+)
+def test_a_window_beyond_its_input_makes_no_size_below_0(node: str) -> None:
+    bounds = "s = Constant<value_ints=[-5]>() e = Constant<value_ints=[9]>() a = Constant<value_ints=[2]>()"
+    found = inferred(
+        f"g (float[1,4,1] x, float[4,4,5] w) => (y) {{ {bounds}\n{node} y = Slice(c, s, e, a) }}"
+    )
+    for sizes in (dims(found["c"]), dims(found["y"]) or ()):
+        assert sizes is not None
+        assert all(not isinstance(size, int) or size >= 0 for size in sizes)
