@@ -192,7 +192,7 @@ def test_the_original_is_left_alone_and_levels_are_counted() -> None:
     original = parse(RESIDUAL)
     before = to_proto(original).SerializeToString()
     kept = {"a:1": [0, 1, 2, 4, 6]}
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, int | None]] = []
     refit(
         original,
         cut(RESIDUAL, kept),
