@@ -29,8 +29,9 @@ def share(given: object) -> float:
 
 
 def in_percent(value: float) -> str:
-    """The mend for a share that is too large because it was meant in per cent; empty for any other."""
-    return f"; for {value:g} % write {value:g}% or {value / 100:g}" if 1 <= value < 100 else ""
+    """What a share that is too large comes to, and the mend if it was meant in per cent; else nothing."""
+    meant = f"{value:g} % is written {value:g}% or {value / 100:g}"
+    return f", which is {100 * value:g} %; {meant}" if 1 <= value < 100 else ""
 
 
 def metric_share(drop: float) -> None:

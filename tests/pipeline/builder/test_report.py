@@ -111,7 +111,8 @@ def test_hashes_follow_the_content_and_the_order(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"target": "foo"}, "no target is called 'foo'; there is onnxruntime-cpu"),
-        ({"max_drop": 1.0}, "from 0 to below 1, not 1; for 1 % write 1% or 0.01"),
+        ({"max_drop": 1.0}, "from 0 to below 1, not 1, which is 100 %; 1 % is written 1% or 0.01"),
+        ({"max_drop": 1.5}, "not 1.5, which is 150 %; 1.5 % is written 1.5% or 0.015"),
         ({"max_drop": -0.1}, "not -0.1"),
         ({"max_drop": math.nan}, "not nan"),
         ({"min_sqnr_db": math.nan}, "--min-sqnr is a number of dB, not nan"),
