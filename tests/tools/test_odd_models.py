@@ -107,10 +107,13 @@ def test_sizes_that_one_model_leaves_free_are_no_other_inputs(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["prune", "m.onnx", "-o", "o.onnx", "--macs", "50"], "not 50, which is 5000 %; 50 % is written 50% or 0.5"),
+        (
+            ["prune", "m.onnx", "-o", "o.onnx", "--macs", "50"],
+            "not 50, which is 5000 %; 50 % is written 50% or 0.5",
+        ),
         (["prune", "m.onnx", "-o", "o.onnx", "--macs", "100%"], "below 1, not 1\n"),
         (["prune", "m.onnx", "o.onnx", "--macs", "50%"], "; the output is given with -o; see"),
-        (["build", "m.onnx", "-o", "o", "--metric", "m:m", "--max-drop", "1"], "write 1% or 0.01"),
+        (["build", "m.onnx", "-o", "o", "--metric", "m:m", "--max-drop", "1"], "is written 1% or 0.01"),
         (["opt", "m.onnx", "o.onnx", "--validate"], "requires an argument: off, end or pass; see"),
     ],
 )
