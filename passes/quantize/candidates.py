@@ -10,7 +10,7 @@ import numpy as np
 
 from ...graph_ir import Node, Value, constant
 from ...graph_ir.numerics import QuantParams, activation_params
-from ...graph_ir.ops import dims, is_op, only_user, rank, static_shape
+from ...graph_ir.ops import dims, input_at, is_op, only_user, rank, static_shape
 from ...graph_ir.origins import goes_by
 from ..linear.bias import bias_add
 from .kinds import (
@@ -24,6 +24,7 @@ from .kinds import (
     bounds_of,
     computes_weights,
     data_inputs,
+    fits_sum,
     gate_of,
     gated_mul,
     refuse_follower,
@@ -99,9 +100,13 @@ class Candidates:
         read = activations_of(node)
         if self._options.float_stem and self._is_stem(node, read[0]):
             return "it is the stem: with at most 4 input channels float is faster"
+        step = 1.0  # of the sum
         for value in read:
             if isinstance(grid := self.grid(value), str):
                 return grid
+            step *= float(grid.scale)
+        if computes_weights(node) and not fits_sum(constant(input_at(node, 2)), step):
+            return "its bias is not finite, or too large for the grids of what it multiplies"
         if node.op_type == "Conv":
             grid = self.grid(self._with_tail(node)[1])
             if isinstance(grid, str):

@@ -26,11 +26,11 @@ import numpy as np
 from ...analysis.contrib_rules import MICROSOFT
 from ...graph_ir import Node, Rewriter, Value, constant
 from ...graph_ir.numerics import QuantParams
-from ...graph_ir.ops import dims, float_attr, int_attr, is_op, rank
+from ...graph_ir.ops import dims, float_attr, input_at, int_attr, is_constant, is_op, rank
 from ..linear.rows import RowView
 from .bias_correction import Means
 from .gates import gated, hard_sigmoid, hard_swish, swish
-from .kinds import BOUNDS, PASSING, average_kernel, computes_weights, data_inputs
+from .kinds import BOUNDS, PASSING, average_kernel, data_inputs
 from .linear_form import Grids, LinearForm, linear_form
 from .quant_plan import NodePlan, QuantPlan, Role
 from .row_convolution import row_convolution
@@ -78,9 +78,9 @@ class Emitter:
         for node in nodes:
             planned = self.plan.nodes.get(node)
             if planned is None:
-                if node in self.plan.kept or computes_weights(node):
+                if node in self.plan.kept or (is_op(node, *_WEIGHED) and not is_constant(input_at(node, 1))):
                     self._keep_apart(node)
-                elif is_op(node, *_WEIGHED):
+                else:
                     self._keep_float(node)
                 continue
             with self.rw.standing_for(planned.absorbed(node)[::-1]):
@@ -123,9 +123,11 @@ class Emitter:
             return [self._average(node, *average)]
         data = set(data_inputs(node))
         inputs = [self.values.operand(v, node) if v in data else v for v in node.inputs]
-        attributes, count = list(node.attributes.values()), len(node.outputs)
-        title = _title(node)
-        return self.rw.node(node.op_type, inputs, attributes, before=node, name=title, outputs=count).outputs
+        if node.op_type == "Conv" and (bias := constant(input_at(node, 2))) is not None:
+            x, w = map(self.values.grid_of, data_inputs(node))
+            inputs[2] = self.values.bias(bias, x, w, node)
+        kept, count = list(node.attributes.values()), len(node.outputs)
+        return self.rw.node(node.op_type, inputs, kept, before=node, name=_title(node), outputs=count).outputs
 
     def _average(self, node: Node, channels: int, kernel: list[int]) -> Value:
         """An average as a depthwise convolution of equal weights: the code 127 with the scale 1 / (127 n)."""
@@ -204,9 +206,8 @@ class Emitter:
         if form.bias is not None:
             operands.append(self.rw.constant(form.bias, f"{source.name}_bias", node))
         self.rw.import_domain(node, MICROSOFT)
-        name = _title(node)
-        made = self.rw.node("MatMulIntegerToFloat", operands, before=node, name=name, domain=MICROSOFT)
-        return made.outputs[0]
+        kind = "MatMulIntegerToFloat"
+        return self.rw.node(kind, operands, before=node, name=_title(node), domain=MICROSOFT).outputs[0]
 
     def _keep_float(self, node: Node) -> None:
         """Keep a float Conv, ConvTranspose or Gemm between DQ and Q float in a default session.
@@ -214,7 +215,7 @@ class Emitter:
         The runtime replaces such a node's weights by per-tensor int8 ones, if the DQ has a scalar scale. One
         equal scale for each channel dequantises to the same values and stops it.
         """
-        source = node.inputs[0] if len(node.inputs) > 1 else None
+        source = node.inputs[0] if is_op(node, *_WEIGHED) else None
         weights = None if self.values.codes_of(source) is None else constant(node.inputs[1])
         if source is None or weights is None or not self._meets_int8(node.outputs[0]):
             return
@@ -225,7 +226,7 @@ class Emitter:
             )
 
     def _keep_apart(self, node: Node) -> None:
-        """Keep a node of activations alone float: a Sum of one operand before its Q stops the fusion."""
+        """Keep a node of activations float: a Sum of one operand before its Q stops the fusion."""
         out = node.outputs[0]
         if not self._meets_int8(out) or not any(map(self.values.codes_of, data_inputs(node))):
             return

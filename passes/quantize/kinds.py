@@ -104,12 +104,15 @@ def refuse_linear(node: Node) -> str | None:
 
 
 def computes_weights(node: Node) -> bool:
-    """Whether it is a Conv without bias of two values that are computed.
+    """Whether it is a Conv of two values that are computed, with a constant bias or none.
 
     The int8 kernel takes weights that are no constants as codes of one grid, as it takes its data: the
     correlation of a tracker, the layers of a hypernetwork.
     """
-    if not is_op(node, "Conv") or len(node.inputs) < 2 or input_at(node, 2) is not None:
+    if not is_op(node, "Conv") or len(node.inputs) < 2:
+        return False
+    bias = input_at(node, 2)
+    if bias is not None and constant(bias) is None:
         return False
     return all(v is not None and v.dtype == DataType.FLOAT and not is_constant(v) for v in node.inputs[:2])
 
@@ -117,6 +120,14 @@ def computes_weights(node: Node) -> bool:
 def activations_of(node: Node) -> list[Value]:
     """What a linear node with an int8 kernel reads, but constant weights and biases."""
     return [v for v in node.inputs[: 2 if computes_weights(node) else 1] if v is not None]
+
+
+def fits_sum(bias: NDArray[Any] | None, step: float) -> bool:
+    """Whether a bias, in steps of the kernel's sum, leaves half of 32 bits to what it is added to."""
+    if bias is None:
+        return True
+    with np.errstate(over="ignore"):
+        return bool(np.abs(bias, dtype=np.float64).max(initial=0.0) < step * 2**30)
 
 
 def refuse_weights(array: NDArray[Any], factor: float = 1.0) -> str | None:
@@ -150,9 +161,9 @@ def refuse_follower(node: Node) -> str | None:
     for value in data_inputs(node):
         array = constant(value)
         if array is not None and (
-            array.dtype != np.float32 or not array.size or not np.isfinite(array).all()
+            array.dtype != np.float32 or not array.size or not np.abs(array).max() < LARGEST_SCALE
         ):
-            return "a constant operand is not finite float"
+            return "a constant operand is not finite float, or too large"
     if node.op_type == "AveragePool" and any(d != 1 for d in ints_attr(node, "dilations") or ()):
         return "the runtime has no dilated int8 average"
     return None

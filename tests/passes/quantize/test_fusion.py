@@ -23,15 +23,9 @@ def out(name: str = "u") -> str:
     return f"y = Conv{CONV}({name}, v, c)"
 
 
-def correlation() -> Model:
-    body = "m = MaxPool<kernel_shape=[4,4], strides=[4,4]>(t) k = Reshape(m, s) u = Conv<group=16>(t, k)"
-    return graph(f"{IN} {body} r = Relu(u) {out('r')}", W + ", int64[4] s = {16, 1, 3, 3}")
-
-
 CASES: dict[str, tuple[Model, dict[str, int]]] = {
     "conv": (graph(f"{IN} {out('t')}", W), {"QLinearConv": 2}),
     "conv without bias": (graph(f"t = Conv{CONV}(x, w) {out('t')}", W), {"QLinearConv": 2}),
-    "computed weights": (correlation(), {"QLinearConv": 3, "Relu": 0}),
     "relu": (graph(f"{IN} u = Relu(t) {out()}", W), {"QLinearConv": 2, "Relu": 0}),
     "relu6": (
         graph(f"{IN} u = Clip(t, lo, hi) {out()}", W + ", float lo = {0}, float hi = {6}"),
@@ -250,13 +244,6 @@ def test_an_excluded_follower_stays_float(tmp_path: Path) -> None:
     assert found.ops["QLinearAdd"] == found.constant_dqs == 0
     feed = feeds_of(model)[0]
     assert sqnr(run(before, feed)[0], run(after, feed)[0]) > 28
-
-
-def test_an_excluded_convolution_of_computed_weights_stays_float(tmp_path: Path) -> None:
-    _, after, _ = quantised(correlation(), InsertQdq(float_stem=False, exclude=("Conv(u)",)))
-    found = optimised(after, tmp_path)
-    assert found.ops["QLinearConv"] == 2
-    assert found.float_linear == 1
 
 
 def test_softmax_only_by_name(tmp_path: Path) -> None:

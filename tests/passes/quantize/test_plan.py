@@ -57,6 +57,14 @@ def test_reasons_of_a_single_node(body: str, weights: str, reason: str) -> None:
     assert reason in reasons(graph(body, weights))[0]
 
 
+@pytest.mark.parametrize(("factor", "role"), [("1e15", True), ("1e30", False), ("inf", False)])
+def test_a_constant_operand_without_a_grid_stays_float(factor: str, role: bool) -> None:
+    model = graph("t = Conv(x, w, b) u = Mul(t, k) y = Conv(u, w, b)", ONE + ", float[1] k = {1}")
+    model.graph.initializers["k"].const_value = tensor(np.array([float(factor)], np.float32), name="k")
+    found = plan(model, ranges_of(model, feeds_of(model)) | {"u": Span(-1, 1)}, INT8).nodes
+    assert any(node.op_type == "Mul" for node in found) is role
+
+
 def test_reasons_of_ranges() -> None:
     model = graph(TWO, W)
     assert reasons(model) == ["", ""]
