@@ -16,6 +16,7 @@ from ..passes.linear.patches import Moments, Patches
 from .visit import BUDGET, Progress, visit
 
 ROWS = 256  # drawn from each feed; neighbouring places of a picture tell nearly the same
+_TOGETHER = 512  # rows taken in at once: for fewer, going over all products is most of the work
 
 
 def second_moments(
@@ -59,6 +60,12 @@ def second_moments(
     for patches in found:
         by_value.setdefault(patches.value, []).append(patches)
     seen = dict.fromkeys(by_value, 0)
+    waiting: dict[Patches, list[NDArray[np.float64]]] = {patches: [] for patches in found}
+
+    def take_in(patches: Patches) -> None:
+        if waiting[patches]:
+            found[patches].add(np.concatenate(waiting[patches], axis=1))
+            waiting[patches].clear()
 
     def update(name: str, array: NDArray[Any]) -> None:
         own = (crc32(name.encode()),) if apart else ()
@@ -71,8 +78,12 @@ def second_moments(
                 raise DataError(str(error)) from error
             if not np.isfinite(drawn).all():
                 raise DataError("is not finite")
-            found[patches].add(drawn)
+            waiting[patches].append(drawn)
+            if sum(each.shape[1] for each in waiting[patches]) >= min(_TOGETHER, patches.columns):
+                take_in(patches)
 
     if by_value:
         visit(model, feeds, list(by_value), update, budget=budget, threads=threads, progress=progress)
+    for patches in found:
+        take_in(patches)
     return found

@@ -26,6 +26,7 @@ STRENGTHS = (1e6, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 1e-4, 1e-5)
 
 _ROUNDING = 1e-10  # an error that is nothing but rounding, as a share of the variance
 _PATIENCE = 2  # weaker ones are tried until so many in a row did not help
+_TOGETHER = 512  # rows taken in at once: for fewer, going over all products is most of the work
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class NormalEquations:
         self._crosses = np.zeros((2, groups, outputs, wide))
         self._energy = np.zeros(2)
         self._target = np.zeros((3, groups * outputs))  # count, sum, sum of squares
+        self._waiting: tuple[list[tuple[Wide, Wide]], ...] = ([], [])
         self.rows = [0, 0]
 
     @staticmethod
@@ -79,20 +81,33 @@ class NormalEquations:
             residuals: ``[rows, groups * outputs]``.
             targets: the same shape, for the scale of the error.
         """
-        groups, rows, _ = features.shape
+        rows = len(residuals)
         if not rows:
             return
+        self._waiting[half].append((features, residuals))
+        self._energy[half] += float(np.square(residuals).sum())
+        self._target += np.stack([np.full(targets.shape[1], rows), targets.sum(0), np.square(targets).sum(0)])
+        self.rows[half] += rows
+        if sum(len(each) for _, each in self._waiting[half]) >= min(_TOGETHER, self._features):
+            self._take_in(half)
+
+    def _take_in(self, half: int) -> None:
+        if not self._waiting[half]:
+            return
+        features = np.concatenate([each for each, _ in self._waiting[half]], axis=1)
+        residuals = np.concatenate([each for _, each in self._waiting[half]])
+        self._waiting[half].clear()
+        groups, rows, _ = features.shape
         if self._intercept:
             features = np.concatenate([features, np.ones((groups, rows, 1))], axis=2)
         split = np.moveaxis(residuals.reshape(rows, groups, -1), 0, 2)
         self._grams[half] += np.matmul(np.moveaxis(features, 1, 2), features)
         self._crosses[half] += np.matmul(split, features)
-        self._energy[half] += float(np.square(residuals).sum())
-        self._target += np.stack([np.full(targets.shape[1], rows), targets.sum(0), np.square(targets).sum(0)])
-        self.rows[half] += rows
 
     def solve(self) -> Fit | None:
         """The best change; None when leaving the layer as it is does best on data held out."""
+        for half in (0, 1):
+            self._take_in(half)
         if not all(self.rows) or not np.isfinite(self._grams).all() or not np.isfinite(self._crosses).all():
             return None
         before = float(self._energy.sum())

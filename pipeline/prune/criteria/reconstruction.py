@@ -82,8 +82,7 @@ class Problem:
         if self.inverse.ndim == 1:
             return (self.gram[chosen] / self.inverse[chosen]).sum(axis=1)
         if self._surgery is not None:
-            single = chosen[:, 0]
-            return np.divide(self._surgery.gram_diagonal[single], self._surgery.inverse_diagonal[single])
+            return self._surgery.losses(chosen[:, 0])
         rows, columns = chosen[:, :, None], chosen[:, None, :]
         solved = np.linalg.solve(self.inverse[rows, columns], self.gram[rows, columns])
         return np.trace(solved, axis1=1, axis2=2)

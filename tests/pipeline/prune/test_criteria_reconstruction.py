@@ -61,16 +61,16 @@ def test_losses_are_those_of_the_best_refit() -> None:
 def test_many_removals_agree_with_the_block_form() -> None:
     """The batched updates of single channels against the plain ones, over more than one batch."""
     rng = np.random.default_rng(4)
-    x = rng.standard_normal((400, 150)) @ rng.standard_normal((150, 150))
-    weights = rng.standard_normal((150, 7))
-    inverse = np.asarray(np.linalg.inv(np.cov(x, rowvar=False) + np.eye(150)), np.float64)
+    x = rng.standard_normal((800, 300)) @ rng.standard_normal((300, 300))
+    weights = rng.standard_normal((300, 7))
+    inverse = np.asarray(np.linalg.inv(np.cov(x, rowvar=False) + np.eye(300)), np.float64)
     gram = np.matmul(weights, np.transpose(weights))
-    single = Problem(np.array(inverse), np.array(gram), np.arange(150)[:, None])
+    single = Problem(np.array(inverse), np.array(gram), np.arange(300)[:, None])
     # Channels in pairs, the second a spare that nothing reads and that is unrelated to all.
-    spare = np.block([[inverse, np.zeros((150, 150))], [np.zeros((150, 150)), np.eye(150)]])
-    read = np.block([[gram, np.zeros((150, 150))], [np.zeros((150, 150)), np.zeros((150, 150))]])
-    paired = Problem(spare, read, np.arange(150)[:, None] + np.array([0, 150]))
-    np.testing.assert_allclose(eliminate([single], 150), eliminate([paired], 150), rtol=1e-6)
+    spare = np.block([[inverse, np.zeros((300, 300))], [np.zeros((300, 300)), np.eye(300)]])
+    read = np.block([[gram, np.zeros((300, 300))], [np.zeros((300, 300)), np.zeros((300, 300))]])
+    paired = Problem(spare, read, np.arange(300)[:, None] + np.array([0, 300]))
+    np.testing.assert_allclose(eliminate([single], 300), eliminate([paired], 300), rtol=1e-6)
 
 
 def test_atoms_of_several_channels_are_removed_as_one() -> None:
