@@ -185,7 +185,9 @@ class Moments:
     def covariance(self) -> Wide:
         """E[x x'] - E[x] E[x]': [group, columns, columns]; of moments with products."""
         mean = self.mean()
-        return self._products() - mean[:, :, None] * mean[:, None, :]
+        found = self._products()
+        found -= mean[:, :, None] * mean[:, None, :]
+        return found
 
     def hessian(self, *, centered: bool) -> Wide:
         """E[x x'], or the covariance where a bias takes the mean: [group, columns, columns].

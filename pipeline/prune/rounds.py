@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,8 +118,6 @@ class _Work:
         self.notes: list[str] = []
         self._criterion = steps.criterion_of(job, data=self._feeds is not None, clock=self._clock is not None)
 
-    # -- one round ----------------------------------------------------------------------------------------
-
     def begin_with(self, plan: PrunePlan) -> None:
         """Start from what a plan for the original leaves."""
         steps.check_start(plan, self._job)
@@ -139,8 +138,9 @@ class _Work:
         left_alone = excluded(self.model, self._coupling, self._job.exclude)
         if len(left_alone) == len(self._coupling.groups):
             raise UsageError("nothing can be pruned: --exclude leaves out every group")
-        self._tell(f"scoring channels by {self._criterion.name}", number - 1, self._job.rounds)
-        scores = self._criterion.score(self.model, self._coupling, self._feeds, self._job.seed)
+        tell = partial(self._tell, f"scoring channels by {self._criterion.name}")
+        tell(0, None)
+        scores = self._criterion.score(self.model, self._coupling, self._feeds, self._job.seed, tell)
         if self._kind == "latency":
             made = self._by_latency(scores, left_alone, wanted)
         else:
@@ -150,8 +150,7 @@ class _Work:
                 return self._left * spend.left(self._kind, kept)
 
             chosen = self._by_count(spend, scores, left_alone, left, wanted)
-            kept = np.array([len(c.kept) for c in chosen])
-            share = left(kept)
+            share = left(np.array([len(c.kept) for c in chosen]))
             if self._kind == "ratio":  # of all groups of the original, also those cut no further
                 alone = excluded(self._original, self._first, self._job.exclude)
                 share = steps.channels_left(self._first, alone, [*self._groups.values(), *chosen])

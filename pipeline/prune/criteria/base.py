@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ....calibration.visit import Progress
 from ....graph_ir import DataError, Model, UsageError
 from .roles import WeightSlice, slices
 
@@ -36,8 +37,17 @@ class Criterion(Protocol):
     @property
     def needs_data(self) -> bool: ...
 
-    def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
+    def score(
+        self,
+        model: Model,
+        coupling: Coupling,
+        data: Samples | None,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Scores:
         """Importance of every atom of every group; the model is left unchanged.
+
+        Those that look at data tell `progress` how far they are.
 
         Raises:
             UsageError: when the criterion does not fit the model, or data is needed and missing.

@@ -15,7 +15,7 @@ import numpy as np
 
 from ....graph_ir import Model, UsageError
 from ....graph_ir.ops import is_op
-from .base import Samples, Scores
+from .base import Progress, Samples, Scores
 from .l2 import L2
 from .roles import slices
 
@@ -30,7 +30,14 @@ class BnGamma:
     name: ClassVar[str] = "bn-gamma"
     needs_data: ClassVar[bool] = False
 
-    def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
+    def score(
+        self,
+        model: Model,
+        coupling: Coupling,
+        data: Samples | None,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Scores:
         """See `Criterion.score`; UsageError when no group holds a BatchNormalization (it was folded, say)."""
         scores = L2().score(model, coupling, data, seed)
         found = False

@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 
 from ....graph_ir import Model
-from .base import Samples, Scores
+from .base import Progress, Samples, Scores
 
 if TYPE_CHECKING:
     from ....analysis.coupling import Coupling
@@ -27,7 +27,14 @@ class Random:
     name: ClassVar[str] = "random"
     needs_data: ClassVar[bool] = False
 
-    def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
+    def score(
+        self,
+        model: Model,
+        coupling: Coupling,
+        data: Samples | None,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Scores:
         """See `Criterion.score`; the same seed gives the same scores."""
         return {
             group.name: np.random.default_rng([seed, crc32(group.name.encode())]).random(group.atoms)

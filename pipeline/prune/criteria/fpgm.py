@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ....graph_ir import Model
-from .base import Samples, Scores, judged
+from .base import Progress, Samples, Scores, judged
 
 if TYPE_CHECKING:
     from ....analysis.coupling import Coupling
@@ -29,7 +29,14 @@ class Fpgm:
     name: ClassVar[str] = "fpgm"
     needs_data: ClassVar[bool] = False
 
-    def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
+    def score(
+        self,
+        model: Model,
+        coupling: Coupling,
+        data: Samples | None,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Scores:
         """See `Criterion.score`; neither data nor seed is used."""
         scores: Scores = {}
         for group in coupling.groups:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ....graph_ir import DataError, Model, Value
-from .base import Samples, Scores
+from .base import Progress, Samples, Scores
 from .losses import find_loss
 from .roles import Role, WeightSlice, slices
 
@@ -33,6 +33,7 @@ def averaged(
     loss: str,
     probes: int,
     seed: int,
+    progress: Progress | None = None,
 ) -> Scores:
     """Per group and atom, the mean over feeds of ``combine(sum of measure(w * g))``.
 
@@ -51,6 +52,7 @@ def averaged(
         loss: see `losses.find_loss`.
         probes: runs of each feed, with new signs; 1 for a loss that draws nothing.
         seed: of the draws.
+        progress: told how many runs are done.
 
     Raises:
         UsageError: torch is missing or lacks an operator, or the loss does not fit.
@@ -79,6 +81,8 @@ def averaged(
                     np.add.at(sums, part.atom_of[mine], measure(rows)[mine])
                 totals[group.name] += combine(sums)
             runs += 1
+            if progress is not None:
+                progress(runs, len(samples) * probes if isinstance(samples, Sized) else None)
     if not runs:
         raise DataError(f"{what} needs samples, and the data has none")
     return {name: total / runs for name, total in totals.items()}

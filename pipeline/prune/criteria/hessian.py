@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ....graph_ir import Model
-from .base import Samples, Scores, required
+from .base import Progress, Samples, Scores, required
 from .gradients import averaged
 
 if TYPE_CHECKING:
@@ -39,11 +39,19 @@ class Hessian:
     name: ClassVar[str] = "hessian"
     needs_data: ClassVar[bool] = True
 
-    def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
+    def score(
+        self,
+        model: Model,
+        coupling: Coupling,
+        data: Samples | None,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Scores:
         """See `Criterion.score`; the seed draws the signs of the loss ``output``."""
         return averaged(
             model, coupling, required(data, self.name), _half_squares, np.positive,
             what=f"criterion {self.name!r}", loss=self.loss, probes=self.probes, seed=seed,
+            progress=progress,
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ....graph_ir import Model
-from .base import Samples, Scores, by_rows
+from .base import Progress, Samples, Scores, by_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +34,14 @@ class L1:
     name: ClassVar[str] = "l1"
     needs_data: ClassVar[bool] = False
 
-    def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
+    def score(
+        self,
+        model: Model,
+        coupling: Coupling,
+        data: Samples | None,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Scores:
         """See `Criterion.score`; neither data nor seed is used."""
         return by_rows(coupling, _absolute, consumers=self.consumers)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ....graph_ir import Model
-from .base import Samples, Scores, by_rows
+from .base import Progress, Samples, Scores, by_rows
 from .l2 import squared
 
 if TYPE_CHECKING:
@@ -29,7 +29,14 @@ class Lamp:
     name: ClassVar[str] = "lamp"
     needs_data: ClassVar[bool] = False
 
-    def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
+    def score(
+        self,
+        model: Model,
+        coupling: Coupling,
+        data: Samples | None,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Scores:
         """See `Criterion.score`; neither data nor seed is used."""
         scores: Scores = {}
         for name, squares in by_rows(coupling, squared, consumers=False).items():

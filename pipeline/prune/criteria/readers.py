@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ....calibration.moments import second_moments
+from ....calibration.visit import Progress
 from ....graph_ir import Model, Node, Value
 from ....graph_ir.ops import is_op
 from ....passes.linear.patches import Moments, Patches
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 
 MOST_CHANNELS = 4096  # for which the moments between channels are kept: 128 MiB
+_MOST_BYTES = 512 << 20  # of these at once; of one group they are, whatever they take
 _ROWS = 1024  # of one feed that go into moments between channels
 
 
@@ -36,14 +39,15 @@ class Reader:
         node: Conv, ConvTranspose, Gemm, MatMul or a recurrence.
         x: the activation it reads.
         axis: the channels' axis in it.
-        columns: float64 ``[channels of x, weights each is multiplied with]``.
+        columns: ``[channels of x, weights each is multiplied with]``; in the weight's type, for a view of it
+            takes no memory.
         atom_of: the group's atom per channel of x, -1 for none.
     """
 
     node: Node
     x: Value
     axis: int
-    columns: NDArray[np.float64]
+    columns: NDArray[Any]
     atom_of: NDArray[np.int32]
 
     @property
@@ -53,24 +57,58 @@ class Reader:
 
 
 def measured(
-    model: Model, coupling: Coupling, data: Samples, *, between: bool, seed: int
-) -> tuple[dict[str, list[Reader]], dict[Patches, Moments]]:
-    """The readers of each group by its name, and the moments of the channels they read.
+    model: Model,
+    coupling: Coupling,
+    data: Samples,
+    *,
+    between: bool,
+    seed: int,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Group, list[Reader], Mapping[Patches, Moments]]]:
+    """Each group that layers read, with these and the moments of the channels they read.
 
     Args:
         model: left unchanged.
         coupling: of the model.
-        data: see `second_moments`, as for the rest.
+        data: see `second_moments`, as for the rest; gone through once for each portion of the groups whose
+            moments fit in memory.
         between: keep products of channels, of up to a fixed number of rows per feed and for activations of up
             to `MOST_CHANNELS` channels; without, all rows count.
         seed: of the rows drawn.
+        progress: told how many groups of how many are done.
     """
     # What only a body computes is seen by nobody outside.
     seen = {*model.graph.inputs, *(value for node in model.graph for value in node.outputs)}
-    found = {group.name: [r for r in readers(group) if r.x in seen] for group in coupling.groups}
-    wanted = [reader.patches for each in found.values() for reader in each]
+    found = [(group, [r for r in readers(group) if r.x in seen]) for group in coupling.groups]
+    found = [(group, each) for group, each in found if each]
     rows, widest = (_ROWS, MOST_CHANNELS) if between else (None, 0)
-    return found, second_moments(model, data, wanted, rows=rows, widest=widest, seed=seed, apart=True)
+    done = 0
+    for portion in _portions(found, widest):
+        wanted = [reader.patches for _, each in portion for reader in each]
+        moments = second_moments(model, data, wanted, rows=rows, widest=widest, seed=seed, apart=True)
+        for group, each in portion:
+            if progress is not None:
+                progress(done, len(found))
+            yield group, each, moments
+            done += 1
+        moments.clear()  # who was given them may hold them still
+
+
+def _portions(
+    found: Iterable[tuple[Group, list[Reader]]], widest: int
+) -> Iterator[list[tuple[Group, list[Reader]]]]:
+    """Groups in a row whose moments between channels fit in memory together; at least one."""
+    portion: list[tuple[Group, list[Reader]]] = []
+    held: set[Patches] = set()
+    for group, each in found:
+        more = {r.patches for r in each if r.patches.columns <= widest}
+        if portion and sum(patches.size for patches in held | more) > _MOST_BYTES:
+            yield portion
+            portion, held = [], set()
+        portion.append((group, each))
+        held |= more
+    if portion:
+        yield portion
 
 
 def readers(group: Group) -> list[Reader]:
@@ -89,7 +127,7 @@ def readers(group: Group) -> list[Reader]:
     return found
 
 
-def _columns(node: Node) -> tuple[Value, int, NDArray[np.float64]] | None:
+def _columns(node: Node) -> tuple[Value, int, NDArray[Any]] | None:
     """What the node reads, the axis it sums over (negative: from the end), and its weights per channel."""
     if is_op(node, "LSTM", "GRU", "RNN") and (w := _weight(node, 1)) is not None:
         return _read(node, 0, 2, np.moveaxis(w, 2, 0))
@@ -106,7 +144,7 @@ def _weight(node: Node, index: int) -> NDArray[Any] | None:
     return None if array is None or array.ndim == 0 else array
 
 
-def _read(node: Node, index: int, axis: int, columns: NDArray[Any]) -> tuple[Value, int, NDArray[np.float64]]:
+def _read(node: Node, index: int, axis: int, columns: NDArray[Any]) -> tuple[Value, int, NDArray[Any]]:
     x = node.inputs[index]
     assert x is not None
-    return x, axis, columns.reshape(len(columns), -1).astype(np.float64)
+    return x, axis, columns.reshape(len(columns), -1)

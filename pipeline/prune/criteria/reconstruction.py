@@ -16,6 +16,7 @@ falls from one removal to the next. A kernel's taps are taken to see the same C 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from ....graph_ir import Model
 from ....passes.linear.patches import Moments, Patches
-from .base import Samples, Scores, required
+from .base import Progress, Samples, Scores, required
 from .l2 import L2
 from .readers import Reader, measured
 from .surgery import Surgery
@@ -46,15 +47,21 @@ class Reconstruction:
     name: ClassVar[str] = "reconstruction"
     needs_data: ClassVar[bool] = True
 
-    def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
+    def score(
+        self,
+        model: Model,
+        coupling: Coupling,
+        data: Samples | None,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Scores:
         """See `Criterion.score`; the seed draws the places that count. Unread groups are judged by `l2`."""
         samples = required(data, self.name)
-        found, moments = measured(model, coupling, samples, between=True, seed=seed)
         scores = L2().score(model, coupling, None, seed)
-        for group in coupling.groups:
-            if found[group.name]:
-                problems = _problems(found[group.name], moments)
-                scores[group.name] = eliminate(problems, group.atoms)
+        for group, found, moments in measured(
+            model, coupling, samples, between=True, seed=seed, progress=progress
+        ):
+            scores[group.name] = eliminate(_problems(found, moments), group.atoms)
         return scores
 
 
@@ -105,7 +112,7 @@ class Problem:
         self.inverse[gone] = self.inverse[:, gone] = self.gram[gone] = self.gram[:, gone] = 0.0
 
 
-def _problems(found: list[Reader], moments: dict[Patches, Moments]) -> list[Problem]:
+def _problems(found: list[Reader], moments: Mapping[Patches, Moments]) -> list[Problem]:
     by_patches: dict[Patches, list[Reader]] = {}
     for reader in found:
         by_patches.setdefault(reader.patches, []).append(reader)
@@ -126,19 +133,23 @@ def problem_of(found: list[Reader], moments: Moments) -> Problem | None:
     if moments.outer is None:
         gram = np.zeros_like(variance)
         for reader in found:
-            squares = np.einsum("cn,cn->c", reader.columns, reader.columns)
+            columns = reader.columns.astype(np.float64)
+            squares = np.einsum("cn,cn->c", columns, columns)
             energy = float(squares @ variance)
             gram += squares / energy if energy > 0.0 else 0.0
         return Problem(1.0 / (variance + floor), gram, members)
     covariance: Wide = moments.covariance()[0]
     gram = np.zeros_like(covariance)
     for reader in found:
-        products = np.matmul(reader.columns, np.transpose(reader.columns))
-        energy = float((products * covariance).sum())
+        columns = reader.columns.astype(np.float64)
+        products = np.matmul(columns, np.transpose(columns))
+        energy = float(np.asarray(np.vdot(products, covariance), np.float64))
         if energy > 0.0:
-            gram += products / energy
-    inverse = np.linalg.inv(covariance + floor * np.eye(len(covariance)))
-    return Problem(np.asarray(inverse, np.float64), gram, members)
+            products /= energy
+            gram += products
+    index = np.arange(len(covariance))
+    covariance[index, index] += floor
+    return Problem(np.asarray(np.linalg.inv(covariance), np.float64), gram, members)
 
 
 def eliminate(problems: list[Problem], atoms: int) -> Wide:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ....graph_ir import Model
-from .base import Samples, Scores, required
+from .base import Progress, Samples, Scores, required
 from .l2 import L2
 from .readers import measured
 
@@ -30,17 +30,24 @@ class Wanda:
     name: ClassVar[str] = "wanda"
     needs_data: ClassVar[bool] = True
 
-    def score(self, model: Model, coupling: Coupling, data: Samples | None, seed: int) -> Scores:
+    def score(
+        self,
+        model: Model,
+        coupling: Coupling,
+        data: Samples | None,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> Scores:
         """See `Criterion.score`; all places of all samples count, so the seed is not used."""
         samples = required(data, self.name)
-        found, moments = measured(model, coupling, samples, between=False, seed=seed)
         scores = L2().score(model, coupling, None, seed)
-        for group in coupling.groups:
-            if not found[group.name]:
-                continue
+        for group, found, moments in measured(
+            model, coupling, samples, between=False, seed=seed, progress=progress
+        ):
             total = np.zeros(group.atoms)
-            for reader in found[group.name]:
-                weights = np.abs(reader.columns).sum(axis=1) * np.sqrt(moments[reader.patches].power()[0])
+            for reader in found:
+                columns = np.abs(reader.columns.astype(np.float64)).sum(axis=1)
+                weights = columns * np.sqrt(moments[reader.patches].power()[0])
                 mine = reader.atom_of >= 0
                 np.add.at(total, reader.atom_of[mine], weights[mine])
             scores[group.name] = total

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tersor.analysis.coupling import couple
 from tersor.graph_ir import parse
 from tersor.passes.linear.patches import Moments
-from tersor.pipeline.prune.criteria import get
+from tersor.pipeline.prune.criteria import get, readers
 from tersor.pipeline.prune.criteria.readers import Reader
 from tersor.pipeline.prune.criteria.reconstruction import Problem, eliminate, problem_of
 from tests.support.prune_refit import error, images, refitted
@@ -128,3 +128,26 @@ def test_data_and_seed_decide() -> None:
         get("reconstruction").score(model, couple(model), images(5, (1, 2, 40, 40)), 3) for _ in range(2)
     )
     np.testing.assert_array_equal(next(iter(one.values())), next(iter(two.values())))
+
+
+def test_moments_that_do_not_fit_in_memory_together_are_taken_in_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = parse(
+        TWINS.replace("y = Conv(r, V)", "c = Conv(r, V)\n    y = Conv(c, T)").replace(
+            "float[3,4,1,1] V = {seed}", "float[3,4,1,1] V = {seed}, float[3,3,1,1] T = {seed}"
+        )
+    )
+    coupling, feeds = couple(model), images(20, (1, 2, 5, 5))
+    assert len(coupling.groups) == 2
+    want = get("reconstruction").score(model, coupling, feeds, 0)
+    monkeypatch.setattr(readers, "_MOST_BYTES", 1)
+    told: list[tuple[int, int | None]] = []
+
+    def tell(done: int, total: int | None) -> None:
+        told.append((done, total))
+
+    got = get("reconstruction").score(model, coupling, feeds, 0, tell)
+    assert told == [(0, 2), (1, 2)]
+    for name, scores in want.items():
+        np.testing.assert_array_equal(got[name], scores)
