@@ -4,31 +4,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...analysis.fidelity import Closeness, Fidelity
+from ...analysis.fidelity import Closeness
 from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
-from ...calibration.functions import load_function, user_code
 from ...graph_ir import DataError, one_line
 from ..amounts import beyond, within
-from .comparing import compare
-from .decisions import decisions
+from .decisions import Run, decisions
 from .doubts import constant_db, steadiness
-from .evidence import FORWARD, MIRRORED, MOST_BYTES, Answers, Ranges, Run, amplified, expected_drop, needed_db
+from .evidence import FORWARD, MIRRORED, Answers, Ranges, amplified, expected_drop, needed_db
+from .metric import Metric, relative_drop
 from .result import Candidate, Judgement
 from .settings import BuildSettings
+from .yardstick import Decided, Yardstick
 
 COMFORT_DB = 35.0  # above this an output is so close that data not seen will hardly tell
-MOST_JUDGED_BYTES = MOST_BYTES * 3 // 4  # of the original's answers to the feeds
-
-Metric = Callable[[Callable[[Feed], list[Any]]], float]
 
 
 class Judge:
@@ -41,9 +36,12 @@ class Judge:
         settings: the limits.
 
     Attributes:
+        reference: the metric of the original; None without one.
+        feeds: those that are taken.
         constant_db: by output; see `Judgement.constant_db`.
         doubts: notes on outputs that say little of what becomes of them.
-        decisions: where the original begins to decide; None where outputs have errors as they are.
+        decided_by: values that the original decides its outputs by (see `decisions`), and its outputs of no
+            decision; empty where it decides nothing, and outputs have errors as they are.
 
     Raises:
         DataError: the metric fails on the original or gives no finite number.
@@ -51,34 +49,29 @@ class Judge:
 
     def __init__(self, original: Candidate, feeds: Sequence[Feed], settings: BuildSettings) -> None:
         self.settings = settings
-        self._metric: Metric | None = None if settings.metric is None else load_function(settings.metric)
+        self._metric = None if settings.metric is None else Metric(settings.metric)
         self._original = original
-        self.samples = 0  # how many the metric looks at: the batch axis of what it runs
-        self._known, self._ranges = Answers(), Ranges()  # of the original, to the metric's feeds and to ours
-        self.decisions = decisions(original.path)
-        self._watched = self._known if self.decisions is None else Answers()  # what has an error
-        with (
-            OrtSession(original.path, original.config) as session,
-            self._before(original) or nullcontext(session) as watched,
-        ):
+        self._ranges = Ranges()  # of what has an error, over the metric's feeds and ours
+        cut = decisions(original.path)
+        with OrtSession(original.path, original.config) as session:
             self._check = session.check
-            self._names = [port.name for port in session.outputs]
-            self._answers = few_answers(feeds, self._known.lent(session.run))
-            self.feeds = feeds[: len(self._answers)]
-            by_name = {name: [each[i] for each in self._answers] for i, name in enumerate(self._names)}
-            self.constant_db = {name: constant_db(answers) for name, answers in by_name.items()}
-            self.doubts = steadiness(by_name, self.constant_db)
-            if self.decisions is not None:
-                self._floats = [self._watched.lent(watched.run)(feed) for feed in self.feeds]
-                self.constant_db |= {
-                    name: constant_db([each[i] for each in self._floats])
-                    for i, name in enumerate(self.decisions.floats)
-                }
-            known = self._known.of(session.run)
-            if self.decisions is None:
+            outputs = Yardstick([port.name for port in session.outputs], feeds, session)
+            known = outputs.known.of(session.run)
+            self._outputs = self._errors = outputs
+            self.feeds = outputs.feeds
+            self.constant_db = {name: constant_db(given) for name, given in outputs.by_name().items()}
+            self.doubts = steadiness(outputs.by_name(), self.constant_db)
+            if cut is None:
+                self.decided_by: tuple[str, ...] = ()
                 self.reference = self._score(self._ranges.of(known))
-            else:
-                seen = self._ranges.of(self._watched.lent(watched.run))
+                return
+            watched = cut.open(original.path, original.config, spinning=False)
+            assert watched is not None  # it is its own
+            with watched:
+                self._errors = Decided(cut, original, outputs, watched)
+                self.decided_by = self._errors.names
+                self.constant_db |= {n: constant_db(given) for n, given in self._errors.by_name().items()}
+                seen = self._ranges.of(self._errors.known.lent(watched.run))
                 self.reference = self._score(lambda feed: (seen(feed), known(feed))[1])
 
     def judge(self, candidate: Candidate) -> Judgement:
@@ -91,9 +84,9 @@ class Judge:
         """
         try:
             with OrtSession(candidate.path, candidate.config) as session:
-                fidelity, unlike = self._compared(session, self._names, self._answers)
+                fidelity, unlike = self._outputs.compare(session)
                 score = self._score(session.run)
-            before, _ = self._compared_before(candidate)
+            before, _ = self._errors.compared(candidate) if self.decided_by else ({}, ())
         except (BackendError, DataError) as error:
             if candidate.path == self._original.path:
                 raise
@@ -119,49 +112,21 @@ class Judge:
             OrtSession(self._original.path, self._original.config) as session,
             suppress(DataError),
         ):
-            known = self._known.lent(session.run)
+            known = self._outputs.known.lent(session.run)
             return self._score(lambda feed: [np.zeros_like(answer) for answer in known(feed)])
         return None
 
     def closeness(self, candidate: Candidate) -> float:
         """`Judgement.closeness_db` of a candidate, without the metric; -inf for one that breaks."""
         try:
-            fidelity, unlike = self._compared_before(candidate)
-            if not fidelity:
-                with OrtSession(candidate.path, candidate.config) as session:
-                    fidelity, unlike = self._compared(session, self._names, self._answers)
+            fidelity, unlike = self._errors.compared(candidate)
+            if not fidelity and self.decided_by:
+                fidelity, unlike = self._outputs.compared(candidate)
         except BackendError:
             return -math.inf
         if unlike or any(found.broken for found in fidelity.values()):
             return -math.inf
         return Judgement(True, "", None, None, fidelity, self.constant_db).closeness_db
-
-    def _before(self, candidate: Candidate) -> OrtSession | None:
-        """What a candidate decides by; None where there are no decisions, or it lacks a value."""
-        proto = None if self.decisions is None else self.decisions.before(candidate.path)
-        if proto is None:
-            return None
-        return OrtSession(proto, candidate.config, spinning=False, folder=candidate.path.parent)
-
-    def _compared_before(self, candidate: Candidate) -> tuple[dict[str, Closeness], set[str]]:
-        """The same as `_compared` of what a candidate decides by; empty where there is nothing of it."""
-        session = self._before(candidate)
-        if session is None or self.decisions is None:
-            return {}, set()
-        with session:
-            return self._compared(session, self.decisions.floats, self._floats)
-
-    def _compared(
-        self, session: OrtSession, names: Sequence[str], wanted: Sequence[list[Any]]
-    ) -> tuple[dict[str, Closeness], set[str]]:
-        """How close each output is over the feeds, and the outputs that differ in more than numbers."""
-        totals = {name: Fidelity() for name in names}
-        unlike: set[str] = set()
-        for feed, answers in zip(self.feeds, wanted, strict=True):
-            for name, want, got in zip(names, answers, session.run(feed), strict=True):
-                if not compare(totals[name], want, got):
-                    unlike.add(name)
-        return {name: total.result() for name, total in totals.items() if total.count}, unlike
 
     def vouch(self, candidate: Candidate, judgement: Judgement) -> Judgement:
         """Find out what an accepted quantized form is likely to lose on other data: see `evidence`.
@@ -171,78 +136,47 @@ class Judge:
         """
         judgement = replace(judgement, vouched=True)
         drop = judgement.drop
-        if not (candidate.quantized and judgement.accepted) or drop is None:
+        if self._metric is None or self.reference is None or drop is None:
             return judgement
-        if judgement.closeness_db >= needed_db(self.samples):
+        if not (candidate.quantized and judgement.accepted):
+            return judgement
+        samples = self._metric.samples
+        if judgement.closeness_db >= needed_db(samples):
             return judgement
         try:
-            forward, mirrored = self._drops_beyond(candidate)
+            forward, mirrored = self._drops_beyond(candidate, self.reference)
         except (BackendError, DataError) as error:
             reason = (
-                f"outputs are {judgement.closeness_db:.1f} dB close, and the metric's {self.samples} samples "
-                f"vouch for {needed_db(self.samples):.1f} dB: {one_line(error)}"
+                f"outputs are {judgement.closeness_db:.1f} dB close, and the metric's {samples} samples "
+                f"vouch for {needed_db(samples):.1f} dB: {one_line(error)}"
             )
             return replace(judgement, accepted=False, reason=reason)
-        assert self.reference is not None  # there is a drop
-        expected, at_most = expected_drop([drop, *forward], mirrored, self.samples, self.reference)
+        expected, at_most = expected_drop([drop, *forward], mirrored, samples, self.reference)
         return replace(judgement, expected=expected, at_most=at_most)
 
-    def _drops_beyond(self, candidate: Candidate) -> tuple[list[float], list[float]]:
+    def _drops_beyond(self, candidate: Candidate, reference: float) -> tuple[list[float], list[float]]:
         """The drops of the metric under each of `FORWARD` but 1, and `MIRRORED`, times a candidate's error.
 
         Raises:
             DataError: the outputs cannot be scaled, or the metric cannot be told of them.
             BackendError: the part behind its decisions does not run by itself.
         """
-        assert self.reference is not None
-        reference, original = self.reference, self._original
-        if self.decisions is None:
-            rest = None
-            first = OrtSession(original.path, original.config, spinning=False)
-            second = OrtSession(candidate.path, candidate.config, spinning=False)
-        else:
-            folder = original.path.parent
-            rest = OrtSession(self.decisions.behind(original.path), spinning=False, folder=folder)
-            first, second = self._before(original), self._before(candidate)
+        errors = self._errors
+        first, second = (errors.open(form, spinning=False) for form in (self._original, candidate))
         if first is None or second is None:
             raise DataError("what its answers are decided by has another name in it")
-        with first, second:
-            wanted, given = self._watched.lent(first.run), Answers().lent(second.run)
+        with errors.finishing() as finished, first, second:
+            wanted, given = errors.known.lent(first.run), Answers().lent(second.run)
 
             def drop(factor: float) -> float:
-                run = amplified(wanted, given, factor, self._ranges)
-                if self.decisions is not None and rest is not None:
-                    run = self.decisions.finished(run, rest, self._names)
-                score = self._score(run)
+                score = self._score(finished(amplified(wanted, given, factor, self._ranges)))
                 assert score is not None
                 return relative_drop(reference, score)
 
             return [drop(factor) for factor in FORWARD[1:]], [drop(factor) for factor in MIRRORED]
 
-    def _score(self, answer: Callable[[Feed], list[Any]]) -> float | None:
-        if self._metric is None:
-            return None
-        what = f"metric {self.settings.metric!r}"
-        samples = 0
-
-        def run(feed: Feed) -> list[NDArray[Any]]:
-            nonlocal samples
-            self._check(feed)
-            first = next(iter(feed.values()), None)
-            samples += max(1, first.shape[0]) if first is not None and first.ndim else 1
-            return answer(feed)
-
-        with user_code(what):
-            given: object = self._metric(run)
-        score = _number(what, given)
-        if not math.isfinite(score):
-            raise DataError(f"{what} gave {score}, not a finite number")
-        if not samples:
-            raise DataError(
-                f"{what} never ran the model that it was given: call run(feed) and score its answers"
-            )
-        self.samples = samples
-        return score
+    def _score(self, answer: Run) -> float | None:
+        return None if self._metric is None else self._metric.score(answer, self._check)
 
     def _decide(
         self, score: float | None, fidelity: Mapping[str, Closeness], unlike: Collection[str]
@@ -265,36 +199,3 @@ class Judge:
             reason = f"output {worst[0]!r} has {worst[1].sqnr_db:.1f} dB, allowed {limit:.1f} dB"
             return Judgement(False, reason, None, None, fidelity)
         return Judgement(True, "", None, None, fidelity)
-
-
-def few_answers(feeds: Sequence[Feed], run: Run) -> list[list[Any]]:
-    """What a model answers to the first feeds, so long as that is not too much to keep; to two at least."""
-    found: list[list[Any]] = []
-    size = 0
-    for feed in feeds:
-        if size > MOST_JUDGED_BYTES and len(found) > 1:
-            break
-        found.append(run(feed))
-        size += sum(a.nbytes for a in found[-1] if isinstance(a, np.ndarray))
-    return found
-
-
-def relative_drop(reference: float, score: float) -> float:
-    """Share of the reference that is lost; negative when the score is better, inf below a zero reference."""
-    if score == reference:
-        return 0.0
-    if reference == 0:
-        return math.inf if score < 0 else 0.0
-    return (reference - score) / abs(reference)
-
-
-def _number(what: str, given: object) -> float:
-    if given is not None and not isinstance(given, (str, bytes)):
-        try:
-            array = np.asarray(given, np.float64)
-        except (TypeError, ValueError):
-            pass
-        else:
-            if array.size == 1:
-                return float(array.reshape(-1)[0])
-    raise DataError(f"{what} returned a {type(given).__name__}, not a number")

@@ -8,13 +8,14 @@ and an error that is made larger is made larger there: the rest of the model is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...analysis.shapes import infer_shapes
 from ...backends.base import Feed
+from ...backends.onnxruntime.config import SessionConfig
 from ...backends.onnxruntime.session import OrtSession
 from ...backends.onnxruntime.source import graph_proto
 from ...graph_ir import Model, Node, TensorType, Value, load
@@ -57,6 +58,11 @@ class Decisions:
         keep_needed(proto.graph)
         return proto
 
+    def open(self, path: Path, config: SessionConfig, *, spinning: bool | None = None) -> OrtSession | None:
+        """A session of `before`; None where there is none."""
+        proto = self.before(path)
+        return None if proto is None else OrtSession(proto, config, spinning=spinning, folder=path.parent)
+
     def behind(self, path: Path) -> onnx.ModelProto:
         """The rest of the model: what it reads of `floats` are further inputs."""
         proto, _ = graph_proto(path)
@@ -72,7 +78,7 @@ class Decisions:
         keep_needed(proto.graph)
         return proto
 
-    def finished(self, run: Run, rest: OrtSession, outputs: list[str]) -> Run:
+    def finished(self, run: Run, rest: OrtSession, outputs: Sequence[str]) -> Run:
         """A run of the whole model.
 
         Args:

@@ -171,8 +171,7 @@ class Search(Trials):
             self._note(f"sensitivity was not measured: {count} regions take too long")
             return None
         try:
-            some, cut = self._judge.feeds[:feeds], self._judge.decisions
-            outputs = () if cut is None else cut.floats
+            some, outputs = self._judge.feeds[:feeds], self._judge.decided_by
             watch = watch or self._budget.check
             return self._workshop.sensitivity(best, some, per, outputs=outputs, watch=watch)
         except ModelError as error:

@@ -14,9 +14,9 @@ from onnx import helper
 
 from tersor.analysis.fidelity import Fidelity
 from tersor.graph_ir import DataError, UsageError
-from tersor.pipeline.builder.accuracy import relative_drop
 from tersor.pipeline.builder.comparing import compare
 from tersor.pipeline.builder.doubts import constant_db
+from tersor.pipeline.builder.metric import relative_drop
 from tersor.pipeline.builder.result import Judgement
 from tests.support import user_code
 from tests.support.odd_models import custom_op, model, port, texts, weight
@@ -69,7 +69,7 @@ def test_a_negative_metric_drops_downwards(tmp_path: Path, shift: float, accepte
 def test_of_large_outputs_few_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     feeds = [{"x": count * X} for count in range(5)]
     assert len(judge(shifted(tmp_path, 3.0), feeds=feeds).feeds) == 5
-    monkeypatch.setattr("tersor.pipeline.builder.accuracy.MOST_JUDGED_BYTES", 0)
+    monkeypatch.setattr("tersor.pipeline.builder.yardstick.MOST_JUDGED_BYTES", 0)
     found = judge(shifted(tmp_path, 3.0), feeds=feeds)
     assert len(found.feeds) == 2
     assert found.judge(shifted(tmp_path, 3.0)).accepted
