@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from ...backends.onnxruntime.session import OrtSession
 from ...calibration.axes import free_sizes
 from ...calibration.data import open_feeds
 from ...graph_ir import DataError, DataType, Model, Signature, load
-from ...graph_ir.ops import is_op, walk_graphs, walk_nodes
+from ...graph_ir.ops import is_op, static_shape, walk_graphs, walk_nodes
 from ...passes.quantize.dynamic import KINDS as DYNAMIC
 from ...passes.quantize.kinds import LINEAR, refuse_linear
 from .files import model_files
@@ -27,6 +28,7 @@ _OF_CODES = frozenset({
     "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "MatMulInteger",
     "MatMulNBits", "QLinearConv", "QLinearMatMul", "QuantizeLinear",
 })  # fmt: skip
+_R_SCALE = 10  # operand of DynamicQuantizeLSTM
 
 
 def drawn(path: Path, signature: Signature, seed: int) -> list[Feed]:
@@ -101,11 +103,15 @@ def is_quantized(model: Model) -> bool:
 def composition(model: Model) -> Composition:
     """What is equal for forms that take equal time: how many of each operator there are, and of grids.
 
-    Codes that stay on one grid are copied where others are computed anew.
+    Codes that stay on one grid are copied where others are computed anew, and recurrent weights of one scale
+    take less of each step.
     """
     nodes = list(walk_nodes(model))
+    recurrent = [n for n in nodes if n.op_type == "DynamicQuantizeLSTM"]
+    scales = sum(math.prod(static_shape(n.inputs[_R_SCALE]) or ()) for n in recurrent)
     grids = {n.inputs[1].name for n in nodes if n.op_type == "QuantizeLinear" and n.inputs[1] is not None}
-    return (*sorted(Counter(n.op_type for n in nodes).items()), ("grids", len(grids)))
+    counts = sorted(Counter(n.op_type for n in nodes).items())
+    return (*counts, ("grids", len(grids)), *[("recurrent scales", scales)] * bool(recurrent))
 
 
 def padding(before: Facts, after: Facts) -> list[str]:

@@ -52,7 +52,7 @@ class Form:
         if self.options.exclude:
             words.append(f"less-{len(self.options.exclude)}")
         if self.rest:
-            words.append(self.rest.partition("{")[0])
+            words += [self.rest.partition("{")[0], *[_PER_DIRECTION] * (_PER_DIRECTION in self.rest)]
         return " ".join(words)
 
     @property
@@ -77,7 +77,7 @@ class Form:
         if options.exclude:
             said.append(f"{len(options.exclude)} more layer{'s' * (len(options.exclude) != 1)} left float")
         if self.rest:
-            said.append(RESTS[self.rest.partition("{")[0]])
+            said += [RESTS[self.rest.partition("{")[0]], *[_ONE_SCALE] * (_PER_DIRECTION in self.rest)]
         return "; ".join(said)
 
     @property
@@ -97,21 +97,26 @@ class Dynamic:
     Attributes:
         bits: of the weights.
         methods: accuracy methods before that, as pipeline text.
+        per_direction: whether recurrent weights have one scale per direction.
     """
 
     bits: int
     methods: tuple[str, ...] = ()
+    per_direction: bool = False
 
     @property
     def name(self) -> str:
         """For people."""
-        return " ".join(("int8 dynamic", *self.methods))
+        return " ".join(("int8 dynamic", *[_PER_DIRECTION] * self.per_direction, *self.methods))
 
     @property
     def words(self) -> str:
         """What its name stands for."""
-        made = "MatMul, Gemm and LSTM int8, with ranges found in every run"
-        return "; ".join((made, *(f"after {method}" for method in self.methods)))
+        made = [
+            "MatMul, Gemm and LSTM int8, with ranges found in every run",
+            *[_ONE_SCALE] * self.per_direction,
+        ]
+        return "; ".join((*made, *(f"after {method}" for method in self.methods)))
 
     @property
     def rules(self) -> str:
@@ -148,7 +153,12 @@ def _check_types(given: Mapping[str, Any]) -> None:
     texts += dict(given.get("picked", {})).values()
     if not all(isinstance(text, str) for text in texts) or not isinstance(given.get("bits", 0), int):
         raise TypeError
+    if not isinstance(given.get("per_direction", False), bool):
+        raise TypeError
 
+
+_PER_DIRECTION = "per-direction"
+_ONE_SCALE = "one scale per direction for the recurrent weights of an LSTM"
 
 PLAIN = "plain u8s8"
 PLAIN_WORDS = "every layer int8; ranges by the extremes; nothing corrected"

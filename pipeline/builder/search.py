@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import TypeVar
 
 from ...calibration.sensitivity import Sensitivity
@@ -99,8 +100,9 @@ class Search(Trials):
     def dynamic(self, each: Sequence[tuple[str, ...]]) -> None:
         """Dynamic int8 of the linear layers, behind each of these accuracy methods."""
         bits = 7 if self._workshop.reduced else 8
-        for methods in each:
-            form = Dynamic(bits, methods)
+        coarser = (False, True) if only_dynamic(self._workshop.int8_ready) else (False,)
+        for methods, per_direction in product(each, coarser):
+            form = Dynamic(bits, methods, per_direction)
             if form.name in self.judged:
                 continue
             self._in_time()
@@ -203,8 +205,10 @@ class Search(Trials):
 
     def _rests(self, bits: int) -> tuple[str, ...]:
         """What else layers left float can be; weights of eight bits only where products do not saturate."""
-        dynamic = f"quantize-dynamic{{bits={bits}}}"
-        return (dynamic, "weight-only{bits=8}") if bits == 8 else (dynamic,)
+        rests = [f"quantize-dynamic{{bits={bits}}}"]
+        if only_dynamic(self._workshop.int8_ready):
+            rests.append(f"quantize-dynamic{{bits={bits} per-direction=true}}")
+        return (*rests, "weight-only{bits=8}") if bits == 8 else tuple(rests)
 
     def _each(self, stage: str, items: Sequence[_T]) -> Iterator[_T]:
         for index, item in enumerate(items):

@@ -162,6 +162,18 @@ def test_a_recurrent_layer_runs_on_codes(body: str, directions: int, outputs: st
     assert sqnr(want, got) > 28
 
 
+def test_recurrent_weights_can_have_one_scale_per_direction(tmp_path: Path) -> None:
+    body = 'y, h, c = LSTM<hidden_size=8, direction="bidirectional">(x, w, r, b)'
+    model = graph(body, LSTM.format(d=2, g=32, b=64), x="5,2,6")
+    before, feed = to_proto(model), feeds_of(model)[0]
+    apply(model, QuantizeDynamic(per_direction=True))
+    after = to_proto(model)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in after.graph.initializer}
+    assert (shapes["w_scale"], shapes["r_scale"], shapes["r_zero_point"]) == ((2, 32), (2,), (2,))
+    assert dict(optimised(after, tmp_path).ops) == {"DynamicQuantizeLSTM": 1}
+    assert sqnr(run(before, feed, off=True)[0], run(after, feed)[0]) > 28
+
+
 def test_recurrent_layers_that_share_weights_share_their_codes() -> None:
     weights = "float[1,32,8] w = {seed}, float[1,32,8] r = {seed}"
     body = "t = LSTM<hidden_size=8>(x, w, r) u = Squeeze<axes=[1]>(t) y = LSTM<hidden_size=8>(u, w, r)"

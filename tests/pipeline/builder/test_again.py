@@ -52,7 +52,7 @@ def favour(patch: pytest.MonkeyPatch, wanted: str) -> None:
         share = {name: 0.1 if wanted in name else 2.0 for name in runners}
         return {name: latency(name, *[share[name] if name != "original" else 1.0] * 3) for name in runners}
 
-    patch.setattr("tersor.pipeline.builder.flow.measure", measured)
+    patch.setattr("tersor.pipeline.builder.timing.measure", measured)
 
 
 def settings(folder: Path, out: str, net: Model = NET, **given: Any) -> BuildSettings:
@@ -184,6 +184,7 @@ def test_an_edited_lock_is_refused_in_one_line(locked: Path) -> None:
     "form",
     [
         Dynamic(7, ("smooth-quant",)),
+        Dynamic(8, per_direction=True),
         Form(
             "percentile:99.9",
             InsertQdq(exclude=("/a/b, {c}", "d e"), mse_weights=True),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ TAIL = (
     ("body", "weights", "wanted"),
     [
         (LSTM, WEIGHTS, {"int8 dynamic"}),
-        (*TAIL, {"int8 dynamic", "quantize-dynamic"}),
+        (*TAIL, {"int8 dynamic", "static quantize-dynamic"}),
     ],
 )
 def test_what_is_tried_of_a_recurrent_layer(
@@ -50,5 +51,8 @@ def test_what_is_tried_of_a_recurrent_layer(
     assert only_dynamic(workshop.int8_ready)
     made = {name: dict(candidate.composition) for name, (candidate, _) in search.judged.items()}
     on_codes = {name for name, count in made.items() if count.get("DynamicQuantizeLSTM")}
-    assert wanted == {"int8 dynamic" if name == "int8 dynamic" else name.split()[-1] for name in on_codes}
+    kinds = {name: re.sub(r".* quantize", "static quantize", name) for name in on_codes}
+    assert set(kinds.values()) == wanted | {f"{kind} per-direction" for kind in wanted}
+    scales = {(made[name]["recurrent scales"], kind in wanted) for name, kind in kinds.items()}
+    assert scales == {(96, True), (1, False)}
     assert not any(count.get("LSTM") for name, count in made.items() if name in on_codes)
