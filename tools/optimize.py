@@ -199,7 +199,8 @@ def _run(
     manager.run(pipeline, model, ctx, [*instruments, statistics, timing])
     operators = _operators(model)
     report.after = _by_title(operators)
-    report.notes = [*notes(model), *opaque_notes(model, operators & given), *default_notes(model), *ctx.notes]
+    found = [*notes(model), *opaque_notes(model, operators & given), *default_notes(model), *ctx.notes]
+    report.notes = found if model.graph.outputs else [*found, "the model has no outputs, so it needs no node"]
     if settings.validate is not None:
         report.validation = [vars(check).copy() for check in settings.validate.checks]
     report.timing = [vars(node).copy() for node in timing.tree()]

@@ -128,6 +128,14 @@ def test_explain_leaves_other_messages_whole() -> None:
     assert explain("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not\n find X") == "Could not find X"
 
 
+def test_explain_says_that_custom_operators_cannot_be_registered() -> None:
+    said = "Fatal error: my.ops:Foo(-1) is not a registered function/op"
+    hint = "; tersor registers no libraries of custom operators, opt and inspect need none"
+    assert explain(f"[ONNXRuntimeError] : 1 : FAIL : {said}") == said + hint
+    own = "Fatal error: com.microsoft:Gelu(-1) is not a registered function/op"
+    assert explain(own) == own  # an onnxruntime that is too old, or built without it
+
+
 def test_session_json_round_trip(tmp_path: Path) -> None:
     config = SessionConfig({"b": "2", "a": "1"}, ("MatMulAddFusion",))
     path = tmp_path / "session.json"

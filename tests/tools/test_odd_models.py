@@ -64,6 +64,15 @@ def test_validation_of_shapes_that_do_not_fit_names_the_node(
     assert "node 'MatMul(y)' with inputs [N, 3], [4, 2]" in done.err
 
 
+def test_opt_says_that_a_model_without_outputs_needs_no_node(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = write(tmp_path, "m.onnx", NO_OUTPUTS)
+    done = tersor(capsys, "opt", model, tmp_path / "o.onnx")
+    assert done.code == 0
+    assert "note: the model has no outputs, so it needs no node\n" in done.out
+
+
 def test_without_inputs_everything_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     model = write(tmp_path, "m.onnx", NO_INPUTS)
     done = tersor(capsys, "bench", model, "--rounds", "1", "--threads", "1")
