@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .render import plural, print_table, quantity, size
+from .render import macs, plural, print_table, quantity, size
 
 if TYPE_CHECKING:
     from ..analysis.coupling import Pinned
@@ -113,7 +113,12 @@ def _print_figures(report: PruneReport) -> None:
             quantity(after.parameters),
             _share(after.parameters, before.parameters),
         ),
-        ("MACs", quantity(before.macs), quantity(after.macs), _share(after.macs, before.macs)),
+        (
+            "MACs",
+            macs(before.macs, before.uncounted),
+            macs(after.macs, after.uncounted),
+            "" if before.uncounted or after.uncounted else _share(after.macs, before.macs),
+        ),
         ("size", size(before.size), size(after.size), _share(after.size, before.size)),
     ]
     if report.times:

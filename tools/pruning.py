@@ -7,9 +7,11 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from ..analysis.observed import observed_sizes
 from ..backends.base import BackendError, Feed
 from ..backends.onnxruntime.latency import Latency
 from ..calibration import Feeds, open_feeds
@@ -19,7 +21,7 @@ from ..passes.prune.plan import PrunePlan, load_plan
 from ..pipeline import manager
 from ..pipeline.amounts import metric_share
 from ..pipeline.builder.accuracy import Judge
-from ..pipeline.builder.facts import bindings_in, drawn, facts_of, is_quantized
+from ..pipeline.builder.facts import bindings_in, drawn, facts_of, is_quantized, sized
 from ..pipeline.builder.pruning import judging, overhead
 from ..pipeline.builder.result import Candidate, Facts, Judgement
 from ..pipeline.builder.settings import MAX_DROP, BuildSettings
@@ -111,8 +113,10 @@ class _Subject:
     folder: Path
     notes: list[str] = field(default_factory=list[str])
 
-    def bindings(self) -> dict[str, int]:
-        return bindings_in(signature_of(self.model), self.shown)
+    def bindings(self, model: Model) -> dict[str, int]:
+        """Sizes of names in a form of the model, those included that only a run tells."""
+        found = bindings_in(signature_of(self.model), self.shown)
+        return observed_sizes(model, found, self.shown[0]) if self.shown else found
 
 
 def prune_file(settings: Settings) -> PruneReport:
@@ -182,7 +186,7 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
             subject.model, plan, feeds=subject.feeds, refit=settings.refit, judge=judge, seed=settings.seed
         )
     else:
-        bindings = subject.bindings()
+        bindings = subject.bindings(subject.model)
         origin = Origin(bindings, overhead(subject.model, subject.path, bindings))
         pruned = prune(
             subject.model,
@@ -228,11 +232,12 @@ def _facts(subject: _Subject, given: Path, result: Model) -> list[Facts]:
     """Figures of the file that was given, of the model it was made into, and of the result."""
     path = subject.folder / "pruned.onnx"
     save(result, path)
-    return [facts_of(file, subject.bindings()) for file in (given, subject.path, path)]
+    return [facts_of(file, subject.bindings(load(file))) for file in (given, subject.path, path)]
 
 
 def _notes(subject: _Subject, settings: Settings, pruned: Pruned | None, *, timed: bool) -> list[str]:
     found = [*subject.notes, *([] if pruned is None else [*pruned.notes, *pruned.far()])]
+    found += sized(bindings_in(signature_of(subject.model), subject.shown)) if settings.data is None else []
     if is_quantized(subject.model):
         found.append(
             "the model is quantized already, and its scales stay as they were measured; better prune the "
@@ -253,19 +258,15 @@ def _notes(subject: _Subject, settings: Settings, pruned: Pruned | None, *, time
 def _clock(subject: _Subject, settings: Settings) -> Clock | None:
     if not subject.shown:
         return None
-    tell = settings.tell
-    table = Table(
-        cache_folder(settings.cache),
-        settings.threads,
-        progress=lambda done, total: tell("timing layers", done, total),
-    )
+    progress = partial(settings.tell, "timing layers")
+    table = Table(cache_folder(settings.cache), settings.threads, progress=progress)
     return Clock(
         subject.path,
         subject.shown[0],
         subject.folder,
         table=table,
         threads=settings.threads,
-        bindings=subject.bindings(),
+        bindings=subject.bindings(subject.model),
     )
 
 
@@ -282,7 +283,6 @@ def _judge(subject: _Subject, settings: Settings) -> tuple[Callable[[Model], Jud
     )
     shown: Sequence[Feed] = subject.shown if settings.data is not None else ()
     judge = Judge(Candidate("original", subject.path), shown, wanted)
-
     judge_round = judging(judge, subject.folder)
 
     def judged(model: Model) -> Judgement:

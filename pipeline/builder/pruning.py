@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from ...analysis.cost import cost
+from ...analysis.observed import observed_sizes
 from ...backends.base import Feed
 from ...calibration.data import Feeds
 from ...graph_ir import DataError, Model, UsageError, save, signature_of
@@ -94,6 +95,8 @@ def _prune(
     signature = signature_of(model)
     shown: list[Feed] = list(islice(feeds, 1)) if feeds is not None else drawn(path, signature, spec.job.seed)
     bindings = bindings_in(signature, shown)
+    if shown:
+        bindings = observed_sizes(model, bindings, shown[0])
     clock: Clock | None = None
     if spec.job.budget.kind == "latency":
         if not shown:

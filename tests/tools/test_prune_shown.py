@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tersor.analysis.cost import cost
@@ -71,3 +72,36 @@ def test_the_figures_before_are_those_of_the_file(capsys: pytest.CaptureFixture[
     left = int(note.split()[4])
     assert left <= given - 900
     assert found["after"]["parameters"] <= 0.6 * left
+
+
+PADDED = """
+<ir_version: 8, opset_import: ["" : 17]>
+padded (float[N,1,T] x) => (float[N,4,U] y)
+<float[32,1,3] W = {seed}, float[32,32,3] V = {seed}, float[4,32,3] O = {seed}, int64[1] four = {4},
+ int64[5] zeros = {0,0,0,0,0}>
+{
+    s = Shape<start = 2>(x)  r = Mod(s, four)  f = Cast<to = 1>(r)  q = Sqrt(f)  i = Cast<to = 7>(q)
+    p = Concat<axis = 0>(zeros, i)  a = Pad(x, p)
+    b = Conv(a, W)  c = Conv(b, V)  y = Conv(c, O)
+}
+"""
+
+
+def test_macs_are_counted_at_lengths_that_only_a_run_tells(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: lengths behind a computed pad were taken as 1, and half of the MACs for more than all."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "padded.onnx"
+    save(parse(PADDED), path)
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal((8, 1, 101)).astype(np.float32))
+    done = tersor(capsys, "prune", path, "--macs", "0.5", "--dry-run", "--data", tmp_path / "x.npz", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    before, after = found["before"], found["after"]
+    assert before["macs"] == 100 * 32 * 3 + 98 * 32 * 32 * 3 + 96 * 4 * 32 * 3
+    assert not before["uncounted"]
+    assert not after["uncounted"]
+    assert after["macs"] / before["macs"] == pytest.approx(found["rounds"][0]["left"])
+    done = tersor(capsys, "prune", path, "--macs", "0.5", "--dry-run")
+    assert "note: MACs are of one run with N=1, T=64" in done.out
