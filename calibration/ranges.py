@@ -14,10 +14,10 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..graph_ir import DataError, Model, Value, atomic_write, fingerprint
+from ..graph_ir.json_text import parse_object, read_object
 
 RANGE = "tersor.range"
 RANGES = "tersor.ranges"
@@ -99,14 +99,8 @@ class Ranges:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Ranges:
         """Read what `save` wrote. Raises DataError when the file is missing or holds something else."""
-        try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"cannot read ranges from {str(path)!r}: {error.strerror}") from error
-        except ValueError as error:
-            raise DataError(f"{str(path)!r} is not a file of ranges: {error}") from error
-        where = repr(str(path))
-        header = _table(document, where)
+        where = f"the file of ranges {str(path)!r}"
+        header = read_object(path, where)
         values = _table(header.get("values"), where)
         return _assemble(header, {name: _range(entry, where) for name, entry in values.items()}, where)
 
@@ -131,9 +125,9 @@ class Ranges:
         if RANGES not in model.metadata_props:
             return None
         where = "the model's stored ranges"
-        header = _decode(model.metadata_props[RANGES], where)
+        header = parse_object(model.metadata_props[RANGES], where)
         found = {
-            name: _range(_decode(value.metadata_props[RANGE], where), where)
+            name: _range(parse_object(value.metadata_props[RANGE], where), where)
             for name, value in _values(model).items()
             if RANGE in value.metadata_props
         }
@@ -159,22 +153,15 @@ def _values(model: Model) -> dict[str, Value]:
     return {name: value for name, value in found.items() if name}
 
 
-def _decode(text: str, where: str) -> dict[str, Any]:
-    try:
-        return _table(json.loads(text), where)
-    except ValueError as error:
-        raise DataError(f"{where}: {error}") from error
-
-
 def _table(found: Any, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
-        raise DataError(f"{where} is not a file of ranges; calibrate again")
+        raise DataError(f"{where} holds none; calibrate again")
     return found  # pyright: ignore[reportUnknownVariableType]
 
 
 def _assemble(header: dict[str, Any], values: dict[str, TensorRange], where: str) -> Ranges:
     if header.get("format") != _FORMAT or not isinstance(header.get("fingerprint"), str):
-        raise DataError(f"{where} is not a file of ranges, or of another version; calibrate again")
+        raise DataError(f"{where} holds none, or those of another version; calibrate again")
     return Ranges(
         header["fingerprint"],
         values,

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from contextlib import suppress
+from typing import cast
 
 import onnx
 import onnx_ir as ir
 
+from .errors import DataError
+from .json_text import parse_object
 from .ops import label, walk_nodes
 from .origins import ORIGINS, read_origins, set_origins, write_origins
 
@@ -103,8 +106,6 @@ def _table(text: str) -> dict[str, dict[str, str]]:
 
 
 def _object(text: str) -> dict[str, object]:
-    try:
-        given: Any = json.loads(text)
-    except ValueError:
-        return {}
-    return cast("dict[str, object]", given) if isinstance(given, dict) else {}
+    with suppress(DataError):
+        return parse_object(text, "the table")
+    return {}

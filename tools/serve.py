@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -70,16 +70,12 @@ def _answer(line: str, settings: Settings) -> tuple[dict[str, Any], int]:
 def _read(line: str) -> tuple[Path, Path]:
     from ..graph_ir import UsageError
     from ..graph_ir.given import given_path
+    from ..graph_ir.json_text import parse_object
 
-    try:
-        asked: Any = json.loads(line)
-    except ValueError as error:
-        raise UsageError(f"not a line of JSON: {error}") from error
-    if isinstance(asked, dict):
-        table = cast("dict[str, object]", asked)
-        source, target = table.get("in"), table.get("out")
-        if isinstance(source, str) and isinstance(target, str):
-            return given_path("in", source), given_path("out", target)
+    asked = parse_object(line, "a request", UsageError)
+    source, target = asked.get("in"), asked.get("out")
+    if isinstance(source, str) and isinstance(target, str):
+        return given_path("in", source), given_path("out", target)
     raise UsageError('a request is {"in": path, "out": path}')
 
 

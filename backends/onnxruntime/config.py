@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ...graph_ir.errors import DataError, one_line
+from ...graph_ir.errors import DataError
 from ...graph_ir.io import atomic_write
+from ...graph_ir.json_text import parse_object, read_text
 
 SESSION_FILE = "session.json"
 
@@ -45,13 +46,7 @@ class SessionConfig:
         Raises:
             DataError: when it is not JSON, has other keys, or values of other types.
         """
-        try:
-            data: Any = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"{where} is not JSON: {one_line(error)}") from error
-        if not isinstance(data, dict):
-            raise DataError(f"{where} must hold an object with `config` and `disabled_optimizers`")
-        table = cast("dict[str, Any]", data)
+        table = parse_object(text, where)
         unknown = sorted(set(table) - {"config", "disabled_optimizers"})
         if unknown:
             raise DataError(
@@ -79,13 +74,8 @@ class SessionConfig:
         Raises:
             DataError: when the file cannot be read or is not of the described form.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return cls()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read {str(path)!r}: {one_line(error)}") from error
-        return cls.from_json(text, repr(str(path)))
+        where = repr(str(path))
+        return cls.from_json(read_text(path, where), where) if path.exists() else cls()
 
     @classmethod
     def beside(cls, model: Path) -> SessionConfig:

@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ...analysis.coupling import Coupling, attention_of
 from ...graph_ir import Model, UsageError, Value, atomic_write, fingerprint
+from ...graph_ir.json_text import parse_object, read_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -151,11 +151,7 @@ class PrunePlan:
         Raises:
             UsageError: it is no plan; says where.
         """
-        try:
-            document: object = json.loads(text)
-        except ValueError as error:
-            raise UsageError(f"{where} is not JSON: {error}") from error
-        head = _table(document, where)
+        head = parse_object(text, where, UsageError)
         if head.get("format") != _FORMAT:
             raise UsageError(f"{where} has format {head.get('format')!r}; this tersor reads {_FORMAT}")
         mark, rounds, cuts = head.get("fingerprint"), head.get("rounds", 1), head.get("cuts")
@@ -179,14 +175,8 @@ def load_plan(path: str | os.PathLike[str]) -> PrunePlan:
     Raises:
         UsageError: the file cannot be read or holds something else.
     """
-    where = repr(str(path))
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot read the plan {where}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{where} is not a plan: it is no text") from error
-    return PrunePlan.from_json(text, where)
+    where = f"the plan {str(path)!r}"
+    return PrunePlan.from_json(read_text(path, where, UsageError), where)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

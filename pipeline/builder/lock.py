@@ -16,6 +16,7 @@ from typing import Any, cast
 from ...backends.onnxruntime.cpu import host
 from ...calibration.data import Feeds
 from ...graph_ir import CheckError, UsageError, atomic_write, load
+from ...graph_ir.json_text import read_object
 from ..recipe import Recipe, load_recipe
 from .files import model_files
 from .form import Dynamic, Form, form_of
@@ -161,11 +162,10 @@ def read_lock(path: Path) -> Lock:
     Raises:
         UsageError: it is none, or none that a build can be made again from.
     """
+    found = read_object(path, f"--lock {str(path)!r}", UsageError)
     try:
-        return _lock_of(path, json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UsageError(f"--lock {str(path)!r} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return _lock_of(path, found)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"--lock {str(path)!r} is no {LOCK_FILE} of this version of tersor") from error
     except UsageError as error:
         raise UsageError(f"--lock {str(path)!r}: {error}") from error

@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from ...backends.onnxruntime.config import SESSION_FILE
 from ...calibration.data import Feeds
-from ...graph_ir import Model, ModelError, UsageError, load, one_line, save
+from ...graph_ir import DataError, Model, ModelError, UsageError, load, one_line, save
 from ...graph_ir.files import atomic_files
+from ...graph_ir.json_text import read_object
 from ..outputs import (
     INPUT,
     given_path,
@@ -87,11 +87,9 @@ def _read_besides(settings: BuildSettings) -> dict[str, Path | None]:
 
 def _is_lock(path: Path) -> bool:
     """Whether a file is one that `write_lock` wrote."""
-    try:
-        found: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and "lock" in found
+    with suppress(DataError):
+        return "lock" in read_object(path)
+    return False
 
 
 def ship(result: BuildResult, settings: BuildSettings, feeds: Feeds | None) -> None:

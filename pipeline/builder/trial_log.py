@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ...analysis.fidelity import Closeness
 from ...graph_ir import DataError, UsageError, atomic_write
+from ...graph_ir.json_text import parse_object
 from .result import Judgement
 
 FORMAT = 1
@@ -86,12 +87,12 @@ class TrialLog:
         try:
             text = path.read_text(encoding="utf-8")
             lines = text.splitlines()
-            head: object = json.loads(lines[0]) if lines else None
-        except (OSError, ValueError) as error:
+            head = parse_object(lines[0] if lines else "", "its first line")
+        except (OSError, UnicodeDecodeError, DataError) as error:
             raise UsageError(f"--trials {str(path)!r} is no log of trials; name another file") from error
-        if not isinstance(head, dict) or "tersor-trials" not in head:
+        if "tersor-trials" not in head:
             raise UsageError(f"--trials {str(path)!r} is no log of trials; name another file")
-        if cast("dict[str, Any]", head) != {"tersor-trials": FORMAT, "key": self._key}:
+        if head != {"tersor-trials": FORMAT, "key": self._key}:
             raise UsageError(
                 f"--trials {str(path)!r} is of another model, data, metric, limit or version; "
                 "remove it, or name another file"

@@ -154,7 +154,7 @@ def test_session_json_round_trip(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "must hold an object"),
+        ("[]", "holds no JSON object"),
         ('{"conf": {}}', "unknown key 'conf'"),
         ('{"config": {"a": 1}}', "to strings"),
         ('{"disabled_optimizers": "a"}', "list of optimizer names"),

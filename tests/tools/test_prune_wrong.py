@@ -151,7 +151,7 @@ def test_what_is_no_data_no_plan_or_no_cache_is_one_line(
     for option, path, line in (
         ("--data", "empty", "holds no .npz, .npy or picture files"),
         ("--data", "chain.onnx", "is no data file; give a .npz or .npy file, or a folder of them"),
-        ("--plan", "plan.json", "is no plan: expected an object in braces"),
+        ("--plan", "plan.json", "holds no JSON object, but a list"),
         ("--cache", "plan.json", f"--cache '{folder / 'plan.json'}': "),
         ("--cache", "plan.json/inside", "is a file, not a folder"),
     ):

@@ -70,7 +70,7 @@ def one(**changes: object) -> str:
     ("text", "reason"),
     [
         ("", "here is not JSON: Expecting value"),
-        ("[]", "here is no plan: expected an object"),
+        ("[]", "here holds no JSON object, but a list"),
         ("{}", "here has format None; this tersor reads 1"),
         ('{"format": 1, "cuts": []}', "lacks a fingerprint, rounds or cuts"),
         ('{"format": 1, "fingerprint": "0", "cuts": {}}', "lacks a fingerprint, rounds or cuts"),
@@ -101,7 +101,7 @@ def test_files_that_are_no_plans(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read the plan '.*none.json': No such file"):
         load_plan(tmp_path / "none.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="is not a plan: it is no text"):
+    with pytest.raises(UsageError, match=r"the plan .* is no text"):
         load_plan(tmp_path / "bytes.json")
 
 
