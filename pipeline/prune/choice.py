@@ -34,7 +34,15 @@ def aim_called(name: str) -> Aim | None:
 
 
 class OutOfReachError(UsageError):
-    """No choice of widths within the limits meets the budget."""
+    """No choice of widths within the limits meets the budget.
+
+    Attributes:
+        least: the share of the original that is left at the least widths; None where that is not known.
+    """
+
+    def __init__(self, message: str, least: float | None = None) -> None:
+        super().__init__(message)
+        self.least = least
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,8 @@ class Line:
         if least > target + _SLACK:
             raise OutOfReachError(
                 f"{target:.1%} of the original cannot be reached: with every group at its least width "
-                f"{least:.1%} is left; lower --min-keep or --align, exclude less, or ask for less"
+                f"{least:.1%} is left; lower --min-keep or --align, exclude less, or ask for less",
+                least,
             )
         while low < high:
             middle = (low + high) // 2

@@ -191,7 +191,7 @@ class _Work:
         if not self.rounds and not self.plan.cuts:
             raise steps.NothingCutError(self._job.limits.align)
         if not self.stopped:
-            self.notes += steps.shortfall(self._job.budget, self._left, NEAR)
+            self.notes += steps.missed(self._job.budget, self._left, NEAR)
         groups = steps.told(self._first, self._groups, self.stopped)
         tried = steps.told(self._first, self._tried) if self._tried else []
         return Pruned(

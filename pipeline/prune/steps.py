@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .select import Left
 
 _NAMED = 4  # reasons in one line
+_FAR_FROM_TIME = 0.1  # so much less time than was wanted is worth a word
 
 
 @dataclass
@@ -177,11 +178,18 @@ def whole(group: Group, why: str) -> Chosen:
     return Chosen(group.name, group.atoms, tuple(range(group.atoms)), width, width, width, why, group.heads)
 
 
-def shortfall(budget: Budget, left: float, near: float) -> list[str]:
-    """A note when more is left than was wanted, by more than a share that does not matter."""
-    if left <= budget.left * (1 + near):
+def missed(budget: Budget, left: float, near: float) -> list[str]:
+    """A note when more is left than was wanted, by more than does not matter, or far less of the time."""
+    unit = UNITS[budget.kind]
+    if budget.kind != "latency":
+        more = left > budget.left * (1 + near)
+        return [f"{left:.1%} of the {unit} are left where {budget.left:.1%} were wanted"] if more else []
+    if budget.left * (1 - _FAR_FROM_TIME) <= left <= budget.left * (1 + near):
         return []
-    return [f"{left:.1%} of the {UNITS[budget.kind]} are left; {budget.left:.1%} were wanted"]
+    tried = "faster" if left > budget.left else "nearer"
+    return [
+        f"{left:.1%} of the {unit} is left where {budget.left:.1%} was wanted: no widths tried are {tried}"
+    ]
 
 
 def overshoot(job: Job, groups: Sequence[Group], chosen: Sequence[Chosen], left: Left) -> list[str]:

@@ -31,6 +31,8 @@ def to_time(
 ) -> Made | None:
     """The slowest of the models tried that is fast enough, or the fastest where none is.
 
+    Where the time is foreseen to be out of reach, the least widths are timed before that is believed.
+
     Args:
         choose: says what stays for a share of the time that is to be foreseen.
         make: cuts the model; None where nothing is cut.
@@ -40,18 +42,21 @@ def to_time(
         wanted: the share that is to be left.
 
     Raises:
-        OutOfReachError: not even by what is foreseen.
+        OutOfReachError: neither by what is foreseen nor by what the least widths take.
     """
     tried: dict[tuple[int, ...], Made] = {}
     tries: list[tuple[float, float]] = []
-    goal = wanted
+    goal, beyond = wanted, False
     for attempt in range(ATTEMPTS):
         try:
             chosen = choose(goal)
-        except OutOfReachError:
-            if not attempt:
+        except OutOfReachError as error:
+            if tries:
+                goal = (goal + tries[-1][0]) / 2  # the correction asks for more than there is
+            elif beyond or error.least is None:
                 raise
-            goal = (goal + tries[-1][0]) / 2  # the correction asks for more than there is
+            else:
+                goal, beyond = error.least, True
             continue
         widths = tuple(c.after for c in chosen)
         if widths in tried:
@@ -68,7 +73,16 @@ def to_time(
             break
         goal = _next(start, tries, wanted)
     on_time = [m for m in tried.values() if m.left <= wanted * (1 + NEAR)]
-    return max(on_time, key=lambda m: m.left) if on_time else min(tried.values(), key=lambda m: m.left)
+    if on_time:
+        return max(on_time, key=lambda m: m.left)
+    fastest = min(tried.values(), key=lambda m: m.left)
+    if beyond:
+        raise OutOfReachError(
+            f"{wanted:.1%} of the latency cannot be reached: timed with every group at its least width, "
+            f"{fastest.left:.1%} is left; lower --min-keep or --align, exclude less, or ask for less",
+            fastest.left,
+        )
+    return fastest
 
 
 def _next(start: float, tries: list[tuple[float, float]], wanted: float) -> float:
