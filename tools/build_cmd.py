@@ -131,8 +131,9 @@ def command(
 
 def beside(result: BuildResult) -> str:
     """The speed of other forms that were timed in the same run, taken as the shipped one's is; or nothing."""
-    from ..pipeline.builder.choose import relative_time, together
+    from ..pipeline.builder.choose import together
     from ..pipeline.builder.form import PLAIN
+    from ..pipeline.builder.timing import relative_time
     from .render import plural
 
     timed = {name for by_name in result.latency.values() for name in by_name}

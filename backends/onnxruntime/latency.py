@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TypeAlias
 
@@ -42,13 +42,15 @@ class Latency:
         name: of the model.
         turns_ms: milliseconds of one run, a value for each round, in their order.
         min_ms: of the fastest run.
-        repeats: runs in a round, of which its value is the median.
+        repeats: runs in a round, of which its value is a quantile, by default the median.
+        numbers: of the rounds, where other candidates had more; empty where they are 0, 1, 2 and so on.
     """
 
     name: str
     turns_ms: tuple[float, ...]
     min_ms: float
     repeats: int
+    numbers: tuple[int, ...] = ()
 
     @property
     def rounds(self) -> int:
@@ -70,10 +72,16 @@ class Latency:
         """Ninetieth percentile over the rounds."""
         return float(np.quantile(self.turns_ms, 0.9))
 
+    @property
+    def by_round(self) -> dict[int, float]:
+        """Milliseconds by the round's number."""
+        return dict(zip(self.numbers or range(self.rounds), self.turns_ms, strict=True))
+
     def joined(self, more: Latency) -> Latency:
-        """With the rounds of another measurement behind its own."""
+        """With other rounds behind its own."""
         least = min(self.min_ms, more.min_ms)
-        return Latency(self.name, self.turns_ms + more.turns_ms, least, self.repeats)
+        numbers = (*self.by_round, *more.by_round)
+        return Latency(self.name, self.turns_ms + more.turns_ms, least, self.repeats, numbers)
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,9 @@ def measure(
     rounds: int = 25,
     min_time: float = 0.02,
     budget_s: float = 60.0,
+    quantile: float = 0.5,
     clock: Callable[[], float] = time.perf_counter,
+    run_clock: Callable[[], float] | None = None,
 ) -> dict[str, Latency]:
     """Time the candidates turn by turn.
 
@@ -112,7 +122,9 @@ def measure(
         rounds: turns of each candidate.
         min_time: seconds that a turn should fill; short runs are repeated within it.
         budget_s: no round begins that would end after so many seconds; the first round always runs.
+        quantile: of a turn's runs, which is its value; a low one passes over runs that were interrupted.
         clock: seconds, never going back.
+        run_clock: what runs are timed by, if not by that; see `own_clock`.
 
     Each candidate runs twice before anything counts, and once more at the start of each turn that repeats
     runs, so that caches hold its own data again.
@@ -123,7 +135,8 @@ def measure(
     if not candidates or rounds < 1:
         raise DataError("latency needs at least one candidate and one round")
     begin = clock()
-    repeats = {name: _repeats(run, min_time, clock) for name, run in candidates.items()}
+    by = run_clock or clock
+    repeats = {name: _repeats(run, min_time, by) for name, run in candidates.items()}
     turns: dict[str, list[float]] = {name: [] for name in candidates}
     least = dict.fromkeys(candidates, math.inf)
     longest = 0.0
@@ -132,8 +145,8 @@ def measure(
         if done and start - begin + longest > budget_s:
             break
         for name, run in candidates.items():
-            times = _turn(run, done, repeats[name], clock)
-            turns[name].append(median(times))
+            times = _turn(run, done, repeats[name], by)
+            turns[name].append(float(np.quantile(times, quantile)))
             least[name] = min(least[name], *times)
         longest = max(longest, clock() - start)
     return {
@@ -142,16 +155,61 @@ def measure(
     }
 
 
+def in_later_rounds(before: Mapping[str, Latency], found: Mapping[str, Latency]) -> dict[str, Latency]:
+    """Two measurements as one, the rounds of the second numbered on from those of the first."""
+    start = 1 + max((number for latency in before.values() for number in latency.by_round), default=-1)
+    later = {
+        name: replace(latency, numbers=tuple(start + number for number in latency.by_round))
+        for name, latency in found.items()
+    }
+    return {**before, **{n: before[n].joined(more) if n in before else more for n, more in later.items()}}
+
+
 def compare(a: Latency, b: Latency, *, confidence: float = 0.95) -> Ratio:
-    """Time of `a` over time of `b` from their paired rounds.
+    """Time of `a` over time of `b` from the rounds that both were measured in.
 
     Raises:
-        DataError: when the two were not measured in the same rounds.
+        DataError: when there are none.
     """
-    if a.rounds != b.rounds:
+    left, right = a.by_round, b.by_round
+    shared = [number for number in left if number in right]
+    if not shared:
         raise DataError(f"{a.name!r} and {b.name!r} were not measured side by side")
-    center, low, high = _interval(a.turns_ms, b.turns_ms, confidence)
-    return Ratio(a.name, b.name, center, low, high, a.rounds, confidence)
+    center, low, high = _interval([left[n] for n in shared], [right[n] for n in shared], confidence)
+    return Ratio(a.name, b.name, center, low, high, len(shared), confidence)
+
+
+def over(measured: Mapping[str, Latency], name: str, reference: str) -> float:
+    """Time of one over another's, by way of what either takes over the lead where that is a third.
+
+    On a busy machine the caches are shared with other programs, by which models that are alike lose alike.
+    So they are told apart by what they take over one that is like them, and not over the reference.
+
+    Raises:
+        DataError: they were not measured beside the lead.
+    """
+    lead = lead_of(measured, reference)
+    if lead in (name, reference) or name == reference:
+        return compare(measured[name], measured[reference]).median
+    first, second = compare(measured[name], measured[lead]), compare(measured[lead], measured[reference])
+    return first.median * second.median
+
+
+def lead_of(measured: Mapping[str, Latency], reference: str) -> str:
+    """The fastest of those that were measured in all of the reference's rounds; the reference is one."""
+    every = measured[reference].by_round.keys()
+    beside = [name for name, latency in measured.items() if latency.by_round.keys() >= every]
+    return min(beside, key=lambda name: compare(measured[name], measured[reference]).median)
+
+
+def own_clock(threads: int) -> Callable[[], float]:
+    """The clock that tells most of a model's own time on a busy machine.
+
+    A run on one thread is all in the calling thread, whose processor time other programs do not add to.
+    Runs on several are timed by the ordinary clock, and so is all where processor time is told too coarsely.
+    """
+    exact = time.get_clock_info("thread_time").resolution <= 1e-5  # not on Windows
+    return time.thread_time if threads == 1 and exact else time.perf_counter
 
 
 @contextmanager

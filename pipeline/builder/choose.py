@@ -7,11 +7,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ...backends.onnxruntime.latency import Latency, Ratio, compare
+from ...backends.onnxruntime.latency import compare
 from ..amounts import beyond, within
 from .accuracy import COMFORT_DB
 from .form import PLAIN
 from .result import Candidate, Composition, Judgement
+from .timing import Times, not_slower, open_at, relative_time, surely
 
 ALIKE_DB = 3.0  # apart, candidates' outputs are still alike in closeness
 TIE = 0.02  # candidates this close in time are told apart by accuracy
@@ -20,9 +21,7 @@ MOST_PRICE = 0.2
 PRICE_OF_DROP = 10.0  # the part of the speed that a drop likely on other data is worth, for each part lost
 ROUNDING_DB = 60.0  # outputs closer than this differ by rounding only
 TOLD = 2  # refused candidates that the sentence names
-NOISE = 0.01  # how much slower than the original a candidate may look and still count as not slower
 
-Times = Mapping[int, Mapping[str, Latency]]
 Judged = tuple[Candidate, Judgement]
 
 
@@ -71,61 +70,43 @@ def _shown(candidate: Candidate, judgement: Judgement) -> bool:
     return candidate.name == PLAIN and not judgement.failed
 
 
-def relative_time(times: Times, name: str, reference: str) -> float:
-    """A candidate's time over the reference's: geometric mean over the thread counts, of paired medians."""
-    logs = [
-        math.log(compare(by_name[name], by_name[reference]).median)
-        for by_name in times.values()
-        if name in by_name and reference in by_name
-    ]
-    return math.exp(sum(logs) / len(logs)) if logs else 1.0
-
-
-def not_slower(times: Times, name: str, reference: str) -> bool:
-    """Whether a candidate is no slower than the reference at any thread count, so far as can be told.
-
-    Within the noise the median tells. Beyond it one is slower where the whole interval of the median says so,
-    or where there were too few rounds for an interval.
-    """
-    ratios = _ratios(times, name, reference).values()
-    return all(ratio.median <= 1 + NOISE or _open(ratio) for ratio in ratios)
-
-
-def _ratios(times: Times, name: str, reference: str) -> dict[int, Ratio]:
-    return {
-        threads: compare(by_name[name], by_name[reference])
-        for threads, by_name in times.items()
-        if name in by_name and reference in by_name
-    }
-
-
-def _open(ratio: Ratio) -> bool:
-    """Whether a candidate that looks slower may still be as fast."""
-    return ratio.median > 1 + NOISE and ratio.low <= 1 and math.isfinite(ratio.high)
-
-
-def _open_at(times: Times, name: str, original: str) -> list[int]:
-    """The thread counts where a candidate looks slower and may not be."""
-    return [threads for threads, ratio in _ratios(times, name, original).items() if _open(ratio)]
-
-
 def in_doubt(judged: Mapping[str, Judged], times: Times, original: str) -> list[int]:
     """The thread counts where what is clearly the fastest looks slower than the original, and may not be."""
-    open_at: dict[str, list[int]] = {}
+    doubted: dict[str, list[int]] = {}
     sure = [1.0]
-    for name, (_, judgement) in judged.items():
-        if judgement.accepted and not_slower(times, name, original):
-            open_at[name] = _open_at(times, name, original)
-            sure += [] if open_at[name] else [relative_time(times, name, original)]
+    for name, time in _running(judged, times, original).items():
+        doubted[name] = open_at(times, name, original)
+        sure += [] if doubted[name] else [time]
     least = min(sure) * (1 - TIE)
     return sorted(
         {
             n
-            for name, counts in open_at.items()
+            for name, counts in doubted.items()
             for n in counts
             if relative_time(times, name, original) < least
         }
     )
+
+
+def rivals(judged: Mapping[str, Judged], times: Times, original: str) -> list[str]:
+    """The candidates that may be the best for all that is known, if that is more than one."""
+    running = _running(judged, times, original)
+    if not running:
+        return []
+    prices = {name: priced(time, judged[name][1]) for name, time in running.items()}
+    least = min(prices.values()) * (1 + TIE)
+    found = [name for name, price in prices.items() if price * surely(times, name, original) <= least]
+    return found if len(found) > 1 else []
+
+
+def _running(judged: Mapping[str, Judged], times: Times, original: str) -> dict[str, float]:
+    """The time over the original's of what is accepted, was timed and is not slower."""
+    timed = {name for by_name in times.values() for name in by_name}
+    return {
+        name: relative_time(times, name, original)
+        for name, (_, judgement) in judged.items()
+        if judgement.accepted and name in timed and not_slower(times, name, original)
+    }
 
 
 def distrust(judged: Mapping[str, Judged], max_drop: float) -> dict[str, Judged]:
@@ -203,12 +184,7 @@ def pick(
     Returns:
         The winner, and one sentence on why.
     """
-    timed = {name for by_name in times.values() for name in by_name}
-    running = {
-        name: relative_time(times, name, original)
-        for name, (_, judgement) in judged.items()
-        if judgement.accepted and name in timed and not_slower(times, name, original)
-    }
+    running = _running(judged, times, original)
     if not running:
         return judged[original][0], "nothing accepted was at least as fast as the original"
     fastest = min(running, key=lambda name: running[name])
@@ -218,7 +194,7 @@ def pick(
     same = {judged[name][0].composition for name in tied} - {()}
     tied += [name for name in running if name not in tied and judged[name][0].composition in same]
     # What looks slower somewhere has to be clearly the fastest; among equals another is the surer one.
-    equal = [name for name in tied if not _open_at(times, name, original)] or tied
+    equal = [name for name in tied if not open_at(times, name, original)] or tied
     # The original comes last among equals: what the passes made is no slower, and simpler.
     winner = max(equal, key=lambda name: (_accuracy(judged[name][1]), name != original, -running[name]))
     if winner == original:
@@ -226,8 +202,11 @@ def pick(
     elif winner == fastest:
         why = f"{winner}: {_speed(times, winner, original)}, the fastest that keeps within the limits"
     else:
-        doubted = fastest in tied and fastest not in equal
-        than = f"and {fastest} may be slower" if doubted else f"closer than {fastest}, which is the fastest"
+        than = f"closer than {fastest}, which is the fastest"
+        if fastest in tied and fastest not in equal:
+            than = f"and {fastest} may be slower"
+        elif running[winner] <= running[fastest] * (1 + TIE):
+            than = f"as fast as {fastest}, and closer"
         why = f"{winner}: {_speed(times, winner, original)}, {than}"
     return judged[winner][0], why + _others(judged, times, original)
 
@@ -238,18 +217,19 @@ def told(name: str, times: Times, original: str) -> str:
     return f"{name}, as the lock says: {speed}"
 
 
-def unasked(judged: Mapping[str, Judged], times: Times, winner: str) -> str | None:
+def unasked(judged: Mapping[str, Judged], times: Times, winner: str, original: str) -> str | None:
     """The fastest candidate that has not been asked what it will lose, and is the winner or faster; or None.
 
     Its price may turn out lower than closeness alone says.
     """
     timed = {name for by_name in times.values() for name in by_name}
     asked = {
-        name: relative_time(times, name, winner)
+        name: relative_time(times, name, original)
         for name, (_, judgement) in judged.items()
         if judgement.accepted and not judgement.vouched and (name in timed or name == winner)
     }
-    faster = {name: time for name, time in asked.items() if name == winner or time < 1}
+    least = relative_time(times, winner, original)
+    faster = {name: time for name, time in asked.items() if name == winner or time < least}
     return min(faster, key=lambda name: (faster[name], name), default=None)
 
 

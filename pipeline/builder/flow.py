@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from ...analysis.cores import usable_cores
 from ...backends.base import Feed
 from ...backends.onnxruntime.cpu import host
-from ...backends.onnxruntime.latency import Latency, compare, measure, session_runners
+from ...backends.onnxruntime.latency import Latency, in_later_rounds
 from ...calibration.data import Feeds, open_feeds
 from ...calibration.visit import UnobservableError
 from ...graph_ir import Model, fingerprint, load, notes, signature_of, structure_fingerprint
 from ..recipe import Recipe, load_recipe
 from .accuracy import Judge
 from .again import again
-from .choose import Times, contenders, distrust, in_doubt, pick, told, unasked
+from .choose import contenders, distrust, in_doubt, pick, rivals, told, unasked
 from .doubts import SEEN, doubts, failing, metric_doubts, voids
 from .facts import bindings_in, drawn, facts_of, is_quantized, padding, sized, why_not_int8
 from .files import as_protobuf
@@ -31,15 +30,14 @@ from .result import BuildResult, Candidate, Judgement, Proof
 from .search import Search
 from .settings import BuildSettings
 from .ship import check_out, ship
+from .timing import Stopwatch, Times, side_by_side, thread_counts
 from .trial_log import TrialLog
-from .trials import Timer
 from .workshop import Workshop
 
 JUDGING_FEEDS = 32
 LEAST_FLOAT_SQNR_DB = 40.0  # a lossless pipeline that moves an output further is not trusted
 MOST_TIMED = 10
 WITHOUT_DATA = "without data only the lossless part was done; data would add int8, often twice as fast"
-TRIAL_ROUNDS, TRIAL_S = 9, 2.0  # of a candidate's first timing, which guides the search
 
 
 def build(settings: BuildSettings) -> BuildResult:
@@ -110,7 +108,7 @@ def _search(settings: BuildSettings, given: _Given, folder: Path) -> BuildResult
     outputs = [*judge.doubts, *voids(itself.fidelity)]
     notes_ += _of_data(settings, judge, [] if feeds is None else judging, outputs)
     search = Search(
-        workshop, judge, settings, _beside(original, judging), _log(settings, model, feeds, judge)
+        workshop, judge, settings, Stopwatch(original, judging), _log(settings, model, feeds, judge)
     )
     notes_ += _tried(given, judged, search, workshop, judge, folder)
     scores = {name: judgement.metric for name, (_, judgement) in judged.items()}
@@ -207,7 +205,7 @@ def _chosen(
     """The best candidate that is vouched for and proved, and why; others are refused on the way."""
     while True:
         winner, why = pick(judged, times, original.name)
-        name = unasked(judged, times, winner.name)
+        name = unasked(judged, times, winner.name, original.name)
         if name is not None:
             candidate, judgement = judged[name]
             judged[name] = (candidate, judge.vouch(candidate, judgement))
@@ -244,18 +242,6 @@ def _strict(judgement: Judgement) -> Judgement:
     return judgement
 
 
-def _beside(original: Candidate, feeds: Sequence[Feed]) -> Timer:
-    """Times one candidate at a time beside the original, briefly, on one thread."""
-
-    def time(candidate: Candidate) -> float:
-        models = {c.name: (c.path, c.config) for c in (original, candidate)}
-        with session_runners(models, feeds, threads=1) as runners:
-            found = measure(runners, rounds=TRIAL_ROUNDS, min_time=0.01, budget_s=TRIAL_S)
-        return compare(found[candidate.name], found[original.name]).median
-
-    return time
-
-
 def _log(settings: BuildSettings, model: Model, feeds: Feeds | None, judge: Judge) -> TrialLog:
     """The log of the trials, if one is wanted."""
     if settings.trials is None or feeds is None:
@@ -277,16 +263,17 @@ def _times(
     settings: BuildSettings,
     guesses: Mapping[str, float],
 ) -> dict[int, Mapping[str, Latency]]:
-    """Latency of the contenders, one thread and all, each side by side in one run."""
-    models = {c.name: (c.path, c.config) for c in contenders(judged, MOST_TIMED, guesses)}
-
-    def timed(threads: int) -> Mapping[str, Latency]:
-        settings.progress(f"timing on {threads} threads", 0, None)
-        with session_runners(models, feeds, threads=threads) as runners:
-            return measure(runners, rounds=settings.rounds, budget_s=20)
-
-    times = {threads: timed(threads) for threads in sorted({1, usable_cores()})}
-    for threads in in_doubt(judged, times, next(iter(judged))):
-        more = timed(threads)
-        times[threads] = {name: found.joined(more[name]) for name, found in times[threads].items()}
+    """Latency of the contenders, one thread and all; of those that may be the best once more."""
+    original = next(iter(judged))
+    timed = contenders(judged, MOST_TIMED, guesses)
+    lead = min((c.name for c in timed), key=lambda name: guesses.get(name, 1.0))
+    counts = thread_counts()
+    times: dict[int, Mapping[str, Latency]] = {
+        threads: side_by_side(timed, lead, feeds, settings, threads) for threads in counts
+    }
+    left = rivals(judged, times, original)
+    again = timed if not left else [c for c in timed if c.name in {original, lead, *left}]
+    for threads in counts if left else in_doubt(judged, times, original):
+        more = side_by_side(again, lead, feeds, settings, threads)
+        times[threads] = in_later_rounds(times[threads], more)
     return times

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from ...analysis.fidelity import Closeness
 from ...backends.onnxruntime.audit import Audit
 from ...backends.onnxruntime.config import SessionConfig
-from ...backends.onnxruntime.latency import Latency, compare
+from ...backends.onnxruntime.latency import Latency, over
 from ...backends.onnxruntime.runtime_check import Concurrency
 from ...calibration.sensitivity import Sensitivity
 from ...graph_ir import UsageError
@@ -183,5 +183,4 @@ class BuildResult:
         times = self.latency.get(threads, {})
         if self.winner.name not in times or self.before.name not in times:
             return 1.0
-        # As the choice saw it: round by round, so that the machine's slow minutes cancel.
-        return compare(times[self.before.name], times[self.winner.name]).median
+        return 1 / over(times, self.winner.name, self.before.name)  # as the choice saw it

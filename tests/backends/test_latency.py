@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,14 @@ import onnx
 import pytest
 
 from tersor.backends.onnxruntime.config import SessionConfig
-from tersor.backends.onnxruntime.latency import Latency, compare, measure, session_runners
+from tersor.backends.onnxruntime.latency import (
+    Latency,
+    compare,
+    in_later_rounds,
+    measure,
+    own_clock,
+    session_runners,
+)
 from tersor.graph_ir import DataError
 
 
@@ -74,6 +82,32 @@ def test_short_runs_fill_their_turn_after_one_that_does_not_count() -> None:
     assert found["a"].median_ms == pytest.approx(5.0)
 
 
+def test_runs_can_have_a_clock_of_their_own() -> None:
+    machine, own = Machine(), Machine()
+
+    def run(_: int) -> None:
+        machine.now += 4.0
+        own.now += 1.0
+
+    found = measure({"a": run}, rounds=50, budget_s=20, clock=machine.clock, run_clock=own.clock)
+    assert (found["a"].rounds, found["a"].median_ms) == (3, 1000.0)
+    assert own_clock(2) is time.perf_counter
+    assert own_clock(1) in (time.thread_time, time.perf_counter)
+
+
+def test_a_low_quantile_of_a_turn_passes_over_interruptions() -> None:
+    machine, count = Machine(), 0
+
+    def jitter() -> float:
+        nonlocal count
+        count += 1
+        return 5.0 if count % 3 == 0 else 1.0
+
+    runs = {"a": machine.candidate("a", 0.001, jitter)}
+    assert measure(runs, rounds=4, quantile=0.25, clock=machine.clock)["a"].median_ms == pytest.approx(1.0)
+    assert measure(runs, rounds=4, quantile=0.9, clock=machine.clock)["a"].median_ms == pytest.approx(5.0)
+
+
 def test_a_slow_minute_hits_all_candidates_alike() -> None:
     machine = Machine(load=lambda now: 3.0 if 10 < now < 25 else 1.0)
     runs = {"a": machine.candidate("a", 0.9), "b": machine.candidate("b", 1.0)}
@@ -125,7 +159,27 @@ def test_wrong_use_is_refused() -> None:
     with pytest.raises(DataError, match="at least one candidate"):
         measure({})
     with pytest.raises(DataError, match="side by side"):
-        compare(latency("a", 1.0), latency("b", 1.0, 2.0))
+        compare(*in_later_rounds({"a": latency("a", 1.0)}, {"b": latency("b", 2.0)}).values())
+
+
+def test_only_rounds_of_both_are_compared() -> None:
+    first = {
+        "original": latency("original", 1.0, 1.0),
+        "lead": latency("lead", 2.0, 2.0),
+        "a": latency("a", 3.0, 5.0),
+    }
+    second = {"original": latency("original", 8.0), "lead": latency("lead", 4.0), "b": latency("b", 16.0)}
+    third = {"original": latency("original", 1.0), "a": latency("a", 9.0)}
+    both = in_later_rounds(in_later_rounds(first, second), third)
+    assert both["original"].turns_ms == (1.0, 1.0, 8.0, 1.0)
+    assert both["a"].by_round == {0: 3.0, 1: 5.0, 3: 9.0}
+    assert both["lead"].min_ms == 2.0
+    found = compare(both["a"], both["original"])
+    assert (found.median, found.rounds) == (pytest.approx(5.0), 3)
+    assert compare(both["b"], both["original"]).median == pytest.approx(2.0)
+    assert compare(both["b"], both["lead"]).median == pytest.approx(4.0)
+    with pytest.raises(DataError, match="'a' and 'b' were not measured side by side"):
+        compare(both["a"], both["b"])
 
 
 def test_percentiles_are_interpolated_between_rounds() -> None:

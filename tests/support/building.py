@@ -92,7 +92,7 @@ def steady(patch: pytest.MonkeyPatch) -> None:
         share = {"original": 1.0, "float": 0.9, "float32": 0.9, "int8 dynamic": 0.8}
         return {name: latency(name, *[share.get(name, 0.5)] * 3) for name in runners}
 
-    patch.setattr("tersor.pipeline.builder.flow.measure", measured)
+    patch.setattr("tersor.pipeline.builder.timing.measure", measured)
 
 
 def default_run(model: Path, feed: Mapping[str, NDArray[Any]]) -> list[Any]:

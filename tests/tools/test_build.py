@@ -205,7 +205,7 @@ def test_debug_shows_the_trace_of_a_users_function(
         (["--budget", "soon"], "'soon' is no time; write 90s, 2m or 1h30m"),
         (
             ["--metric", "m:f", "--max-drop", "200%"],
-            "--max-drop is a share of the metric from 0 to below 1, not 2;",
+            "--max-drop is a share of the metric from 0 to below 1, not 2, which",
         ),
         (["--metric", "m:f", "--max-drop", "-1%"], "--max-drop is a share of the metric"),
         (["--metric", "m:f", "--max-drop", "much"], "'much' is no share; write 1% or 0.01"),
@@ -242,7 +242,7 @@ def test_an_interrupt_is_said_in_one_line(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tersor.pipeline.builder.flow.measure", interrupt)
+    monkeypatch.setattr("tersor.pipeline.builder.timing.measure", interrupt)
     done = tersor(capsys, "build", model, "-o", tmp_path / "out")
     assert (done.code, done.err) == (130, "error: interrupted; nothing half-written is left\n")
     assert not (tmp_path / "out").exists()

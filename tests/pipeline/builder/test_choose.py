@@ -12,17 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tersor.graph_ir import parse
-from tersor.pipeline.builder.choose import (
-    NOISE,
-    TIE,
-    contenders,
-    distrust,
-    not_slower,
-    pick,
-    relative_time,
-    unasked,
-)
+from tersor.pipeline.builder.choose import TIE, contenders, distrust, pick, unasked
 from tersor.pipeline.builder.facts import composition
+from tersor.pipeline.builder.timing import NOISE, not_slower, relative_time
 from tests.support.building import Judged, judged, latency, times
 
 Drawn = tuple[dict[str, Judged], dict[int, Any]]
@@ -158,11 +150,11 @@ def test_faster_ones_are_asked_before_a_slower_one_wins() -> None:
     )  # fmt: skip
     winner = chosen(candidates, timing)
     assert winner == "float"
-    assert unasked(candidates, timing, winner) == "farther"
+    assert unasked(candidates, timing, winner, "original") == "farther"
     known = field(*candidates.values(), expecting("far", 15, 0.0), expecting("farther", 14, 0.006))
-    assert unasked(known, timing, winner) == "float"
+    assert unasked(known, timing, winner, "original") == "float"
     known = field(*known.values(), expecting("float", 120, 0.0))
-    assert unasked(known, timing, winner) is None
+    assert unasked(known, timing, winner, "original") is None
     assert chosen(known, timing) == "farther"
 
 

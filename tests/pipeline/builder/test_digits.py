@@ -18,10 +18,10 @@ from tersor.backends.onnxruntime.session import OrtSession
 from tersor.graph_ir import load
 from tersor.graph_ir.ops import label
 from tersor.pipeline.builder import BuildResult, build
-from tersor.pipeline.builder.choose import not_slower
 from tersor.pipeline.builder.flow import JUDGING_FEEDS
 from tersor.pipeline.builder.report import to_dict
 from tersor.pipeline.builder.settings import BuildSettings
+from tersor.pipeline.builder.timing import not_slower
 from tests.support.building import DIGITS, FILES, default_run, hashes, quick, steady, work_in
 
 MODEL = DIGITS / "digits.onnx"

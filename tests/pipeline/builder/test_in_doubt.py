@@ -11,7 +11,8 @@ import pytest
 
 from tersor.backends.onnxruntime.latency import Latency, Runner
 from tersor.graph_ir import parse, to_proto
-from tersor.pipeline.builder.choose import in_doubt, not_slower, pick, relative_time
+from tersor.pipeline.builder.choose import in_doubt, pick
+from tersor.pipeline.builder.timing import not_slower, relative_time
 from tests.support.building import judged, latency, quick
 
 TEXT = """<ir_version: 8, opset_import: ["" : 17]> g (float[2,3] x) => (float[2,3] y)
@@ -69,8 +70,8 @@ def test_rounds_are_added_where_the_fastest_is_in_doubt(
         of_float = busy if len(asked) == 2 else [0.5] * 8
         return {name: latency(name, *([1.0] * 8 if name == "original" else of_float)) for name in runners}
 
-    monkeypatch.setattr("tersor.pipeline.builder.flow.measure", measured)
-    monkeypatch.setattr("tersor.pipeline.builder.flow.usable_cores", lambda: 2)
+    monkeypatch.setattr("tersor.pipeline.builder.timing.measure", measured)
+    monkeypatch.setattr("tersor.pipeline.builder.timing.usable_cores", lambda: 2)
     result = quick(to_proto(parse(TEXT)), tmp_path / "out")
     assert asked == [["original", "float"]] * 3, "on 1, on 2 and once more on 2 threads"
     assert {n: by_name["float"].rounds for n, by_name in result.latency.items()} == {1: 8, 2: 16}
