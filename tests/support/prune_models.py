@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small models for deciding what to prune, and groups made by hand."""
+"""Small models for deciding what to prune, groups made by hand, and a machine that takes time as foretold."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tersor.analysis.cost import cost
 from tersor.analysis.coupling import Coupling, Group, GroupAxis
 from tersor.graph_ir import DataType, Model, Node, Shape, TensorType, Value, parse
+from tersor.pipeline.prune.spend import Spend
+from tersor.pipeline.prune.timing import Clock
 
 CHAIN = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -109,3 +112,36 @@ def coupling(*sizes: int) -> Coupling:
 
 def node_named(model: Model, name: str) -> Node:
     return next(node for node in model.graph if node.name == name)
+
+
+class Predicted:
+    """Time as predicted by MACs."""
+
+    def __init__(self, spend: Spend) -> None:
+        self._spend = spend
+
+    def left(self, kept: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
+        return self._spend.left("macs", kept)
+
+    def costs(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return np.asarray(self._spend.costs("macs"))
+
+
+class Steady(Clock):
+    """A machine on which time is overhead plus MACs: pruning helps less than predicted."""
+
+    def __init__(self, overhead: float, found: list[float]) -> None:
+        self._overhead = overhead
+        self._found = found
+        self._whole = cost(chain()).macs
+
+    def note(self) -> str:
+        return "it forgets"
+
+    def ratio(self, model: Model) -> float:
+        share = cost(model).macs / self._whole
+        self._found.append((share + self._overhead) / (1 + self._overhead))
+        return self._found[-1]
+
+    def predictor(self, model: Model, coupling: Coupling, align: int) -> Predicted:  # type: ignore[override]
+        return Predicted(Spend(model, coupling))

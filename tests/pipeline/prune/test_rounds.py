@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from tersor.analysis.cost import cost
-from tersor.analysis.coupling import Coupling
 from tersor.analysis.fidelity import Closeness
 from tersor.graph_ir import Model, UsageError, fingerprint, parse
 from tersor.passes.prune.plan import PrunePlan, load_plan
@@ -20,10 +19,8 @@ from tersor.pipeline.prune.budget import Budget
 from tersor.pipeline.prune.job import Job, Pruned
 from tersor.pipeline.prune.rounds import prune
 from tersor.pipeline.prune.select import Limits
-from tersor.pipeline.prune.spend import Spend
 from tersor.pipeline.prune.steps import NothingToPruneError, replay
-from tersor.pipeline.prune.timing import Clock
-from tests.support.prune_models import MODELS, chain, mlp, pinned, residual
+from tests.support.prune_models import MODELS, Steady, chain, mlp, pinned, residual
 
 FREE = Limits(align=1, min_keep=0.0)
 
@@ -222,68 +219,6 @@ def test_data_is_used_to_refit_what_is_left() -> None:
     assert plain.plan == better.plan
     assert fingerprint(plain.model) != fingerprint(better.model)
     assert prune(mlp(), Job(Budget("params", 0.6), None, FREE), feeds=feeds).criterion == "reconstruction"
-
-
-class Predicted:
-    """Time as predicted by MACs."""
-
-    def __init__(self, spend: Spend) -> None:
-        self._spend = spend
-
-    def left(self, kept: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
-        return self._spend.left("macs", kept)
-
-    def costs(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        return np.asarray(self._spend.costs("macs"))
-
-
-class Steady(Clock):
-    """A machine on which time is overhead plus MACs: pruning helps less than predicted."""
-
-    def __init__(self, overhead: float, found: list[float]) -> None:
-        self._overhead = overhead
-        self._found = found
-        self._whole = cost(chain()).macs
-
-    def note(self) -> str:
-        return "it forgets"
-
-    def ratio(self, model: Model) -> float:
-        share = cost(model).macs / self._whole
-        self._found.append((share + self._overhead) / (1 + self._overhead))
-        return self._found[-1]
-
-    def predictor(self, model: Model, coupling: Coupling, align: int) -> Predicted:  # type: ignore[override]
-        return Predicted(Spend(model, coupling))
-
-
-@pytest.mark.parametrize("rounds", [1, 2])
-def test_measuring_corrects_what_was_predicted(rounds: int) -> None:
-    found: list[float] = []
-    result = prune(chain(), Job(Budget("latency", 0.5), "l2", FREE, rounds=rounds), clock=Steady(0.3, found))
-    assert found[0] > 0.5 ** (1 / rounds) * 1.03  # the first try was too slow
-    assert result.rounds[-1].left == pytest.approx(0.5, rel=0.03)
-    assert len(found) <= 3 * rounds
-
-
-def test_a_time_out_of_reach_gives_the_nearest_and_says_so() -> None:
-    found: list[float] = []
-    limits = Limits(align=1, min_keep=0.5)
-    result = prune(chain(), Job(Budget("latency", 0.5), "l2", limits), clock=Steady(2.0, found))
-    assert result.rounds[0].left == min(found)
-    assert result.notes[0] == "it forgets"  # of the table
-    said = r"\d\d\.\d% of the latency is left where 50\.0% was wanted: no widths tried are faster"
-    assert re.fullmatch(said, result.notes[1])
-
-
-def test_the_least_widths_are_timed_before_a_time_is_out_of_reach() -> None:
-    """Regression: a time that was foreseen to be out of reach was refused, though models are that fast."""
-    limits = Limits(align=1, min_keep=0.5)  # half of the channels are a third of the MACs
-    result = prune(chain(), Job(Budget("latency", 0.2), "l2", limits), clock=Steady(-0.2, []))
-    assert result.rounds[0].left == pytest.approx(0.2, rel=0.1)
-    line = r"20\.0% of the latency cannot be reached: timed with every group at its least width, \d\d\.\d% is"
-    with pytest.raises(UsageError, match=line):
-        prune(chain(), Job(Budget("latency", 0.2), "l2", limits), clock=Steady(0.3, []))
 
 
 @pytest.mark.parametrize("kind", ["params", "ratio"])
