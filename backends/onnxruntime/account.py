@@ -27,6 +27,7 @@ Computed: TypeAlias = Literal["int8", "float", "dynamic", "mixed", "gone"]
 """As `precision.Precision`; mixed: its kernels are of more than one kind."""
 
 _DEFAULT = SessionConfig()
+_WARMUP = 2  # runs that do not count
 _SILENT = frozenset({Q, DQ, "Constant"})
 
 
@@ -87,7 +88,6 @@ def account(
     *,
     sources: Mapping[str, str] | None = None,
     runs: int = 20,
-    warmup: int = 2,
     threads: int = 1,
 ) -> Account:
     """Optimize and profile a model, and account its kernels to the nodes of the source model.
@@ -99,7 +99,6 @@ def account(
         sources: operator by label, of the nodes of the source model in graph order; those that nothing stands
             for any more get a row that says so.
         runs: measured runs.
-        warmup: runs before these, which do not count.
         threads: intra-op threads; 0 for all cores.
 
     Raises:
@@ -108,7 +107,7 @@ def account(
     """
     with optimized_with_sources(model, config) as optimized:
         found = audit_of(optimized, {})
-        measured = run_times(optimized, feeds, config, runs=runs, warmup=warmup, threads=threads)
+        measured = run_times(optimized, feeds, config, runs=runs, warmup=_WARMUP, threads=threads)
         times = {
             number: median(sum(run.get(number, ())) for run in measured)
             for number, kernel in enumerate(optimized.kernels)

@@ -45,7 +45,6 @@ class AuditRow:
         precision: see `Precision`.
         code: which rule it breaks (`graph-output`, `forked-output`, ...; tersor's own short names).
         reason: the same in a sentence; empty when all is well.
-        weight_dequantized_each_run: an int8 constant is turned into float again in every run.
         misread: an int8 kernel took the parameters otherwise than the Q/DQ nodes say: its numbers are wrong.
     """
 
@@ -55,7 +54,6 @@ class AuditRow:
     precision: Precision
     code: str = ""
     reason: str = ""
-    weight_dequantized_each_run: bool = False
     misread: bool = False
 
 
@@ -175,19 +173,17 @@ def _row(
     if not own:
         return AuditRow(item.label, node.op_type, "", "gone", reason="removed or merged by the optimizer")
     precision = precision_of(own, integers)
-    dequantized = _reads_constant(scope, node) and any(_weight_dequantized(kernel) for kernel in own)
     if precision == "float":
+        dequantized = _reads_constant(scope, node) and any(map(_weight_dequantized, own))
         verdict = explain(scope, node)
         chosen = item.label in left_float or not _quantized(scope, node)
         if node.op_type in LINEAR and chosen and not dequantized:
             verdict = Verdict("not-quantized", left_float.get(item.label, "it has no quantized input"))
-        return AuditRow(item.label, node.op_type, title, precision, verdict.code, verdict.text, dequantized)
+        return AuditRow(item.label, node.op_type, title, precision, verdict.code, verdict.text)
     wrong = misread(scope, node) if precision == "int8" else None
     if wrong is None:
-        return AuditRow(item.label, node.op_type, title, precision, weight_dequantized_each_run=dequantized)
-    return AuditRow(
-        item.label, node.op_type, title, precision, wrong.code, wrong.text, dequantized, misread=True
-    )
+        return AuditRow(item.label, node.op_type, title, precision)
+    return AuditRow(item.label, node.op_type, title, precision, wrong.code, wrong.text, misread=True)
 
 
 def _reads_constant(scope: Scope, node: onnx.NodeProto) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What onnxruntime makes of a model: the optimized graph, alone or charged to its source nodes."""
+"""What onnxruntime makes of a model: the optimized graph, charged to its source nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..base import BackendError
 from .charge import Kernel, SourceNode, charge, mark, unmarked
 from .config import SessionConfig
 from .graph_view import label, scopes_of
-from .session import Level, make_session, session_options
+from .session import make_session, session_options
 from .source import ModelSource, graph_proto, loadable
 
 if TYPE_CHECKING:
@@ -44,33 +44,8 @@ class Optimized:
     left_float: Mapping[str, str]
 
 
-def optimized_graph(
-    source: ModelSource, config: SessionConfig = _DEFAULT, level: Level = "all", *, weights: bool = False
-) -> onnx.ModelProto:
-    """The graph that onnxruntime runs, with the runtime's own names.
-
-    Args:
-        source: path, bytes or proto.
-        config: session config entries and disabled optimizers.
-        level: graph optimizations.
-        weights: also read the weights of over 1 KiB; otherwise these keep name, type and shape only, and
-            refer to a file that no longer exists.
-
-    Raises:
-        ModelError: no such file, or no ONNX model.
-        BackendError: onnxruntime refuses the model.
-    """
-    import onnx
-
-    with tempfile.TemporaryDirectory(prefix="tersor-") as name:
-        path = _write_optimized(source, config, level, Path(name), None)
-        return onnx.load(str(path), load_external_data=weights)
-
-
 @contextmanager
-def optimized_with_sources(
-    source: ModelSource, config: SessionConfig = _DEFAULT, level: Level = "all"
-) -> Generator[Optimized]:
+def optimized_with_sources(source: ModelSource, config: SessionConfig = _DEFAULT) -> Generator[Optimized]:
     """The optimized graph with each kernel charged to its source nodes; files vanish after the block.
 
     Raises:
@@ -94,7 +69,7 @@ def optimized_with_sources(
         for item in sources:
             item.node.name = mark(item.index)
         try:
-            path = _write_optimized(proto, config, level, Path(name), folder)
+            path = _write_optimized(proto, config, Path(name), folder)
         except BackendError as error:
             raise BackendError(unmarked(str(error), sources)) from error
         for item in sources:
@@ -103,12 +78,10 @@ def optimized_with_sources(
         yield Optimized(sources, charge(result, sources, path.parent), result, path, origins, reasons)
 
 
-def _write_optimized(
-    source: ModelSource, config: SessionConfig, level: Level, into: Path, folder: Path | None
-) -> Path:
+def _write_optimized(source: ModelSource, config: SessionConfig, into: Path, folder: Path | None) -> Path:
     target = into / _MODEL
     entries = {**config.config, _WEIGHTS_FILE: _WEIGHTS, _WEIGHTS_MIN: str(_SMALL)}
-    options = session_options(SessionConfig(entries, config.disabled_optimizers), threads=1, level=level)
+    options = session_options(SessionConfig(entries, config.disabled_optimizers), threads=1)
     options.optimized_model_filepath = str(target)
     make_session(loadable(source, folder), options, config)
     if not target.is_file():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time per source node: the runtime's profiler, its kernels charged to the nodes they stand for.
+"""Time per kernel, by the runtime's profiler; `account` charges it to source nodes.
 
 The model is optimized once, each kernel of the result gets a number for a name, and that graph runs as it
 is under the profiler. So every event finds its kernel, whatever the runtime had called it.
@@ -9,72 +9,46 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, cast
 
 from ...graph_ir.errors import DataError
-from ..base import BackendError, Feed, Profile, ProfileRow
+from ..base import BackendError, Feed
 from .config import SessionConfig
-from .graph_view import DQ, Q
-from .optimized import Optimized, optimized_with_sources
+from .optimized import Optimized
 from .runtime import one_line_errors
 from .session import make_session, session_options
-from .source import ModelSource, loadable
+from .source import loadable
 
-_DEFAULT = SessionConfig()
 _EVENT = re.compile(r"^tersor_kernel_(\d+)_kernel_time$")
 CONTAINERS = frozenset({"If", "Loop", "Scan"})  # their time is that of the kernels within, counted there
-
-
-def profile(
-    source: ModelSource,
-    feeds: Sequence[Feed],
-    config: SessionConfig = _DEFAULT,
-    *,
-    runs: int = 20,
-    warmup: int = 2,
-    threads: int = 1,
-    origins: Mapping[str, Iterable[str]] | None = None,
-) -> Profile:
-    """Run the model under onnxruntime's profiler and charge the time to its nodes.
-
-    Args:
-        source: path, bytes or proto.
-        feeds: cycled through, one per run.
-        config: the session's options.
-        runs: measured runs.
-        warmup: runs before these, which do not count.
-        threads: intra-op threads; 0 for all cores.
-        origins: further back: names of original nodes by node name (provenance). Without it, origins that the
-            model's own node metadata carries are used.
-
-    Returns:
-        Rows by falling time: per group of source nodes and kernel operator, the median over the runs of the
-        time in microseconds per run. Q and DQ are named only where a kernel stands for nothing else.
-
-    Raises:
-        DataError: no feeds.
-        BackendError: onnxruntime refuses the model or a feed.
-    """
-    with optimized_with_sources(source, config) as optimized:
-        measured = run_times(optimized, feeds, config, runs=runs, warmup=warmup, threads=threads)
-        return _rows(optimized, measured, origins or optimized.origins)
 
 
 def run_times(
     optimized: Optimized,
     feeds: Sequence[Feed],
-    config: SessionConfig = _DEFAULT,
+    config: SessionConfig,
     *,
-    runs: int = 20,
-    warmup: int = 2,
-    threads: int = 1,
+    runs: int,
+    warmup: int,
+    threads: int,
 ) -> list[dict[int, list[float]]]:
     """For each run, the times in microseconds of each kernel, by its place in `optimized.kernels`.
 
-    The kernels' names in `optimized.proto` are replaced. Other arguments and errors: see `profile`.
+    The kernels' names in `optimized.proto` are replaced.
+
+    Args:
+        optimized: what runs.
+        feeds: cycled through, one per run.
+        config: the session's options.
+        runs: measured runs.
+        warmup: runs before these, which do not count.
+        threads: intra-op threads; 0 for all cores.
+
+    Raises:
+        DataError: no feeds.
+        BackendError: onnxruntime refuses the model or a feed.
     """
     if not feeds:
         raise DataError("a profile needs at least one feed")
@@ -113,33 +87,3 @@ def _by_run(events: Iterable[dict[str, Any]], warmup: int) -> list[dict[int, lis
             "onnxruntime wrote no profile; its profiler stops at a million events, ask for fewer runs"
         )
     return runs
-
-
-def _rows(
-    optimized: Optimized, runs: Sequence[dict[int, list[float]]], origins: Mapping[str, Iterable[str]]
-) -> Profile:
-    groups: dict[tuple[tuple[str, ...], str], list[int]] = {}
-    for number, kernel in enumerate(optimized.kernels):
-        if kernel.node.op_type not in CONTAINERS:
-            names = _names(optimized, kernel.sources, origins)
-            groups.setdefault((names, kernel.node.op_type), []).append(number)
-    measured: list[tuple[tuple[str, ...], str, float, int]] = []
-    for (names, op_type), numbers in groups.items():
-        times = [[t for number in numbers for t in run.get(number, ())] for run in runs]
-        calls = round(median(len(found) for found in times))
-        if calls:
-            measured.append((names, op_type, median(sum(found) for found in times), calls))
-    total = sum(time for _, _, time, _ in measured)
-    rows = [
-        ProfileRow(names, op_type, time, time / total if total else 0.0, calls)
-        for names, op_type, time, calls in sorted(measured, key=lambda row: (-row[2], row[0], row[1]))
-    ]
-    return Profile(tuple(rows), total, len(runs))
-
-
-def _names(
-    optimized: Optimized, sources: Sequence[int], origins: Mapping[str, Iterable[str]]
-) -> tuple[str, ...]:
-    items = [optimized.sources[index] for index in sources]
-    core = [item for item in items if item.node.op_type not in {Q, DQ}] or items
-    return tuple(dict.fromkeys(name for item in core for name in origins.get(item.label, (item.label,))))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from ...graph_ir import Model
+
 Level: TypeAlias = Literal["off", "basic", "extended", "all"]
 
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -195,8 +197,19 @@ def _cause(source: ModelSource, said: str) -> str:
     with suppress(ModelError):  # what the runtime said is all there is then
         model = load(source) if isinstance(source, (str, Path)) else None
         if model is not None:
-            return misfit(model, said) if model.graph.outputs else _IDLE.format(source)
+            return _refused(model, misfit(model, said)) if model.graph.outputs else _IDLE.format(source)
     return said
+
+
+def _refused(model: Model, said: str) -> str:
+    """What the runtime said, and the first of the nodes that it cannot run with the reason."""
+    from .supports import refusals
+
+    found = refusals(model)
+    if not found:
+        return said
+    (node, reason), *more = found
+    return f"{said}; it cannot run node {node!r}: {reason}" + (f" (nor {len(more)} more)" if more else "")
 
 
 def _silent_run() -> onnxruntime.RunOptions:

@@ -83,9 +83,7 @@ def refusals(model: Model) -> list[tuple[str, str]]:
 def _unknown(domain: str, op_type: str) -> Support:
     if not domain:
         return Support(ok=False, reason=f"{op_type} is no operator that this onnxruntime knows")
-    return Support(
-        ok=False, reason=f"{op_type} of domain {domain!r} is a custom operator that is not registered here"
-    )
+    return Support(ok=False, reason=f"{op_type} of domain {domain!r} is a custom operator")
 
 
 def _version(node: Node, domain: str, opsets: Mapping[str, int] | None) -> int | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -155,3 +156,12 @@ def test_half_precision_is_computed_in_float_and_accounted_for() -> None:
 def test_a_profile_needs_feeds() -> None:
     with pytest.raises(DataError, match="at least one feed"):
         account(quantized(), [])
+
+
+def test_a_profile_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    proto = quantized()
+    before = proto.SerializeToString()
+    assert account(proto, [{"x": IMAGE}], runs=1).runs == 1
+    assert list(tmp_path.iterdir()) == []
+    assert proto.SerializeToString() == before

@@ -11,7 +11,7 @@ import pytest
 
 from tersor.backends.base import BackendError
 from tersor.backends.onnxruntime.audit import audit
-from tersor.backends.onnxruntime.optimized import optimized_graph, optimized_with_sources
+from tersor.backends.onnxruntime.optimized import optimized_with_sources
 from tersor.backends.onnxruntime.session import OrtSession
 from tersor.graph_ir import ModelError, to_proto
 from tersor.passes.base import Context
@@ -129,17 +129,6 @@ def test_bias_in_the_scale_that_the_kernel_uses_is_not_misread() -> None:
     bias = g.bias(16, scale=ACT_SCALE * 0.01)
     product = g.op("Gemm", g.qdq("x"), g.weight((16, 16), axis=1), bias, name="n")
     assert not audit(g.model(g.qdq(product, zero=128))).misread
-
-
-def test_optimized_graph_keeps_names_and_can_bring_weights() -> None:
-    model = residual()
-    light = optimized_graph(model)
-    assert "QLinearConv" in {node.op_type for node in light.graph.node}
-    full = optimized_graph(model, weights=True)
-    sizes = {t.name: len(t.raw_data) for t in full.graph.initializer}
-    assert max(sizes.values()) >= 16 * 16 * 9
-    untouched = optimized_graph(model, level="off")
-    assert {n.op_type for n in untouched.graph.node} == {n.op_type for n in model.graph.node}
 
 
 def test_a_fused_kernel_stands_for_all_its_nodes() -> None:

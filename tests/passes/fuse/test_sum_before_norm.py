@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tersor.analysis.shapes import infer_shapes
-from tersor.backends.onnxruntime.optimized import optimized_graph
+from tersor.backends.onnxruntime.optimized import optimized_with_sources
 from tersor.graph_ir import Model, save
 from tersor.passes.fuse.sum_before_norm import SumBeforeLayerNorm
 from tests.support.rewriting import declined, model_of, rewrite
@@ -42,7 +42,8 @@ def test_the_runtime_keeps_them_apart(tmp_path: Path) -> None:
     infer_shapes(model)
     rewrite(PASS, model)
     save(model, tmp_path / "model.onnx")
-    kernels = [node.op_type for node in optimized_graph(tmp_path / "model.onnx").graph.node]
+    with optimized_with_sources(tmp_path / "model.onnx") as found:
+        kernels = [kernel.node.op_type for kernel in found.kernels]
     assert "Sum" in kernels
     assert "LayerNormalization" in kernels
     assert "SkipLayerNormalization" not in kernels
