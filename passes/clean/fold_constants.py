@@ -102,12 +102,12 @@ class FoldConstants(Pass):
                 if node not in left and self._foldable(node, known, walker, scope, ctx):
                     chosen.append(node)
                     known.update(node.outputs)
-        chosen_set = set(chosen)
+        going = dict.fromkeys(n for n in chosen if not any(o.is_graph_output() for o in n.outputs))
         frontier = [
             output
-            for node in chosen
+            for node in going
             for output in node.outputs
-            if output.name and any(user not in chosen_set for user, _ in output.uses())
+            if output.name and any(user not in going for user, _ in output.uses())
         ]
         if not frontier:
             return False
@@ -115,7 +115,7 @@ class FoldConstants(Pass):
         results = _evaluate(chosen, frontier, opsets, ir_version, ctx, left)
         folded = 0
         for node in reversed(chosen):
-            if node in left or any(o.is_graph_output() for o in node.outputs):
+            if node in left or node not in going:
                 continue
             if self._replace(node, results, rewriter, ctx, left):
                 folded += 1

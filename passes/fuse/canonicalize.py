@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...graph_ir import Model, Rewriter, Shape, Value, constant
+from ...graph_ir import INFERRED, Model, Rewriter, Shape, Value, constant
 from ...graph_ir.ops import constant_tensor, int_attr, may_enlarge, rank, static_shape
 from ..base import Context, Exactness, Pass
 from ..pattern import Match, Miss, Rule, const, maybe, op, var
@@ -81,7 +81,7 @@ class RangeOfScalars(Rule):
         for index, value in vectors:
             shape = rw.constant(np.empty(0, np.int64), "scalar", m.root)
             scalar = rw.node("Reshape", [value, shape], before=m.root).outputs[0]
-            scalar.type, scalar.shape = value.type, Shape([])
+            scalar.type, scalar.shape, scalar.meta[INFERRED] = value.type, Shape([]), True
             rw.set_input(m.root, index, scalar)
         return None
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...graph_ir import DataType, Node, Rewriter, Value
+from ...graph_ir import INFERRED, DataType, Node, Rewriter, Value
 from ...graph_ir.ops import (
     array_of,
     constant_tensor,
@@ -195,6 +195,7 @@ class Folded:
         if bias is None:
             return product
         product.type, product.shape = node.outputs[0].type, node.outputs[0].shape
+        product.meta[INFERRED] = True
         return rw.node("Add", [product, bias], before=before, name=f"{name}_bias").outputs[0]
 
 

@@ -85,6 +85,12 @@ def test_what_is_random_overridable_an_output_or_dequantized_stays(nodes: str) -
     assert not rewrite(FOLD, model, numbers=False).changed
 
 
+def test_what_leads_to_a_constant_output_is_folded_up_to_its_last_node() -> None:
+    result = same_bits(model_of("a = Mul(w, v)\n b = Add(a, w)\n y = Neg(b)", W, x=X, y=Y))
+    assert result.ops == ["Neg"]
+    assert not rewrite(FOLD, result.model, numbers=False).changed
+
+
 @pytest.mark.parametrize(
     "nodes",
     [
