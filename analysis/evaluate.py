@@ -54,7 +54,6 @@ class Evaluator:
             the evaluator lives.
         outputs: names of the values to compute, in any order: model outputs, values inside the main graph,
             inputs or constants. None for the model's own outputs.
-        optimize: whether onnxruntime may optimise the graph; the numbers may then differ by rounding.
         threads: threads used inside operators.
         given: values inside the main graph that every feed brings, by name (any one of their arrays): what
             makes them is not run. A node that makes one of them may make nothing else that is needed.
@@ -69,7 +68,6 @@ class Evaluator:
         model: Model | onnx.ModelProto | str | os.PathLike[str],
         *,
         outputs: Sequence[str] | None = None,
-        optimize: bool = False,
         threads: int = 1,
         given: Feed | None = None,
     ) -> None:
@@ -104,7 +102,7 @@ class Evaluator:
         # Views, not copies. Neither the options nor the session keep them alive, so the evaluator must.
         self._views = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self.lent.items()}
         try:
-            self._session = _open(proto, self._views, optimize, threads) if self._computed else None
+            self._session = _open(proto, self._views, threads) if self._computed else None
         except ModelError as error:
             raise ModelError(misfit(model, str(error))) from error
 
@@ -252,15 +250,12 @@ def _inline(proto: onnx.TensorProto, value: Value) -> None:
     proto.raw_data = value.const_value.tobytes()
 
 
-def _open(
-    proto: onnx.ModelProto, lent: Mapping[str, OrtValue], optimize: bool, threads: int
-) -> InferenceSession:
+def _open(proto: onnx.ModelProto, lent: Mapping[str, OrtValue], threads: int) -> InferenceSession:
     import onnxruntime as ort
     from google.protobuf.message import EncodeError
 
     options = ort.SessionOptions()
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised

@@ -72,7 +72,7 @@ def once(path: Path) -> tuple[int, int, dict[str, float]]:
 
     model = timed("load", lambda: load(path))
     timed("shapes", lambda: infer_shapes(model))
-    coupling = timed("couple", lambda: couple(model, infer=False))
+    coupling = timed("couple", lambda: couple(model))
     scores = timed("score", lambda: get("l2").score(model, coupling, None, 0))
 
     def choose() -> object:

@@ -2,7 +2,7 @@
 """Measured facts: feeds, observers, ranges."""
 
 from .channels import channel_maxima
-from .collect import Histograms, channel_means, choose, collect
+from .collect import Histograms, choose, collect, survey
 from .data import Feeds, open_feeds, random_feed
 from .functions import load_function
 from .histogram import Histogram
@@ -28,7 +28,6 @@ __all__ = [
     "Scheme",
     "TensorRange",
     "channel_maxima",
-    "channel_means",
     "choose",
     "collect",
     "load_function",
@@ -36,4 +35,5 @@ __all__ = [
     "open_feeds",
     "random_feed",
     "second_moments",
+    "survey",
 ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..analysis.evaluate import Feed
 from ..graph_ir import DataError, Model
-from .visit import BUDGET, Progress, visit
+from .visit import visit
 
 
 def channel_maxima(
@@ -19,9 +19,7 @@ def channel_maxima(
     feeds: Iterable[Feed],
     axes: Mapping[str, int],
     *,
-    budget: int = BUDGET,
     threads: int = 1,
-    progress: Progress | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Largest magnitude of each value per index of its axis, over all feeds; float64, shape ``[channels]``.
 
@@ -29,9 +27,7 @@ def channel_maxima(
         model: left unchanged.
         feeds: gone through once per group of values, so no iterator.
         axes: by value name, the channel axis.
-        budget: bytes of values kept at once.
         threads: feeds run side by side, 0 for one for each processor; the result is the same.
-        progress: see `collect.visit`.
 
     Raises:
         DataError: as `collect`, and when a value lacks the axis or its length differs between feeds.
@@ -53,5 +49,5 @@ def channel_maxima(
             raise DataError(f"{most.size} channels, {before.size} in the feeds before")
         found[name] = np.maximum(before, most)
 
-    visit(model, feeds, list(axes), update, budget=budget, threads=threads, progress=progress)
+    visit(model, feeds, list(axes), update, threads=threads)
     return found

@@ -95,10 +95,16 @@ def survey(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> tuple[Histograms, dict[str, NDArray[np.float64]]]:
-    """What `collect` finds of `names` and `channel_means` of `means` (by name, the axis), in one pass.
+    """What `collect` finds of `names`, and the means of others by channel, in one pass.
+
+    `means` is by value name the axis of its channels; the other arguments are those of `collect`.
+
+    Returns:
+        Histograms, and by name the mean per index of the axis, over all feeds and other axes; float64, shape
+        ``[channels]``.
 
     Raises:
-        DataError: as these two.
+        DataError: as `collect`, and when a value lacks its axis or its length differs between feeds.
     """
     histograms = {name: Histogram(bins) for name in dict.fromkeys(names)}
     sums = _Means(means)
@@ -124,28 +130,6 @@ def choose(histograms: Histograms, rule: Observer | str = "entropy", scheme: Sch
     chosen = observer(rule) if isinstance(rule, str) else rule
     values = {name: _range(seen, chosen, scheme) for name, seen in histograms.values.items()}
     return Ranges(histograms.fingerprint, values, str(scheme), histograms.samples, histograms.data)
-
-
-def channel_means(
-    model: Model,
-    feeds: Iterable[Feed],
-    names: Sequence[str] | Mapping[str, int],
-    axis: int = 1,
-    *,
-    budget: int = BUDGET,
-    threads: int = 1,
-    progress: Progress | None = None,
-) -> dict[str, NDArray[np.float64]]:
-    """Mean of each value per index of `axis`, over all feeds and other axes; float64, shape ``[channels]``.
-
-    Where `names` is a mapping, it gives the axis of each.
-
-    Raises:
-        DataError: as `collect`, and when a value lacks the axis or its length differs between feeds.
-    """
-    sums = _Means(names if isinstance(names, Mapping) else dict.fromkeys(names, axis))
-    visit(model, feeds, list(names), sums.update, budget=budget, threads=threads, progress=progress)
-    return sums.result()
 
 
 class _Means:

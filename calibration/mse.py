@@ -32,7 +32,7 @@ _BLOCK = 8  # ranges judged at once: the temporaries stay in the cache
 
 
 @dataclass(frozen=True)
-class _Spread:
+class Spread:
     """The distribution: an even density per cell, and points."""
 
     edges: _Vector
@@ -40,6 +40,18 @@ class _Spread:
     points: _Vector
     masses: _Vector
     total: float
+
+    @classmethod
+    def of(cls, histogram: Histogram) -> Spread:
+        """The distribution of what a histogram has seen, exact zeros left out."""
+        edges, counts = histogram.edges(), without_zeros(histogram)
+        width = np.diff(edges)
+        flat = width <= 0
+        density = np.divide(counts, width, out=np.zeros_like(counts), where=~flat)
+        weights = np.zeros_like(edges)
+        weights[1:] += density
+        weights[:-1] -= density
+        return cls(edges, weights, edges[:-1][flat], counts[flat], float(histogram.count))
 
     def errors(self, low: _Vector, high: _Vector, scheme: Scheme) -> _Vector:
         """Mean squared error of each range ``[low[i], high[i]]``, shape ``[len(low)]``."""
@@ -78,17 +90,12 @@ def grid(low: _Vector, high: _Vector, scheme: Scheme) -> tuple[_Vector, _Vector,
     return step, first, first + scheme.levels
 
 
-def mean_squared_error(histogram: Histogram, low: float, high: float, scheme: Scheme) -> float:
-    """Estimated mean squared error of quantising to ``[low, high]`` (which must hold zero and more)."""
-    return float(_spread(histogram).errors(np.array([low]), np.array([high]), scheme)[0])
-
-
 def best_range(histogram: Histogram, scheme: Scheme) -> tuple[float, float]:
     """The range of least estimated error; the full range wins ties, so clipping always pays for itself."""
     low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
     if low == high:
         return low, high
-    spread = _spread(histogram)
+    spread = Spread.of(histogram)
     if not spread.weights.any() and not spread.masses.any():
         return low, high
     if scheme.symmetric:
@@ -123,20 +130,9 @@ class _Best:
     error: float
 
 
-def _try(spread: _Spread, scheme: Scheme, best: _Best, lows: _Vector, highs: _Vector) -> _Best:
+def _try(spread: Spread, scheme: Scheme, best: _Best, lows: _Vector, highs: _Vector) -> _Best:
     errors = spread.errors(lows, highs, scheme)
     winner = int(np.argmin(errors))
     if errors[winner] < best.error:
         return _Best(float(lows[winner]), float(highs[winner]), float(errors[winner]))
     return best
-
-
-def _spread(histogram: Histogram) -> _Spread:
-    edges, counts = histogram.edges(), without_zeros(histogram)
-    width = np.diff(edges)
-    flat = width <= 0
-    density = np.divide(counts, width, out=np.zeros_like(counts), where=~flat)
-    weights = np.zeros_like(edges)
-    weights[1:] += density
-    weights[:-1] -= density
-    return _Spread(edges, weights, edges[:-1][flat], counts[flat], float(histogram.count))

@@ -33,6 +33,7 @@ from .visit import Progress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_MOST = 0.9  # of what is lost
 _NUMBERS = "biuf"  # numpy's kinds of what has a distance
 
 MATTERS = 0.95  # parts that make up this much of the loss on the first feed are measured on the others, too
@@ -100,11 +101,11 @@ class Sensitivity:
     def __repr__(self) -> str:
         return f"Sensitivity({self.summary()}; see losses, to_dict())"
 
-    def summary(self, share: float = 0.9) -> str:
-        """`3 of 52 regions make 92% of what int8 loses`: the fewest parts that make up a share of it."""
+    def summary(self) -> str:
+        """`3 of 52 regions make 92% of what int8 loses`: the fewest parts that make up most of it."""
         if not self.losses or self.losses[-1].cumulative == 0:
             return "nothing is lost"
-        count = next(i for i, loss in enumerate(self.losses, 1) if loss.cumulative >= share - 1e-9)
+        count = next(i for i, loss in enumerate(self.losses, 1) if loss.cumulative >= _MOST - 1e-9)
         what = "regions" if self.losses[0].part.kind == "region" else "tensors"
         lost = self.losses[count - 1].cumulative
         return f"{count} of {len(self.losses)} {what} make{'s' * (count == 1)} {lost:.0%} of what int8 loses"

@@ -112,18 +112,16 @@ def explain(
     samples: int = 8,
     runs: int = 20,
     threads: int = 1,
-    seed: int = 0,
 ) -> Explanation:
     """Explain what onnxruntime makes of a model, in terms of the original's nodes.
 
     Args:
         model: the model file; `session.json` beside it is honoured.
         original: what it was made from. Without it, the nodes are those its metadata name.
-        data: see `calibration.open_feeds`; without it, feeds are drawn from the signature by `seed`.
+        data: see `calibration.open_feeds`; without it, feeds are drawn from the signature.
         samples: feeds used, at most.
         runs: timed runs.
         threads: intra-op threads; 0 for all cores.
-        seed: of drawn feeds.
 
     Raises:
         ModelError, DataError: wrong input.
@@ -140,7 +138,7 @@ def explain(
     if first is not None and _made_from(first, loaded) and not _made_from(loaded, first):
         raise UsageError(f"{original} was made from {model}: give them the other way round")
     feeds: list[Feed] = list(
-        islice(open_feeds(f"random:{seed}:{DRAWN}" if data is None else data, loaded, limit=samples), samples)
+        islice(open_feeds(f"random:0:{DRAWN}" if data is None else data, loaded, limit=samples), samples)
     )
     _must_run(model, feeds, "" if data is not None else f"; {DRAWN_AT_RANDOM}")
     found = account(

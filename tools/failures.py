@@ -21,6 +21,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141  # as of a program that the system ends
 INTERNAL = 3
 WRONG_INPUT = 2
+_LONGEST = 600  # characters of a line
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,10 @@ def _usage_line(error: BaseException, words: str) -> str:
     return line if context is None else f"{line}; see `{context.command_path} --help`"
 
 
-def _one_line(error: BaseException, limit: int = 600) -> str:
+def _one_line(error: BaseException) -> str:
     """As `graph_ir.errors.one_line`, without onnx, whose import may be what failed."""
     folded = " ".join(str(error).split())
-    return folded if len(folded) <= limit else folded[: limit - 3] + "..."
+    return folded if len(folded) <= _LONGEST else folded[: _LONGEST - 3] + "..."
 
 
 def _place(error: BaseException) -> str:

@@ -35,17 +35,15 @@ def attention_of(text: object) -> Attention | None:
     return cast("Attention", text) if text in get_args(Attention) else None
 
 
-def couple(model: Model, *, infer: bool = True, attention: Attention = "heads") -> Coupling:
+def couple(model: Model, *, attention: Attention = "heads") -> Coupling:
     """Find what can be removed from a model; linear in nodes and channels.
 
     Args:
         model: not edited, but its values get their inferred types.
-        infer: infer shapes first; False when that has just been done.
         attention: what a decomposed attention loses: whole heads, or the same of every head's width.
     """
     with gc_paused():
-        if infer:
-            infer_shapes(model)
+        infer_shapes(model)
         facts = _facts(model)
         spaces = Spaces(facts)
         settled = settle(

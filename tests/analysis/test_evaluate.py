@@ -60,7 +60,7 @@ def test_outputs_in_order_and_values_inside() -> None:
     assert [v.name for v in model.graph.outputs] == ["y", "j"]
 
 
-def test_protos_paths_and_optimised_runs_agree(tmp_path: Path) -> None:
+def test_protos_paths_and_threads_agree(tmp_path: Path) -> None:
     model = parse(TEXT)
     save(model, tmp_path / "m.onnx")
     save(model, tmp_path / "e.onnx", external_data=True)
@@ -68,9 +68,7 @@ def test_protos_paths_and_optimised_runs_agree(tmp_path: Path) -> None:
     expected = Evaluator(model).run(feed())["y"]
     for source in (to_proto(model), tmp_path / "m.onnx", str(tmp_path / "e.onnx"), load(tmp_path / "e.onnx")):
         np.testing.assert_array_equal(Evaluator(source).run(feed())["y"], expected)
-    np.testing.assert_allclose(
-        Evaluator(model, optimize=True, threads=2).run(feed())["y"], expected, rtol=1e-5
-    )
+    np.testing.assert_allclose(Evaluator(model, threads=2).run(feed())["y"], expected, rtol=1e-5)
 
 
 def test_large_weights_are_lent_not_copied(tmp_path: Path) -> None:
@@ -110,7 +108,7 @@ def test_weights_of_bodies_lie_in_files_too(tmp_path: Path) -> None:
         fixed.graph.inputs.remove(condition := fixed.graph.inputs[1])
         condition.const_value = tensor(feeds.pop("c"), name="c")
         fixed.graph.register_initializer(condition)
-        np.testing.assert_allclose(Evaluator(fixed, optimize=True).run(feeds)["y"], want, rtol=1e-5)
+        np.testing.assert_allclose(Evaluator(fixed).run(feeds)["y"], want, rtol=1e-5)
 
 
 def test_a_model_over_two_gigabytes_runs_from_its_mapped_file(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tersor.calibration.entropy import divergences
 from tersor.calibration.histogram import Histogram
-from tersor.calibration.mse import mean_squared_error
+from tersor.calibration.mse import Spread
 from tersor.calibration.observers import Entropy, MinMax, Mse, Observer, Percentile, observer
 from tersor.calibration.scheme import S8, U8, Scheme
 from tersor.graph_ir.errors import UsageError
@@ -85,7 +85,7 @@ def test_the_estimated_error_is_the_measured_one(shape: str) -> None:
     data = sample(shape, 100_000)
     for rule in (MinMax(), Percentile(99.0)):
         low, high = rule.result(histogram(data), U8)
-        estimate = mean_squared_error(histogram(data), low, high, U8)
+        (estimate,) = Spread.of(histogram(data)).errors(np.array([low]), np.array([high]), U8)
         assert estimate == pytest.approx(measured_error(data, low, high, U8), rel=0.03)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tersor.analysis.evaluate import Evaluator
 from tersor.analysis.fidelity import Fidelity
 from tersor.analysis.shapes import infer_shapes
-from tersor.calibration import channel_means, choose, collect
+from tersor.calibration import choose, survey
 from tersor.calibration.sensitivity import Sensitivity, sensitivity
 from tersor.calibration.switches import Per
 from tersor.graph_ir import DataError, Model, Rewriter, from_proto, parse
@@ -69,8 +69,8 @@ def feeds_of(shape: tuple[int, ...], count: int = 2) -> list[dict[str, Array]]:
 
 
 def facts(model: Model, feeds: list[dict[str, Array]]) -> dict[str, Any]:
-    ranges = choose(collect(model, feeds, tensors_to_observe(model)), "minmax").values
-    return {RANGES: ranges, MEANS: channel_means(model, feeds, values_for_means(model))}
+    histograms, means = survey(model, feeds, tensors_to_observe(model), values_for_means(model))
+    return {RANGES: choose(histograms, "minmax").values, MEANS: means}
 
 
 def emitted_db(
