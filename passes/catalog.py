@@ -39,6 +39,7 @@ TABLE: dict[str, str] = {
     "expand-skip-layer-norm": "fuse.skip_norm:ExpandSkipLayerNorm",
     "sum-before-layer-norm": "fuse.sum_before_norm:SumBeforeLayerNorm",
     "slice-filters": "fuse.slice_filters:SliceFilters",
+    "pixels-to-filters": "fuse.few_filters:PixelsToFilters",
     "merge-groups": "fuse.groups:MergeGroups",
     "einsum-to-matmul": "fuse.einsum:EinsumToMatMul",
     "matmul-add-to-gemm": "fuse.matmul_add:MatMulAddToGemm",

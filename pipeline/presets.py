@@ -33,14 +33,15 @@ RAISED = (
 # What Q/DQ per channel and the int8 kernels start from.
 INT8_READY = (
     "infer-shapes,slice-filters{int8=true},fold-shortcut,merge-groups{int8=true},eliminate-dead-code,"
-    "raise-opset{to=13},fuse-mish{raise-opset=true},infer-shapes,conv-transpose-to-conv,affine-to-conv,"
-    "fold-affine,"
+    "raise-opset{to=13},fuse-mish{raise-opset=true},infer-shapes,conv-transpose-to-conv,"
+    "pixels-to-filters,affine-to-conv,fold-affine,"
     "split-prelu{int8=true},infer-shapes,unshare-vectors,align-channels"
 )
 
 # What suits onnxruntime on CPU in a model that nothing else will be done to.
 FINISH = (
-    "infer-shapes,slice-filters,fold-shortcut,convolve-over-two-axes,infer-shapes,align-channels{every=true},"
+    "infer-shapes,slice-filters,pixels-to-filters,fold-shortcut,convolve-over-two-axes,infer-shapes,"
+    "align-channels{every=true},"
     "merge-groups,split-prelu,spread-gates,resize-to-matmul,softmax-by-rows,repeat-constants,"
     "activations-by-exp,sum-before-layer-norm,eliminate-dead-code,sink-constants,declare-shapes"
 )

@@ -116,7 +116,7 @@ def _rewritten(node: Node, rw: Rewriter) -> str | None:
     made, name = weight.shape[1], node.name or "ConvTranspose"
     if made < _FEWEST:
         return "few channels are made"
-    last = _moved(node) or node
+    last = moved(node) or node
     picked = weight
     for index, axis in enumerate(axes):  # [in, out, phase, position, ...]
         picked = axis.picked(picked, 2 + 2 * index)
@@ -155,11 +155,11 @@ def _move(axes: Sequence[_Taps], made: int) -> list[tuple[str, list[int]]]:
         return [("Transpose", [0, 2, 1]), joined, ("Transpose", [0, 2, 1])]
     rows, columns = axes
     cut = [0, rows.size, columns.size, rows.stride, columns.stride * made]
-    moved = [("Reshape", cut), ("Transpose", [0, 1, 3, 2, 4]), joined]
-    return [("Transpose", [0, 2, 3, 1]), *moved, ("Transpose", [0, 3, 1, 2])]
+    apart = [("Reshape", cut), ("Transpose", [0, 1, 3, 2, 4]), joined]
+    return [("Transpose", [0, 2, 3, 1]), *apart, ("Transpose", [0, 3, 1, 2])]
 
 
-def _moved(node: Node) -> Node | None:
+def moved(node: Node) -> Node | None:
     """What alone reads the result, if that is of each element alone."""
     user = only_user(node.outputs[0])
     if user is None or not is_op(user, *_ALONE):
