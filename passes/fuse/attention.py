@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import ClassVar
 
 import numpy as np
@@ -25,11 +24,12 @@ from .attention_parts import (
     factor_behind,
     finite_mask,
     fit_scores,
+    is_scale,
     masks_of,
     whole_mask,
 )
 from .heads import BACK_FIRST, BY_HEAD, Heads, heads_of
-from .masks import GuardBehind, MasksAsOne, guarded, reach
+from .masks import GuardBehind, MasksAsOne, guarded, stay_finite
 from .reshape_dims import Dims, known_dims
 
 _TURNED = op("Transpose", MIXED)
@@ -76,7 +76,8 @@ class AttentionOf(Fusion):
 
     Valid where batch, heads and sizes are provably the same in all three, and the mask broadcasts to the
     products without enlarging them. Not valid: a factor that is no positive constant; types other than float;
-    a part read elsewhere; below opset 23. Holds for finite products and values.
+    a part read elsewhere; below opset 23. Holds for finite products and values, but 0 may stand for the NaN
+    of a query that all keys are forbidden to. onnxruntime's operator takes no empty batch and no empty rows.
     """
 
     since: ClassVar[int] = 23
@@ -109,7 +110,7 @@ class AttentionOf(Fusion):
             return Miss("the result is not rows again")
         product = m.node(PRODUCT).outputs[0]
         factor = q.factor * k.factor * factor_behind(m, product)
-        if not isfinite(factor) or not float(np.float32(factor)) > 0:
+        if not is_scale(factor):
             return Miss("the factor is not a positive number")
         masks = masks_of(m)
         widen = fit_scores(masks, (q.outer[0], q.heads, q.outer[1], k.outer[1]))
@@ -135,7 +136,7 @@ class AttentionOf(Fusion):
         }
         name = m.node(MIXED).name or ""
         made = rw.node("Attention", inputs, attributes, before=near, name=name).outputs[0]
-        if GUARDED in m.nodes and not sum(map(reach, found.masks)) <= np.finfo(np.float32).max:
+        if GUARDED in m.nodes and not stay_finite(found.masks):
             made = guarded(made, near, rw)
         if found.turned:
             made = _turned(made, near, rw)

@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import ClassVar
-
-import numpy as np
 
 from ...analysis.shapes import refined_shape
 from ...graph_ir import DataType, Node, Rewriter, Value
@@ -22,11 +19,12 @@ from .attention_parts import (
     factor_behind,
     finite_mask,
     fit_scores,
+    is_scale,
     masks_of,
     whole_mask,
 )
 from .heads import unscaled
-from .masks import guarded, reach
+from .masks import guarded, stay_finite
 from .reshape_dims import Dims, axes_of
 
 _TURNED = (0, 1, 3, 2)
@@ -98,7 +96,7 @@ class AttentionOfCache(Fusion):
     the mask broadcasts to the products without enlarging them; all keys are as many as all values wherever
     there is a product. Not valid: a factor that is no positive constant; types other than float; a part read
     elsewhere; below opset 23. Left alone: attention with neither a cache nor shared heads, where it brings
-    nothing. Holds for finite products and values.
+    nothing. Holds as `AttentionOf` does.
     """
 
     since: ClassVar[int] = 23
@@ -136,7 +134,7 @@ class AttentionOfCache(Fusion):
         if not cached and keys.repeats == 1:
             return Miss("neither a cache nor shared heads")
         factor = q_factor * k_factor * factor_behind(m, m.node(PRODUCT).outputs[0])
-        if not isfinite(factor) or not float(np.float32(factor)) > 0:
+        if not is_scale(factor):
             return Miss("the factor is not a positive number")
         masks = masks_of(m)
         widen = fit_scores(masks, (batch, heads, tokens, keys.shape[2]))
@@ -164,7 +162,7 @@ class AttentionOfCache(Fusion):
             if pair is not None and pair[0].outputs[0].is_graph_output():
                 _hand_over(pair[0].outputs[0], present, rw)
         result = made.outputs[0]
-        if GUARDED in m.nodes and not sum(map(reach, found.masks)) <= np.finfo(np.float32).max:
+        if GUARDED in m.nodes and not stay_finite(found.masks):
             result = guarded(result, near, rw)
         return result
 

@@ -29,6 +29,12 @@ def factor_behind(m: Match, product: Value) -> float:
     return float("nan") if found is None else found
 
 
+def is_scale(factor: float) -> bool:
+    """Whether the operator's float attribute holds a factor: positive, with all its digits."""
+    holds = np.finfo(np.float32)
+    return float(holds.smallest_normal) <= factor <= float(holds.max)
+
+
 def masks_of(m: Match) -> tuple[Value, ...]:
     """What is added to the products, in order."""
     return tuple(mask for mask in (m.get("bias"), m.get("mask")) if mask is not None)

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf, prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -83,7 +84,7 @@ class GuardBehind(Rule):
             return Miss("the guard is not constant")
         name = m.root.name or ""
         made = rw.node("MatMul", [softmax.outputs[0], m["v"]], before=m.root, name=name).outputs[0]
-        finite = zero.itemsize >= 4 and reach(scores) <= np.finfo(zero.dtype).max
+        finite = zero.itemsize >= 4 and stay_finite([scores], zero.dtype)
         return made if finite else guarded(made, m.root, rw, zero.dtype)
 
 
@@ -94,7 +95,12 @@ def guarded(value: Value, near: Node, rw: Rewriter, dtype: DTypeLike = np.float3
     return rw.node("Where", [bad, zero, value], before=near, name=f"{value.name}_guarded").outputs[0]
 
 
-def reach(scores: Value, depth: int = 8) -> float:
+def stay_finite(masks: Sequence[Value], dtype: np.dtype[Any] | type[np.floating[Any]] = np.float32) -> bool:
+    """Whether a finite product plus all masks is known not to become infinite."""
+    return sum(map(_reach, masks)) <= float(np.finfo(dtype).max)
+
+
+def _reach(scores: Value, depth: int = 8) -> float:
     """The largest number that masks may add to a product, or take from it; infinity where it is not known.
 
     16-bit floats hold no sum of a product and their lowest number, others do.
@@ -108,7 +114,7 @@ def reach(scores: Value, depth: int = 8) -> float:
     if first is None or second is None:
         return inf
     if is_op(node, "Add"):
-        return reach(first, depth - 1) + reach(second, depth - 1)
+        return _reach(first, depth - 1) + _reach(second, depth - 1)
     if is_op(node, "Mul") and constant(first) is not None:
         first, second = second, first
     factor = constant(second)
@@ -117,7 +123,7 @@ def reach(scores: Value, depth: int = 8) -> float:
     factors = np.abs(factor.astype(np.float64))
     with np.errstate(over="ignore"):
         most = float((factors if is_op(node, "Mul") else 1 / factors).max(initial=0))
-    return reach(first, depth - 1) * most
+    return _reach(first, depth - 1) * most
 
 
 def _largest(value: Value) -> float:

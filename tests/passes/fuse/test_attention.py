@@ -116,6 +116,7 @@ def test_rows_side_by_side(take: str) -> None:
 
 
 NEGATIVE, INVERSE = SCORES.replace("root", "less"), SCORES.replace("s, root", "root, s")
+HUGE = "large = Constant<value = float {1e30}>() q3 = Mul(q2, large) k3 = Mul(large, k2) f = MatMul(q3, k3) "
 WEIGHED = "v3 = Mul(v2, half) " + END.replace("v2", "v3")
 CLAMPED = "q3 = Relu(q2) " + SCORES.replace("q2", "q3")
 
@@ -124,6 +125,7 @@ CLAMPED = "q3 = Relu(q2) " + SCORES.replace("q2", "q3")
     ("body", "x", "reason"),
     [
         (HEADS + NEGATIVE + MIX, ROWS, "the factor is not a positive number"),
+        (HEADS + HUGE + MIX, ROWS, "the factor is not a positive number"),
         (HEADS + INVERSE + MIX, ROWS, None),
         (PLAIN.replace("<axis = -1>", "<axis = 2>"), ROWS, "not a softmax over keys"),
         (PLAIN, ROWS.replace("N", "A", 1), "batches are not known to be equal"),

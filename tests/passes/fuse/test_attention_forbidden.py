@@ -157,6 +157,10 @@ def test_a_mask_of_unknown_origin_keeps_its_guard_behind() -> None:
 TWICE = "m = Where(may, none, low) d = Add(f, m) g = Add(d, m) p = Softmax<axis = -1>(g) "
 
 
+def test_masks_beyond_the_largest_float_are_counted_without_a_warning() -> None:
+    assert "IsNaN" in rewrite(FUSE, made(TWICE + GUARD), numbers=False).ops
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the float64 reference
 def test_masks_that_forbid_together_by_more_than_the_lowest_float_keep_the_guard() -> None:
     done = fused(made(TWICE + GUARD))
