@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tersor.analysis.shapes import infer_shapes
-from tersor.graph_ir import Model
+from tersor.graph_ir import Model, to_proto
 from tersor.passes.fuse.affine import FoldAffine
 from tests.support.rewriting import declined, model_of, rewrite
 
@@ -17,6 +17,12 @@ GROWS = "operand is not one value a channel, or may enlarge the input"
 def made(body: str, weights: str, x: str, y: str) -> Model:
     seeded = ", ".join(f"{w} = {{seed}}" for w in weights.split(", "))
     return model_of(body, seeded, x=f"float[{x}] x", y=f"float[{y}] y")
+
+
+def test_the_product_in_front_of_a_new_bias_is_declared_by_no_file() -> None:
+    done = rewrite(FOLD, made("n = Add(x, c) y = MatMul(w, n)", "float[6,4] w, float[1] c", "4,3", "6,3"))
+    assert done.ops == ["MatMul", "Add"]
+    assert not to_proto(done.model).graph.value_info
 
 
 @pytest.mark.parametrize("op", ["Mul(x, c)", "Div(x, c)", "Add(c, x)", "Sub(x, c)", "Sub(c, x)"])
