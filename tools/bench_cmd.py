@@ -3,30 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .options import MOST_THREADS, AsJson, MaybeData
+from .same_feeds import in_words, refuse_other_inputs
+
 if TYPE_CHECKING:
     from ..backends.base import Feed
-    from ..graph_ir import Model
-
-    _Type = tuple[str, tuple[int | str | None, ...] | None]
 
 _INPUTS = 4  # whose shapes are shown
-MOST_THREADS = 1024  # beyond it the system refuses, or ends the process
 
 
 def command(
     models: list[Path] = typer.Argument(..., metavar="MODEL", help="The first is the yardstick."),
     *,
-    data: str | None = typer.Option(
-        None, metavar="DATA", help=".npz, a folder of .npz or .npy, module:function, or random by name."
-    ),
+    data: MaybeData = None,
     samples: int = typer.Option(8, min=1, help="Samples used, at most; each turn has the next one."),
     threads: list[int] = typer.Option(
         [],
@@ -41,7 +37,7 @@ def command(
         metavar="TIME",
         help="Begin no further turn after 90s, 2m or 1h30m, for each number of threads.",
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    as_json: AsJson = False,
 ) -> None:
     r"""Time models against each other, turn by turn.
 
@@ -57,52 +53,66 @@ def command(
     first model with its 95 % interval. In a turn all run the same sample. A session.json beside a model is
     honoured. Without --data the inputs are seeded noise, free dimensions 1 (batch) or 64.
     """
-    from ..analysis.cores import usable_cores
-    from ..backends.onnxruntime.config import SessionConfig
-    from ..backends.onnxruntime.latency import compare, measure, session_runners
     from ..calibration import open_feeds
     from ..graph_ir import UsageError, load
     from ..pipeline.amounts import seconds
     from ..pipeline.recipe_fields import placed
-    from .progress import Progress
-    from .render import plural, print_json, print_table
+    from .render import print_json
 
     most = placed("--budget", lambda: seconds(budget))
     if not most > 0:
         raise UsageError(f"--budget must be more than nothing, not {most:g} s")
-    names = distinct([str(path) for path in models])
     first = load(models[0])
     refuse_other_inputs(first, *models)
     feeds = list(open_feeds("random" if data is None else data, first, limit=min(samples, rounds)))
+    with in_words(*models, drawn=data is None):
+        found = [
+            {"model": name, "threads": count, "data": data, **figures}
+            for count, name, figures in _timed(models, feeds, threads or [1, 0], rounds, most)
+        ]
+    print_json(found) if as_json else _print(found, feeds, data)
+
+
+def _timed(
+    models: Sequence[Path], feeds: Sequence[Feed], threads: Sequence[int], rounds: int, budget_s: float
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """By number of threads and model, the times beside those of the first."""
+    from ..analysis.cores import usable_cores
+    from ..backends.onnxruntime.config import SessionConfig
+    from ..backends.onnxruntime.latency import compare, measure, session_runners
+    from .progress import Progress
+    from .render import plural
+
+    names = distinct([str(path) for path in models])
     sources = {name: (path, SessionConfig.beside(path)) for name, path in zip(names, models, strict=True)}
     cores = usable_cores()
-    wanted = list(dict.fromkeys(cores if t == 0 else t for t in (threads or [1, 0])))
-    found: list[dict[str, Any]] = []
-    with in_words(*models, drawn=data is None), Progress("timing", total=len(wanted)) as progress:
+    wanted = list(dict.fromkeys(cores if t == 0 else t for t in threads))
+    with Progress("timing", total=len(wanted)) as progress:
         for count in wanted:
             progress.say(f"timing on {plural(count, 'thread')}")
             with session_runners(sources, feeds, threads=count) as runners:
-                times = measure(runners, rounds=rounds, budget_s=most)
+                times = measure(runners, rounds=rounds, budget_s=budget_s)
             for name in names:
-                ratio = compare(times[names[0]], times[name])
-                found.append(
+                taken, ratio = times[name], compare(times[names[0]], times[name])
+                yield (
+                    count,
+                    name,
                     {
-                        "model": name,
-                        "threads": count,
-                        "data": data,
-                        "samples": min(len(feeds), times[name].rounds),
-                        "median_ms": times[name].median_ms,
-                        "p10_ms": times[name].p10_ms,
-                        "p90_ms": times[name].p90_ms,
-                        "min_ms": times[name].min_ms,
-                        "rounds": times[name].rounds,
+                        "samples": min(len(feeds), taken.rounds),
+                        "median_ms": taken.median_ms,
+                        "p10_ms": taken.p10_ms,
+                        "p90_ms": taken.p90_ms,
+                        "min_ms": taken.min_ms,
+                        "rounds": taken.rounds,
                         "speed": {"median": ratio.median, "low": ratio.low, "high": ratio.high},
-                    }
+                    },
                 )
             progress.step()
-    if as_json:
-        print_json(found)
-        return
+
+
+def _print(found: Sequence[dict[str, Any]], feeds: Sequence[Feed], data: str | None) -> None:
+    from .render import plural, print_table
+
     rows = [
         (
             r["model"],
@@ -110,7 +120,7 @@ def command(
             f"{r['median_ms']:.3f}",
             f"{r['p10_ms']:.3f} to {r['p90_ms']:.3f}",
             f"{r['speed']['median']:.2f}x",
-            "" if r["model"] == names[0] else _interval(r["speed"]),
+            "" if r["model"] == found[0]["model"] else _interval(r["speed"]),
         )
         for r in found
     ]
@@ -135,78 +145,6 @@ def _shapes(feeds: Sequence[Feed]) -> str:
     )
     more = ", ..." if len(feeds[0]) > _INPUTS else ""
     return f"{found[0]}{more}" + (f" and {len(found) - 1} other shapes" if len(found) > 1 else "")
-
-
-def refuse_other_inputs(yardstick: Model, first: Path, *others: Path) -> None:
-    """Refuse models that cannot run on one feed, as far as their signatures tell.
-
-    Raises:
-        DataError: naming the models, and each input that differs with what each has.
-        ModelError: a file cannot be read.
-    """
-    from ..graph_ir import DataError, UnsupportedModelError, load, signature_of
-
-    mine = signature_of(yardstick)
-    wanted = {name: (kind, dims) for name, kind, dims in mine.inputs}
-    for path in others:
-        with suppress(UnsupportedModelError):  # what tersor cannot hold may run nonetheless
-            theirs = signature_of(load(path))
-            given = {name: (kind, dims) for name, kind, dims in theirs.inputs}
-            lacking = [name for name in wanted if name not in given and name not in theirs.optional]
-            added = [name for name in given if name not in wanted and name not in mine.optional]
-            differing = [name for name in wanted if name in given and not _alike(wanted[name], given[name])]
-            said = [
-                *(f"{name!r} is in the first only" for name in lacking),
-                *(f"{name!r} is in the second only" for name in added),
-                *(f"{name!r} is {_typed(*wanted[name])} and {_typed(*given[name])}" for name in differing),
-            ]
-            if said:
-                raise DataError(f"{str(first)!r} and {str(path)!r} take other inputs: {'; '.join(said)}")
-
-
-def _alike(one: _Type, other: _Type) -> bool:
-    """Whether an array may be of both types: where either leaves a size free, data decides."""
-    (kind, dims), (other_kind, others) = one, other
-    if kind != other_kind:
-        return False
-    if dims is None or others is None:
-        return True
-    return len(dims) == len(others) and all(
-        a == b for a, b in zip(dims, others, strict=True) if isinstance(a, int) and isinstance(b, int)
-    )
-
-
-def _typed(kind: str, dims: tuple[int | str | None, ...] | None) -> str:
-    """A type for people."""
-    shape = "" if dims is None else f"[{', '.join('?' if d is None else str(d) for d in dims)}]"
-    return f"{kind.lower()}{shape}"
-
-
-@contextmanager
-def in_words(*models: Path, drawn: bool = False) -> Generator[None]:
-    """Where onnxruntime does not open one of the models, say what is wrong with its file, if that is known.
-
-    Args:
-        models: the files.
-        drawn: whether the inputs are drawn at random, which a model may not run on.
-
-    Raises:
-        ModelError: a file is no model, or is truncated.
-        BackendError: onnxruntime's own words.
-    """
-    from ..backends.base import BackendError
-    from ..graph_ir import UnsupportedModelError, load
-    from ..pipeline.explain import DRAWN_AT_RANDOM
-
-    try:
-        yield
-    except BackendError as error:
-        for path in models:
-            with suppress(UnsupportedModelError):  # of such the runtime knows more
-                load(path)
-        if drawn and " failed: " in str(error):
-            raise BackendError(f"{error}; {DRAWN_AT_RANDOM}") from error
-        raise
 
 
 def distinct(names: list[str]) -> list[str]:

@@ -93,11 +93,6 @@ def command(
     from .progress import Progress
 
     with Progress(f"building {model.name}") as progress:
-
-        def tell(stage: str, done: int, total: int | None) -> None:
-            progress.say(stage)
-            progress.step(done, total)
-
         refuse_idle(metric=metric, max_drop=max_drop, min_sqnr=min_sqnr)
         settings = BuildSettings(
             model=model,
@@ -115,7 +110,7 @@ def command(
             lock=lock,
             trials=trials,
             seed=seed,
-            progress=tell,
+            progress=progress.tell,
         )
         result = build(settings)
     if as_json:

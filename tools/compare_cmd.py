@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .options import AsJson, Data
+from .same_feeds import in_words, refuse_other_inputs
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..analysis.fidelity import Closeness
 
 
@@ -18,12 +23,10 @@ def command(
     first: Path = typer.Argument(..., metavar="A", help="The reference."),
     second: Path = typer.Argument(..., metavar="B", help="The model that is compared with it."),
     *,
-    data: str = typer.Option(
-        ..., metavar="DATA", help=".npz, a folder of .npz or .npy, module:function, or random by name."
-    ),
+    data: Data,
     samples: int | None = typer.Option(None, min=1, help="Use at most so many samples."),
     min_sqnr: float | None = typer.Option(None, metavar="DB", help="Exit with 1 when an output is below."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    as_json: AsJson = False,
 ) -> None:
     r"""Compare the outputs of two models on data.
 
@@ -39,7 +42,7 @@ def command(
     optimizer on, and the session.json beside the model if there is one.
     """
     from ..graph_ir import UsageError
-    from .render import plural, print_json, print_table
+    from .render import print_json
 
     if min_sqnr is not None and math.isnan(min_sqnr):
         raise UsageError(f"--min-sqnr is a number of dB, not {min_sqnr}")
@@ -53,18 +56,7 @@ def command(
         outputs: list[dict[str, Any]] = [{"output": name, **vars(close)} for name, close in found.items()]
         print_json({"samples": count, "outputs": outputs, "min_sqnr": min_sqnr, "ok": not failing})
     else:
-        rows = [
-            (name, f"{c.sqnr_db:.1f}", f"{c.cosine:.6f}", f"{c.max_abs:.3g}", c.count)
-            for name, c in found.items()
-        ]
-        print_table(["output", "SQNR dB", "cosine", "max abs diff", "elements"], rows)
-        print(plural(count, "feed" if batched else "sample"))
-        for name, c in found.items():
-            if c.void:
-                part = f"{c.void} of {plural(c.count, 'element')}"
-                print(
-                    f"note: output {name!r}: {part} are NaN or infinite in both; the figures are of the rest"
-                )
+        _print(found, count, batched=batched)
     for name, sqnr in failing.items():
         print(
             f"error: output {name!r} has an SQNR of {sqnr:.1f} dB, {min_sqnr:g} are asked for",
@@ -87,7 +79,6 @@ def measure(
     from ..backends.onnxruntime.session import OrtSession
     from ..calibration import open_feeds
     from ..graph_ir import DataError, load
-    from .bench_cmd import in_words, refuse_other_inputs
     from .progress import Progress
 
     reference = load(first)
@@ -118,3 +109,18 @@ def measure(
             batched |= any(array.ndim > 0 and array.shape[0] != 1 for array in feed.values())
             progress.step()
     return {name: total.result() for name, total in totals.items()}, count, batched
+
+
+def _print(found: Mapping[str, Closeness], count: int, *, batched: bool) -> None:
+    from .render import plural, print_table
+
+    rows = [
+        (name, f"{c.sqnr_db:.1f}", f"{c.cosine:.6f}", f"{c.max_abs:.3g}", c.count)
+        for name, c in found.items()
+    ]
+    print_table(["output", "SQNR dB", "cosine", "max abs diff", "elements"], rows)
+    print(plural(count, "feed" if batched else "sample"))
+    for name, c in found.items():
+        if c.void:
+            part = f"{c.void} of {plural(c.count, 'element')}"
+            print(f"note: output {name!r}: {part} are NaN or infinite in both; the figures are of the rest")

@@ -8,28 +8,24 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .bench_cmd import MOST_THREADS
+from .options import MOST_THREADS, TOP, AsJson, MaybeData, Top
 
 if TYPE_CHECKING:
     from ..backends.onnxruntime.account import NodeAccount
     from ..pipeline.explain import Explanation
-
-_TOP = 20
 
 
 def command(
     model: Path = typer.Argument(..., metavar="MODEL", help="The model."),
     *,
     original: Path | None = typer.Option(None, metavar="MODEL0", help="The model it was made from."),
-    data: str | None = typer.Option(
-        None, metavar="DATA", help=".npz, a folder of .npz or .npy, module:function, or random by name."
-    ),
-    top: int = typer.Option(_TOP, min=1, help="Show so many rows."),
+    data: MaybeData = None,
+    top: Top = TOP,
     show_all: bool = typer.Option(False, "--all", help="Show every node, those without a kernel, too."),
     samples: int = typer.Option(8, min=1, help="Use at most so many samples."),
     runs: int = typer.Option(20, min=1, help="Timed runs."),
     threads: int = typer.Option(1, min=0, max=MOST_THREADS, help="Threads; 0 for all cores."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    as_json: AsJson = False,
 ) -> None:
     r"""Show what became of each node in onnxruntime: kernel, precision, time, error, why not int8.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .options import AsJson
+
 if TYPE_CHECKING:
     from ..graph_ir import Model, Value
 
@@ -22,7 +24,7 @@ def command(
         [], metavar="NAME=SIZE", help="Size of a free dimension; without it 1 of a first axis, 64 of others."
     ),
     nodes: bool = typer.Option(False, "--nodes", help="Show what each node costs, the costliest first."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    as_json: AsJson = False,
 ) -> None:
     r"""Show what a model holds: inputs, operators, weights, work, memory.
 

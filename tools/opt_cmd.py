@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from .options import AsJson
+
 if TYPE_CHECKING:
     from ..pipeline.validate import Validate
     from .optimize import Report
@@ -53,7 +55,7 @@ def command(
     stats: bool = typer.Option(False, "--stats", help="Show what each pass did."),
     explain: bool = typer.Option(False, "--explain", help="Show where rules matched but declined, and why."),
     external_data: bool | None = typer.Option(None, help="Store weights beside OUT; default: as IN does."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    as_json: AsJson = False,
 ) -> None:
     r"""Run passes over a model; by default those that lose nothing on any runtime.
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .options import AsJson
+
 if TYPE_CHECKING:
     from ..passes.base import Pass
 
@@ -16,7 +18,7 @@ def command(
     name: str | None = typer.Argument(
         None, metavar="NAME", help="The pass to explain; all are listed without it."
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    as_json: AsJson = False,
 ) -> None:
     r"""List the passes, or explain one.
 

@@ -54,6 +54,11 @@ class Progress:
         self._text = text
         self._refresh()
 
+    def tell(self, stage: str, done: int, total: int | None) -> None:
+        """Name a stage, and how much of it is done; a `pipeline.tell.Tell`."""
+        self.say(stage)
+        self.step(done, total)
+
     def step(self, done: int | None = None, total: int | None = None) -> None:
         """One part more is done (or `done` parts in all, of `total`)."""
         self._done = self._done + 1 if done is None else done

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from .bench_cmd import MOST_THREADS
+from .options import MOST_THREADS
 
 _KEEP = (
     "Least share of its channels each group keeps: 0.25, or 'GLOB=0.5' for groups of that name; repeatable."
@@ -241,11 +241,6 @@ def command(
         )
     )
     with Progress(f"pruning {model.name}") as progress:
-
-        def tell(stage: str, done: int, total: int | None) -> None:
-            progress.say(stage)
-            progress.step(done, total)
-
         settings = Settings(
             model=model,
             out=None if dry_run else out,
@@ -261,7 +256,7 @@ def command(
             cache=cache,
             threads=threads,
             seed=seed,
-            tell=tell,
+            tell=progress.tell,
         )
         try:
             report = prune_file(settings)

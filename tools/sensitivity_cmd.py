@@ -8,27 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .options import TOP, AsJson, Data, Top
+
 if TYPE_CHECKING:
     from ..calibration.sensitivity import Sensitivity
-
-_TOP = 20
 
 
 def command(
     model: Path = typer.Argument(..., metavar="MODEL", help="The float model."),
     *,
-    data: str = typer.Option(
-        ..., metavar="DATA", help=".npz, a folder of .npz or .npy, module:function, or random by name."
-    ),
+    data: Data,
     per: str = typer.Option("region", metavar="WHAT", help="region or tensor."),
-    top: int = typer.Option(_TOP, min=1, help="Show so many rows."),
+    top: Top = TOP,
     show_all: bool = typer.Option(False, "--all", help="Show every row."),
     observer: str = typer.Option(
         "mse", metavar="NAME", help="How ranges are chosen: minmax, percentile, mse, entropy."
     ),
     samples: int = typer.Option(64, min=1, help="Measure ranges on at most so many samples."),
     runs: int = typer.Option(8, min=1, help="Run the parts on so many of them."),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    as_json: AsJson = False,
 ) -> None:
     r"""Rank the parts of a model by what int8 would cost each alone.
 
@@ -54,12 +52,9 @@ def command(
     if per not in ("region", "tensor"):
         raise UsageError(f"--per takes region or tensor, not {per!r}")
     with Progress(f"measuring {model.name}") as progress:
-
-        def tell(stage: str, done: int, total: int | None) -> None:
-            progress.say(stage)
-            progress.step(done, total)
-
-        found = sensitivity_of(model, data, per, observer=observer, samples=samples, runs=runs, progress=tell)
+        found = sensitivity_of(
+            model, data, per, observer=observer, samples=samples, runs=runs, progress=progress.tell
+        )
     if as_json:
         print_json({"model": str(model), "per": per, "notes": list(found.notes), **found.to_dict()})
     else:
