@@ -18,19 +18,16 @@ import numpy as np
 
 from ..graph_ir import (
     DataError,
-    DataType,
     Model,
     ModelError,
     Signature,
-    Value,
     constant,
     from_proto,
     load,
     signature_of,
-    to_proto,
 )
-from ..graph_ir.extract import declare_inputs, keep_needed, written_weights
 from .input_types import check_dtype, input_dtype
+from .lending import LENT, excerpt
 from .runtime_words import explain
 from .shapes import misfit
 
@@ -40,10 +37,6 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession, OrtValue
 
 Feed = Mapping[str, Any]
-
-_LENT = "lent"  # the location of lent weights
-_LENT_FROM = 1024  # bytes; smaller tensors stay in the proto, where shape inference can read them
-_LENDABLE = frozenset("?bBhHiIlLqQefd")  # numpy type characters that onnxruntime takes as they are
 
 
 class Evaluator:
@@ -87,18 +80,8 @@ class Evaluator:
         self.outputs = wanted
         extra = [name for name in self._computed if name not in declared]
         _check_inside(model, extra)
-        proto = to_proto(model)
-        if outputs is not None:
-            # Only what was asked for: the rest need neither be kept nor computed.
-            known = {output.name: output for output in proto.graph.output}
-            del proto.graph.output[:]
-            for name in self._computed:
-                proto.graph.output.append(known[name]) if name in known else proto.graph.output.add(name=name)
-        lent = _lend(proto, model)
-        declare_inputs(proto.graph, given or {})
-        keep_needed(proto.graph)
-        kept = {tensor.name for tensor in proto.graph.initializer}
-        self.lent = {name: array for name, array in lent.items() if name in kept}
+        # Only what was asked for: the rest need neither be kept nor computed.
+        proto, self.lent = excerpt(model, None if outputs is None else self._computed, given or {})
         # Views, not copies. Neither the options nor the session keep them alive, so the evaluator must.
         self._views = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self.lent.items()}
         try:
@@ -209,47 +192,6 @@ def _check_inside(model: Model, names: Sequence[str]) -> None:
             raise DataError(f"{name!r} is no value of the model's main graph; it cannot be looked at")
 
 
-def _lend(proto: onnx.ModelProto, model: Model) -> dict[str, NDArray[Any]]:
-    """Take the large weights out of the proto; they are lent to the session by name.
-
-    Those of bodies are not: onnxruntime gives them other names where it inlines a body.
-    """
-    lent: dict[str, NDArray[Any]] = {}
-    for tensor, value in written_weights(proto, model):
-        array = _lendable(value) if value.graph is model.graph else None
-        if array is None:
-            if tensor.external_data:  # onnxruntime has no folder to look in
-                _inline(tensor, value)
-            continue
-        lent[tensor.name] = array
-        for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
-            tensor.ClearField(field)
-        del tensor.external_data[:]
-        tensor.data_location = tensor.EXTERNAL
-        tensor.external_data.add(key="location", value=_LENT)
-    return lent
-
-
-def _lendable(value: Value) -> NDArray[Any] | None:
-    """The value's array when it is large, fixed, and of a type that needs no unpacking."""
-    if value.is_graph_input() or value.const_value is None:
-        return None
-    tensor = value.const_value
-    if tensor.nbytes < _LENT_FROM or tensor.dtype in (DataType.STRING, DataType.BFLOAT16):
-        return None
-    array = tensor.numpy()
-    if array.dtype.char not in _LENDABLE or array.nbytes != tensor.nbytes:
-        return None
-    return np.ascontiguousarray(array)
-
-
-def _inline(proto: onnx.TensorProto, value: Value) -> None:
-    assert value.const_value is not None
-    del proto.external_data[:]
-    proto.data_location = proto.DEFAULT
-    proto.raw_data = value.const_value.tobytes()
-
-
 def _open(proto: onnx.ModelProto, lent: Mapping[str, OrtValue], threads: int) -> InferenceSession:
     import onnxruntime as ort
     from google.protobuf.message import EncodeError
@@ -261,7 +203,7 @@ def _open(proto: onnx.ModelProto, lent: Mapping[str, OrtValue], threads: int) ->
     options.log_severity_level = 4  # what goes wrong is raised
     with tempfile.TemporaryDirectory(prefix="tersor-") as folder:
         # Lent weights are external data whose file onnxruntime wants to exist, though it never reads it.
-        (Path(folder) / _LENT).touch()
+        (Path(folder) / LENT).touch()
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         for name, value in lent.items():
             options.add_initializer(name, value)

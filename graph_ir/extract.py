@@ -72,10 +72,13 @@ def declare_inputs(graph: onnx.GraphProto, given: Mapping[str, Any]) -> None:
         kind.elem_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
 
 
-def keep_needed(graph: onnx.GraphProto) -> None:
+def keep_needed(graph: onnx.GraphProto) -> set[str]:
     """Drop the nodes and initializers that the graph's outputs do not need; inputs stay, their makers go.
 
     onnxruntime runs every node it is given when its optimizer is off.
+
+    Returns:
+        The names of the outputs, and of what the nodes that stay read.
     """
     needed = {output.name for output in graph.output}
     given = {value.name for value in graph.input}
@@ -85,13 +88,14 @@ def keep_needed(graph: onnx.GraphProto) -> None:
             kept.append(node)
             needed.update(_names_read(node))
     if len(kept) == len(graph.node):
-        return
+        return needed
     fresh = onnx.GraphProto()
     fresh.node.extend(reversed(kept))
     fresh.initializer.extend(tensor for tensor in graph.initializer if tensor.name in needed)
     del graph.node[:], graph.initializer[:]
     graph.node.extend(fresh.node)
     graph.initializer.extend(fresh.initializer)
+    return needed
 
 
 def _names_read(node: onnx.NodeProto) -> Iterator[str]:

@@ -103,12 +103,18 @@ def _weight_into(proto: onnx.GraphProto, value: ir.Value, held: Held | None) -> 
     tensor = value.const_value
     if tensor is None:
         return
-    name, kind = value.name, type(tensor)
+    name = value.name
     if tensor.name != name:
         tensor.name = name
     if held is not None:
         held.append((name or "", tensor))
         return
+    tensor_into(proto, tensor)
+
+
+def tensor_into(proto: onnx.GraphProto, tensor: ir.TensorProtocol) -> None:
+    """Write a weight under its own name; an external one stays a reference."""
+    name, kind = tensor.name, type(tensor)
     if kind is ir.Tensor and not tensor.metadata_props and not tensor.doc_string:
         sizes = tensor.shape.numpy()
         data = tensor.tobytes()

@@ -96,8 +96,7 @@ def refitted(
         return made, note
     refit(original, made, masks, _Part(feeds, count, held=False), seed=seed, progress=progress)
     held = list(_Part(feeds, count, held=True))
-    runner = Evaluator(original)
-    want = [runner.run(feed) for feed in held]
+    want = list(map(Evaluator(original).run, held))
     return (made, note) if _noise(made, held, want) <= _noise(pruned, held, want) else (pruned, NO_CLOSER)
 
 

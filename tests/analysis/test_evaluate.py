@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from tersor.analysis.evaluate import Evaluator, check_feed
+from tersor.analysis.lending import excerpt
 from tersor.graph_ir import (
     DataError,
+    Model,
     ModelError,
     fingerprint,
     load,
@@ -78,6 +81,31 @@ def test_large_weights_are_lent_not_copied(tmp_path: Path) -> None:
     weight = model.graph.initializers["W"].const_value
     assert weight is not None
     assert np.shares_memory(Evaluator(model).lent["W"], weight.numpy())
+
+
+def test_only_weights_that_are_needed_are_written_or_lent() -> None:
+    """Regression: the whole model was written, and all its weights copied, for each stretch of it."""
+    model = parse("""<ir_version: 9, opset_import: ["" : 17]>
+        g (float[2,32] x, float[32] d) => (float[2,32] y)
+        <float[32,32] a = {seed}, float[32,32] b = {seed}, float[32] small = {seed}, float[4] other = {seed},
+         float[32] d = {seed}>
+        { h = MatMul(x, a) i = Add(h, small) j = Add(i, d) k = MatMul(j, b) y = Relu(k) }""")
+    proto, lent = excerpt(model, ["j"], {})
+    assert sorted(tensor.name for tensor in proto.graph.initializer) == ["a", "d", "small"]
+    assert set(lent) == {"a"}
+    feeds = {"x": np.ones((2, 32), np.float32)}
+    want = feeds["x"] @ weight(model, "a") + weight(model, "small")
+    np.testing.assert_allclose(
+        Evaluator(model, outputs=["j"]).run(feeds)["j"], want + weight(model, "d"), rtol=1e-5
+    )
+    changed = {**feeds, "d": np.zeros(32, np.float32)}
+    np.testing.assert_allclose(Evaluator(model, outputs=["j"]).run(changed)["j"], want, rtol=1e-5)
+
+
+def weight(model: Model, name: str) -> NDArray[np.float32]:
+    found = model.graph.initializers[name].const_value
+    assert found is not None
+    return found.numpy()
 
 
 BODIES = """<ir_version: 9, opset_import: ["" : 17]>
