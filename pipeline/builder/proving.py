@@ -26,6 +26,7 @@ from .result import Candidate, Judgement, Proof
 from .settings import BuildSettings
 
 NOISE_PART = 0.25  # of quantization's noise, that answers may differ by from one number of threads to another
+CALLERS_S = 8.0  # of runs by concurrent callers
 MOST_IN_EACH_SESSION = 2**29  # bytes of a model that callers open sessions of their own on
 
 
@@ -58,7 +59,12 @@ def prove(
     modes = _modes(winner)
     try:
         runs = check_concurrency(
-            winner.path, feeds[:4], winner.config, modes=modes, budget_s=8, tolerance=limits
+            winner.path,
+            feeds[:4],
+            winner.config,
+            modes=modes,
+            budget_s=settings.at_most(CALLERS_S),
+            tolerance=limits,
         )
     except MismatchError as error:
         return Proof(found, [], str(error))

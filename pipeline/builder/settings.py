@@ -15,6 +15,7 @@ from ..tell import Tell, silent
 MAX_DROP = 0.01  # share of the metric
 MIN_SQNR_DB = 20.0  # of any output, where there is no metric
 BUDGET_S = 300.0  # for trials
+LEAST_S = 2.0  # for any measurement behind them
 TARGETS = ("onnxruntime-cpu",)
 
 
@@ -85,6 +86,10 @@ class BuildSettings:
             self._check_trials(self.trials)
         if self.seed < 0:
             raise UsageError(f"--seed must not be negative, not {self.seed}")
+
+    def at_most(self, seconds: float) -> float:
+        """The time for one of the measurements behind the search: less where the search has little."""
+        return min(seconds, max(LEAST_S, self.budget_s / 4))
 
     def _check_trials(self, trials: Path) -> None:
         if self.recipe is not None or self.lock is not None:

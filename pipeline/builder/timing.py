@@ -99,7 +99,7 @@ def side_by_side(
             more = measure(
                 runners,
                 rounds=settings.rounds,
-                budget_s=CLOSING_S / len(batches),
+                budget_s=settings.at_most(CLOSING_S) / len(batches),
                 quantile=UNDISTURBED,
                 run_clock=own_clock(threads),
             )

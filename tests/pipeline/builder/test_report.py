@@ -107,6 +107,12 @@ def test_hashes_follow_the_content_and_the_order(tmp_path: Path) -> None:
     assert code_hash() == code_hash()
 
 
+@pytest.mark.parametrize(("budget_s", "time"), [(20, 5.0), (1e-9, 2.0), (300, 10.0), (math.inf, 10.0)])
+def test_a_small_budget_bounds_what_comes_behind_the_search_too(budget_s: float, time: float) -> None:
+    settings = BuildSettings(Path("m.onnx"), Path("out"), budget_s=budget_s)
+    assert settings.at_most(10.0) == time
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
