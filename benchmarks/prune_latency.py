@@ -30,7 +30,7 @@ from tersor.backends.onnxruntime.config import SessionConfig
 from tersor.backends.onnxruntime.latency import compare, measure, session_runners
 from tersor.graph_ir import Model, TersorError, load, save, signature_of
 from tersor.pipeline import manager
-from tersor.pipeline.builder.facts import bindings_in, drawn
+from tersor.pipeline.builder.model_facts import bindings_in, drawn
 from tersor.pipeline.presets import FINISH, LOSSLESS, PRUNE_READY, RAISED
 from tersor.pipeline.prune.budget import Budget
 from tersor.pipeline.prune.job import Job, Origin

@@ -13,7 +13,7 @@ from ..analysis.fidelity import Fidelity
 from ..graph_ir import DataError
 from ..passes.base import Exactness
 from . import judge
-from .trials import Array, Feed, Trial
+from .trial_feeds import Array, Feed, Trial
 from .twin import Runner, twin_runner
 
 if TYPE_CHECKING:

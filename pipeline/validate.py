@@ -12,7 +12,7 @@ from ..graph_ir.ops import is_random, label, walk_nodes
 from ..passes.base import Context, Exactness
 from .court import Check, Court, attempt
 from .instrument import Instrument, Outcome, Step
-from .trials import MAX_SIZES, Feed, Trial, extreme, hostile, ordinary
+from .trial_feeds import MAX_SIZES, Feed, Trial, extreme, hostile, ordinary
 from .twin import Runner, reference_runner, snapshot
 
 if TYPE_CHECKING:

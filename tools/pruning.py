@@ -21,7 +21,7 @@ from ..passes.prune.plan import PrunePlan, load_plan
 from ..pipeline import manager
 from ..pipeline.amounts import metric_share
 from ..pipeline.builder.accuracy import Judge
-from ..pipeline.builder.facts import bindings_in, drawn, facts_of, is_quantized, sized
+from ..pipeline.builder.model_facts import bindings_in, drawn, facts_of, is_quantized, sized
 from ..pipeline.builder.pruning import judging, overhead
 from ..pipeline.builder.result import Candidate, Facts, Judgement
 from ..pipeline.builder.settings import MAX_DROP, BuildSettings

@@ -20,11 +20,11 @@ from .accuracy import Judge
 from .again import again
 from .choose import contenders, distrust, in_doubt, pick, rivals, told, unasked
 from .doubts import SEEN, doubts, failing, metric_doubts, voids
-from .facts import bindings_in, drawn, facts_of, is_quantized, padding, sized, why_not_int8
 from .files import as_protobuf
 from .float32 import explained
 from .follow import follow, held, limits_of, recipe_feeds, unmet
 from .lock import Lock, code_hash, read_lock
+from .model_facts import bindings_in, drawn, facts_of, is_quantized, padding, sized, why_not_int8
 from .proving import prove
 from .result import BuildResult, Candidate, Judgement, Proof
 from .search import Search

@@ -19,8 +19,8 @@ from ..recipe import CalibrateStep, PassesStep, PruneStep, Recipe, Step, check_o
 from ..recipe_fields import placed
 from ..spec import parse
 from .accuracy import Judge
-from .facts import is_quantized
 from .measured import measure, wanted_by
+from .model_facts import is_quantized
 from .pruning import pruned
 from .result import Candidate, Judgement
 from .settings import BuildSettings

@@ -22,7 +22,7 @@ from ..prune.table import Table, cache_folder
 from ..prune.timing import Clock
 from ..tell import Tell
 from .accuracy import Judge
-from .facts import bindings_in, drawn
+from .model_facts import bindings_in, drawn
 from .result import Candidate, Judgement
 
 _NAMED = 8  # groups in one line

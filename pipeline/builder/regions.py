@@ -14,8 +14,8 @@ from ...calibration.switches import Per
 from ...graph_ir import DataError, load
 from ...passes.quantize.insert_qdq import InsertQdq
 from ..tell import Tell
-from .facts import is_quantized, why_not_int8
 from .form import Form
+from .model_facts import is_quantized, why_not_int8
 from .settings import BuildSettings
 from .workshop import Workshop
 

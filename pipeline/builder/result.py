@@ -31,7 +31,7 @@ class Candidate:
         observer: the rule its ranges were chosen by; empty when it needs none.
         config: the session it wants.
         quantized: whether it computes in int8.
-        composition: equal for those that take equal time; see `facts.composition`.
+        composition: equal for those that take equal time; see `model_facts.composition`.
         words: what the name stands for.
         form: what it is made of; None for those that are no int8 form of the search.
     """

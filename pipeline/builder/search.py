@@ -22,11 +22,11 @@ from ...graph_ir import ModelError, load
 from ...passes.quantize.insert_qdq import InsertQdq
 from .accuracy import COMFORT_DB
 from .budget import OutOfBudgetError
-from .facts import may_be_static, mostly_dynamic, only_dynamic
 from .form import Dynamic, Form, plain
+from .model_facts import may_be_static, mostly_dynamic, only_dynamic
 from .picking import pick
 from .placement import ladder
-from .trials import Trials
+from .tried import Trials
 
 OBSERVERS = ("mse", "percentile", "minmax", "entropy")
 MOST_REGIONS = 512  # above this, sensitivities cost more than they bring in a build

@@ -27,9 +27,9 @@ from ..instruments import Verify
 from ..presets import FINISH, FREEZE, INT8_READY, RAISED
 from ..spec import Pipeline, parse, spec_of
 from . import float32
-from .facts import bindings_in, composition
 from .form import Dynamic, Form
 from .ground import Ground
+from .model_facts import bindings_in, composition
 from .placement import Region, regions_of, share_of
 from .result import Candidate
 from .settings import BuildSettings

@@ -12,7 +12,7 @@ import pytest
 
 from tersor.graph_ir import ClaimError, DataError, Model, ModelError, parse, signature_of
 from tersor.passes.base import Context, Exactness, Pass
-from tersor.pipeline import judge, manager, spec, trials, twin
+from tersor.pipeline import judge, manager, spec, trial_feeds, twin
 from tersor.pipeline.validate import Mode, Validate, runner
 from tests.support.passes import find
 
@@ -92,7 +92,7 @@ def test_a_lossy_pass_is_held_to_the_limit_that_was_given() -> None:
 
 
 def test_given_feeds_are_used_too() -> None:
-    def feeds(model: Model) -> Iterable[trials.Feed]:
+    def feeds(model: Model) -> Iterable[trial_feeds.Feed]:
         return [{"x": np.full((5, 4), 0.5, np.float32)}]
 
     before = check(DROPOUT, "eliminate-identity")[0].checks[0].feeds
@@ -134,12 +134,12 @@ def test_models_that_run_on_no_made_up_feed_are_not_judged_without_data() -> Non
     ):
         check(text, "eliminate-identity")
 
-    def feeds(model: Model) -> Iterable[trials.Feed]:
+    def feeds(model: Model) -> Iterable[trial_feeds.Feed]:
         return [{"x": np.ones(105, np.float32)}]
 
     assert check(text, "eliminate-identity", feeds=feeds)[0].checks[0].feeds >= 1
 
-    def wrong(model: Model) -> Iterable[trials.Feed]:
+    def wrong(model: Model) -> Iterable[trial_feeds.Feed]:
         return [{"x": np.ones(105, np.float32)}, {"x": np.ones(104, np.float32)}]
 
     with pytest.raises(DataError, match=r"^numbers cannot be checked: the model does not run on sample 1 of"):
@@ -210,11 +210,11 @@ def test_feeds_share_symbols_and_vary_sizes() -> None:
     <ir_version: 8, opset_import: ["" : 17]>
     g (float[N,T] x, int64[T,N] i, bool[2] f, double[3] d) => (float[N,T] y) { y = Relu(x) }
     """)
-    found = list(trials.ordinary(signature_of(model), 0))
+    found = list(trial_feeds.ordinary(signature_of(model), 0))
     assert [t.feed["x"].shape for t in found] == [(2, 33), (3, 7), (1, 1), (1, 64), (2, 2)]
     assert all(t.feed["i"].shape == t.feed["x"].shape[::-1] for t in found)
     assert [str(found[0].feed[k].dtype) for k in "xifd"] == ["float32", "int64", "bool", "float64"]
-    again = list(trials.ordinary(signature_of(model), 0))
+    again = list(trial_feeds.ordinary(signature_of(model), 0))
     assert all(np.array_equal(a.feed["x"], b.feed["x"]) for a, b in zip(found, again, strict=True))
 
 

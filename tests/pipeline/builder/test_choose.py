@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tersor.graph_ir import parse
 from tersor.pipeline.builder.choose import TIE, contenders, distrust, pick, unasked
-from tersor.pipeline.builder.facts import composition
+from tersor.pipeline.builder.model_facts import composition
 from tersor.pipeline.builder.timing import NOISE, not_slower, relative_time
 from tests.support.building import Judged, judged, latency, times
 

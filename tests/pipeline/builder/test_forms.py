@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from tersor.passes.quantize.insert_qdq import InsertQdq
-from tersor.pipeline.builder.facts import padding
 from tersor.pipeline.builder.form import PLAIN_WORDS, RULES, Form, plain
+from tersor.pipeline.builder.model_facts import padding
 from tersor.pipeline.builder.result import Facts
 from tersor.pipeline.builder.search import OBSERVERS
 

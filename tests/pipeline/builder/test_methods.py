@@ -20,7 +20,7 @@ from tersor.pipeline.builder.measured import wanted_by
 from tersor.pipeline.builder.result import Candidate
 from tersor.pipeline.builder.search import Search
 from tersor.pipeline.builder.trial_log import TrialLog
-from tersor.pipeline.builder.trials import Judged, Timer
+from tersor.pipeline.builder.tried import Judged, Timer
 from tersor.pipeline.builder.workshop import Workshop
 from tersor.pipeline.recipe import parse_recipe
 from tersor.pipeline.spec import parse

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from tersor.graph_ir import from_proto, load, parse, signature_of
-from tersor.pipeline.builder.facts import why_not_int8
+from tersor.pipeline.builder.model_facts import why_not_int8
 from tests.support import odd_models
 from tests.support.building import check, default_run, hashes, quick, steady, work_in
 from tests.support.user_code import HERE

@@ -13,7 +13,7 @@ from tersor.calibration import open_feeds
 from tersor.graph_ir import load, save
 from tersor.pipeline.builder import BuildSettings
 from tersor.pipeline.builder.accuracy import Judge
-from tersor.pipeline.builder.facts import only_dynamic
+from tersor.pipeline.builder.model_facts import only_dynamic
 from tersor.pipeline.builder.result import Candidate
 from tersor.pipeline.builder.search import Search
 from tersor.pipeline.builder.workshop import Workshop
