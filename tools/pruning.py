@@ -113,10 +113,10 @@ class _Subject:
     folder: Path
     notes: list[str] = field(default_factory=list[str])
 
-    def bindings(self, model: Model) -> dict[str, int]:
-        """Sizes of names in a form of the model, those included that only a run tells."""
+    def bindings(self, *, inputs: bool = False) -> dict[str, int]:
+        """Sizes of the names that the inputs have, and unless told so of those that only a run tells."""
         found = bindings_in(signature_of(self.model), self.shown)
-        return observed_sizes(model, found, self.shown[0]) if self.shown else found
+        return observed_sizes(self.model, found, self.shown[0]) if self.shown and not inputs else found
 
 
 def prune_file(settings: Settings) -> PruneReport:
@@ -186,7 +186,7 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
             subject.model, plan, feeds=subject.feeds, refit=settings.refit, judge=judge, seed=settings.seed
         )
     else:
-        bindings = subject.bindings(subject.model)
+        bindings = subject.bindings()
         origin = Origin(bindings, overhead(subject.model, subject.path, bindings))
         pruned = prune(
             subject.model,
@@ -230,14 +230,14 @@ def _run(subject: _Subject, settings: Settings, plan: PrunePlan | None) -> Prune
 
 def _facts(subject: _Subject, given: Path, result: Model) -> list[Facts]:
     """Figures of the file that was given, of the model it was made into, and of the result."""
-    path = subject.folder / "pruned.onnx"
-    save(result, path)
-    return [facts_of(file, subject.bindings(load(file))) for file in (given, subject.path, path)]
+    save(result, path := subject.folder / "pruned.onnx")
+    bindings = subject.bindings(inputs=True)
+    return [facts_of(file, bindings, *subject.shown[:1]) for file in (given, subject.path, path)]
 
 
 def _notes(subject: _Subject, settings: Settings, pruned: Pruned | None, *, timed: bool) -> list[str]:
     found = [*subject.notes, *([] if pruned is None else [*pruned.notes, *pruned.far()])]
-    found += sized(bindings_in(signature_of(subject.model), subject.shown)) if settings.data is None else []
+    found += sized(subject.bindings(inputs=True)) if settings.data is None else []
     if is_quantized(subject.model):
         found.append(
             "the model is quantized already, and its scales stay as they were measured; better prune the "
@@ -266,7 +266,7 @@ def _clock(subject: _Subject, settings: Settings) -> Clock | None:
         subject.folder,
         table=table,
         threads=settings.threads,
-        bindings=subject.bindings(subject.model),
+        bindings=subject.bindings(),
     )
 
 

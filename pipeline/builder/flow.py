@@ -130,7 +130,8 @@ def _search(settings: BuildSettings, given: _Given, folder: Path) -> BuildResult
         if lock is None and lossless.name in judged and judged[lossless.name][1].accepted:
             winner, why = lossless, "float: the lossless passes only, nothing could be measured"
     notes_ += [note for note in workshop.notes if note not in notes_]
-    shown = {c.name: facts_of(c.path, bindings) for c in (original, winner)}
+    feed = judging[0] if judging else None
+    shown = {c.name: facts_of(c.path, bindings, feed) for c in (original, winner)}
     notes_ += sized(bindings)
     notes_ += padding(shown[original.name], shown[winner.name])
     others = [judgement for candidate, judgement in judged.values() if candidate is not original]

@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...analysis.cost import cost
+from ...analysis.observed import observed_sizes
 from ...analysis.shapes import infer_shapes
 from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from ...calibration.axes import free_sizes
 from ...calibration.data import open_feeds
 from ...graph_ir import DataError, DataType, Model, Signature, load
-from ...graph_ir.ops import is_op, static_shape, walk_graphs, walk_nodes
+from ...graph_ir.ops import input_at, is_op, static_shape, walk_graphs, walk_nodes
 from ...passes.quantize.dynamic import KINDS as DYNAMIC
 from ...passes.quantize.kinds import LINEAR, refuse_linear
 from .files import model_files
@@ -28,7 +28,7 @@ _OF_CODES = frozenset({
     "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "MatMulInteger",
     "MatMulNBits", "QLinearConv", "QLinearMatMul", "QuantizeLinear",
 })  # fmt: skip
-_R_SCALE = 10  # operand of DynamicQuantizeLSTM
+_ZEROS = {"MatMulInteger": 3, "DynamicQuantizeLSTM": 11}  # the operand that has an axis for each of the scales'
 
 
 def drawn(path: Path, signature: Signature, seed: int) -> list[Feed]:
@@ -103,15 +103,15 @@ def is_quantized(model: Model) -> bool:
 def composition(model: Model) -> Composition:
     """What is equal for forms that take equal time: how many of each operator there are, and of grids.
 
-    Codes that stay on one grid are copied where others are computed anew, and recurrent weights of one scale
-    take less of each step.
+    Codes that stay on one grid are copied where others are computed anew, and products with weights of one
+    scale are scaled faster.
     """
     nodes = list(walk_nodes(model))
-    recurrent = [n for n in nodes if n.op_type == "DynamicQuantizeLSTM"]
-    scales = sum(math.prod(static_shape(n.inputs[_R_SCALE]) or ()) for n in recurrent)
+    dynamic = [input_at(n, _ZEROS[n.op_type]) for n in nodes if n.op_type in _ZEROS]
+    axes = sum(len(static_shape(zeros) or ()) for zeros in dynamic)
     grids = {n.inputs[1].name for n in nodes if n.op_type == "QuantizeLinear" and n.inputs[1] is not None}
     counts = sorted(Counter(n.op_type for n in nodes).items())
-    return (*counts, ("grids", len(grids)), *[("recurrent scales", scales)] * bool(recurrent))
+    return (*counts, ("grids", len(grids)), *[("axes of scales", axes)] * bool(dynamic))
 
 
 def padding(before: Facts, after: Facts) -> list[str]:
@@ -123,11 +123,11 @@ def padding(before: Facts, after: Facts) -> list[str]:
     return [f"MACs grow {more}: {why}; the times include it"]
 
 
-def facts_of(path: Path, bindings: Mapping[str, int]) -> Facts:
-    """Size and cost of a model file, for inputs of given sizes."""
+def facts_of(path: Path, bindings: Mapping[str, int], feed: Feed | None = None) -> Facts:
+    """Size and cost of a model file, for given sizes, and those of a feed where only a run tells them."""
     model = load(path)
     infer_shapes(model)
-    table = cost(model, bindings=dict(bindings))
+    table = cost(model, bindings=bindings if feed is None else observed_sizes(model, bindings, feed))
     nodes = sum(1 for _ in walk_nodes(model))
     size = sum(file.stat().st_size for file in model_files(model, path))
     return Facts(table.parameters, table.macs, size, nodes, table.uncounted)
