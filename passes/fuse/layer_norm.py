@@ -63,8 +63,8 @@ class LayerNormOf(Fusion):
     with the reciprocal, and the difference may be made twice. The variance may be mean(x^2) - mean^2, or the
     larger of that and 0, as in JAX; the operator is closer then. Valid when x's normalised dimensions are
     known and scale and bias are as large (leading 1s aside), so that nothing is broadcast. Not valid: other
-    axes, epsilon not one positive number, a part read elsewhere, double (the operator computes in float),
-    below opset 17.
+    axes or powers, epsilon not one positive number, a part read elsewhere, double (the operator computes in
+    float), below opset 17.
     """
 
     since: ClassVar[int] = 17
@@ -83,6 +83,8 @@ class LayerNormOf(Fusion):
         dtype = float_type(x, m.root.outputs[0], *allowed)
         if isinstance(dtype, Miss):
             return dtype
+        if not exact(m, DataType.FLOAT, two=2.0, one=1.0):  # every type holds both
+            return Miss("another power or numerator")
         extent = rank(x)
         if extent is None or x.shape is None:
             return Miss("shape not known")
@@ -149,8 +151,6 @@ class RmsNormOf(LayerNormOf):
 
     def axis(self, m: Match) -> int | Miss:
         """The first normalised axis, counted from the end."""
-        if not exact(m, DataType.FLOAT, two=2.0, one=1.0):
-            return Miss("another power or numerator")
         return Miss("centred") if _is_centred(m["x"]) else super().axis(m)
 
 

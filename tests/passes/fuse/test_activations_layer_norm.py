@@ -95,6 +95,7 @@ def test_below_opset_17_only_when_asked_to_raise_it() -> None:
         ("e = Add(v, epsilon)", "e = Add(v, none)", "epsilon is not one positive number"),
         ("e = Add(v, epsilon)", "e = Add(v, scale)", "epsilon is not one positive number"),
         ("s = Pow(d, two)", "s = Pow(d, epsilon)", None),
+        ("s = Pow(d, two)", "s = Pow(d, more)", "another power or numerator"),
         ("d = Sub(x, mean)", "d = Sub(mean, x)", None),
     ],
 )
@@ -102,7 +103,7 @@ def test_near_misses(old: str, new: str, reason: str | None) -> None:
     body = f"{MEAN} {POW} {REST} {DIV} {AFFINE}".replace(old, new)
     weights = (
         WEIGHTS.replace("int64[1] last = {-1}", "float last = {-1}")
-        + ", float none = {0}, float[4,1] rows = {seed}"
+        + ", float none = {0}, float more = {2.01}, float[4,1] rows = {seed}"
     )
     found = declined(FUSE, model_of(body, weights, **PORTS))
     assert found == set() if reason is None else reason in found
