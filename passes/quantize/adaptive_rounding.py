@@ -6,11 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ...graph_ir import Model, UsageError
-from ..base import Context, Exactness, Pass
-from .facts import MOMENTS
+from ..base import bounded
 from .layer_error import Layer, descend
-from .rounding import Rounding, round_weights
+from .rounding import WeightRounding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AdaptiveRounding(Pass):
+class AdaptiveRounding(WeightRounding):
     """Round weights up or down by the layer's Hessian instead of to the nearest.
 
     Nagel, Amjad, van Baalen, Louizos, Blankevoort 2020, "Up or Down? Adaptive Rounding for Post-Training
@@ -40,29 +38,9 @@ class AdaptiveRounding(Pass):
     """
 
     name: ClassVar[str] = "adaptive-rounding"
-    exact: ClassVar[Exactness] = Exactness.LOSSY
-    needs_facts: ClassVar[tuple[str, ...]] = (MOMENTS,)
 
-    bits: int = 8
-    group: int = 0
-    symmetric: bool = True
-    mse: bool = False
-    sweeps: int = 6
-    exclude: tuple[str, ...] = ()
+    sweeps: int = bounded(6, 1)
 
-    def __post_init__(self) -> None:
-        self._rounding.check(self.name)
-        if self.sweeps < 1:
-            raise UsageError(f"adaptive-rounding needs at least 1 sweep, not {self.sweeps}")
-
-    @property
-    def _rounding(self) -> Rounding:
-        return Rounding(self.bits, self.group, self.symmetric, self.mse, frozenset(self.exclude))
-
-    def run(self, model: Model, ctx: Context) -> bool:
-        """Round the weights of the main graph. Raises UsageError without second moments."""
-
-        def solve(layer: Layer) -> NDArray[np.int64]:
-            return descend(layer, layer.nearest(), sweeps=self.sweeps, floor_or_ceil=True)
-
-        return round_weights(model, ctx, self.name, self._rounding, solve)
+    def solve(self, layer: Layer) -> NDArray[np.int64]:
+        """Codes up or down of each weight."""
+        return descend(layer, layer.nearest(), sweeps=self.sweeps, floor_or_ceil=True)

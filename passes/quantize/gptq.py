@@ -6,11 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ...graph_ir import Model, UsageError
-from ..base import Context, Exactness, Pass
-from .facts import MOMENTS
+from ...graph_ir import UsageError
+from ..base import bounded
 from .layer_error import Layer, descend, feedback
-from .rounding import Rounding, round_weights
+from .rounding import WeightRounding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Gptq(Pass):
+class Gptq(WeightRounding):
     """Round weights with feedback: each column's error is made up for by the columns not yet rounded.
 
     For Conv (k x k, grouped and depthwise, too), Gemm and MatMul with constant weights. Minimises the error
@@ -39,38 +38,20 @@ class Gptq(Pass):
         symmetric: codes of a group round 0.
         mse: choose scales by least squared error (group 0 only).
         sweeps: of the Gauss-Seidel part at most.
-        damp: added to the Hessian's diagonal, as a share of its mean.
         exclude: labels or origins of nodes that are left alone.
+        damp: added to the Hessian's diagonal, as a share of its mean.
     """
 
     name: ClassVar[str] = "gptq"
-    exact: ClassVar[Exactness] = Exactness.LOSSY
-    needs_facts: ClassVar[tuple[str, ...]] = (MOMENTS,)
 
-    bits: int = 8
-    group: int = 0
-    symmetric: bool = True
-    mse: bool = False
-    sweeps: int = 2
+    sweeps: int = bounded(2, 0)
     damp: float = 0.01
-    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self._rounding.check(self.name)
+        super().__post_init__()
         if not 0 < self.damp < 1:
             raise UsageError(f"gptq needs a damp between 0 and 1, not {self.damp}")
-        if self.sweeps < 0:
-            raise UsageError(f"gptq cannot make {self.sweeps} sweeps")
 
-    @property
-    def _rounding(self) -> Rounding:
-        return Rounding(self.bits, self.group, self.symmetric, self.mse, frozenset(self.exclude))
-
-    def run(self, model: Model, ctx: Context) -> bool:
-        """Round the weights of the main graph. Raises UsageError without second moments."""
-
-        def solve(layer: Layer) -> NDArray[np.int64]:
-            codes = feedback(layer, self.damp)
-            return descend(layer, codes, sweeps=self.sweeps, floor_or_ceil=False)
-
-        return round_weights(model, ctx, self.name, self._rounding, solve)
+    def solve(self, layer: Layer) -> NDArray[np.int64]:
+        """Codes with feedback, then moved singly."""
+        return descend(layer, feedback(layer, self.damp), sweeps=self.sweeps, floor_or_ceil=False)

@@ -7,16 +7,16 @@ bits and the same blocks finds the same grid and the same codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, UsageError, Value, constant
 from ...graph_ir.ops import float_attr, input_at, is_op
 from ...graph_ir.origins import goes_by
-from ..base import Context
+from ..base import Context, Exactness, Pass, bounded
 from ..linear.bias import bias_add
 from ..linear.patches import Moments, Patches
 from ..linear.rows import RowView
@@ -30,105 +30,109 @@ from .values import drop_orphans, used_initializers
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Solver = Callable[[Layer], NDArray[np.int64]]
-    """Codes of a layer: [groups, rows of a group, columns]."""
-
 
 @dataclass(frozen=True)
-class Rounding:
-    """How weights are rounded.
+class WeightRounding(Pass):
+    """A pass that puts other codes in place of the nearest ones; `solve` chooses them.
 
-    Attributes:
-        bits: of a code.
+    Options:
+        bits: of a code; 7 for x86 CPUs without VNNI.
         group: columns per scale of Gemm and MatMul; 0 for one scale per output channel.
-        symmetric: whether the codes of a group lie round 0 (one scale per channel always does).
+        symmetric: codes of a group round 0 (with one scale per channel they always are).
         mse: choose scales by least squared error (one scale per channel only).
+        sweeps: over all columns at most.
         exclude: labels or origins of nodes that are left alone.
     """
 
-    bits: int = 8
-    group: int = 0
+    exact: ClassVar[Exactness] = Exactness.LOSSY
+    needs_facts: ClassVar[tuple[str, ...]] = (MOMENTS,)
+
+    bits: int = bounded(8, 2, 8)
+    group: int = bounded(0, 0)
     symmetric: bool = True
     mse: bool = False
-    exclude: frozenset[str] = frozenset()
+    sweeps: int = bounded(1, 0)
+    exclude: tuple[str, ...] = ()
 
-    def check(self, name: str) -> None:
-        """Refuse what is not possible. Raises UsageError naming the pass."""
-        if not 2 <= self.bits <= 8:
-            raise UsageError(f"{name} takes 2 to 8 bits, not {self.bits}")
-        if self.group < 0 or (self.group and self.bits not in (4, 8)):
-            raise UsageError(f"{name} with groups takes 4 or 8 bits and a positive group")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group and self.bits not in (4, 8):
+            raise UsageError(f"{self.name} with groups takes 4 or 8 bits, not {self.bits}")
 
-    def grid(self, rows: NDArray[Any]) -> RowGrid:
-        """The grid of rows of weights."""
+    def solve(self, layer: Layer) -> NDArray[np.int64]:
+        """Codes of a layer, ``[groups, rows of a group, columns]``."""
+        raise NotImplementedError
+
+    def run(self, model: Model, ctx: Context) -> bool:
+        """Replace the weights of each linear node of the main graph by rounded ones; True if any were.
+
+        The mean error that is left is taken off the bias where there is one, or where one can be added.
+
+        Raises:
+            UsageError: without measured second moments.
+        """
+        if MOMENTS not in ctx.facts:
+            needed = "the second moments of layer inputs; calibrate with data first"
+            raise UsageError(f"{self.name} needs {needed}")
+        moments = cast("Mapping[Patches, Moments]", ctx.facts[MOMENTS])
+        rewriter, used = ctx.rewriter(model), used_initializers(model)
+        excluded = frozenset(self.exclude)
+        for node in list(model.graph):
+            if not is_op(node, *LINEAR):
+                continue
+            found = self._usable(node, moments, excluded)
+            if isinstance(found, str):
+                ctx.misses[self.name, found] += 1
+            elif rewriter.allowed(self.name, node) and self._rewrite(node, found, rewriter):
+                ctx.counters[self.name] += 1
+        drop_orphans(rewriter, used)
+        return rewriter.edits > 0
+
+    def _grid(self, rows: NDArray[Any]) -> RowGrid:
         if self.group:
             return block_grid(rows, self.bits, self.group, symmetric=self.symmetric)
         return channel_grid(rows, self.bits, mse=self.mse)
 
+    def _usable(
+        self, node: Node, moments: Mapping[Patches, Moments], excluded: frozenset[str]
+    ) -> Moments | str:
+        if goes_by(node, excluded):
+            return "`exclude` names it"
+        if (reason := refuse_linear(node)) is not None:
+            return reason
+        weights = node.inputs[1]
+        if weights is None or len(weights.uses()) != 1 or weights.is_graph_output():
+            return "its weights are shared"
+        if self.group and node.op_type == "Conv":
+            return "a convolution's weights have no groups of columns"
+        patches = patches_of(node)
+        found = None if patches is None else moments.get(patches)
+        if found is None or not found.count:
+            return "its inputs were not measured"
+        return found
 
-def round_weights(model: Model, ctx: Context, name: str, rounding: Rounding, solver: Solver) -> bool:
-    """Replace the weights of each linear node of the main graph by rounded ones; True if any were.
-
-    The mean error that is left is taken off the bias where there is one, or where one can be added.
-
-    Raises:
-        UsageError: without measured second moments.
-    """
-    if MOMENTS not in ctx.facts:
-        raise UsageError(f"{name} needs the second moments of layer inputs; calibrate with data first")
-    moments = cast("Mapping[Patches, Moments]", ctx.facts[MOMENTS])
-    rewriter, used = ctx.rewriter(model), used_initializers(model)
-    for node in list(model.graph):
-        if not is_op(node, *LINEAR):
-            continue
-        found = _usable(node, moments, rounding)
-        if isinstance(found, str):
-            ctx.misses[name, found] += 1
-        elif rewriter.allowed(name, node) and _rewrite(node, found, rounding, solver, rewriter):
-            ctx.counters[name] += 1
-    drop_orphans(rewriter, used)
-    return rewriter.edits > 0
-
-
-def _usable(node: Node, moments: Mapping[Patches, Moments], rounding: Rounding) -> Moments | str:
-    if goes_by(node, rounding.exclude):
-        return "`exclude` names it"
-    if (reason := refuse_linear(node)) is not None:
-        return reason
-    weights = node.inputs[1]
-    if weights is None or len(weights.uses()) != 1 or weights.is_graph_output():
-        return "its weights are shared"
-    if rounding.group and node.op_type == "Conv":
-        return "a convolution's weights have no groups of columns"
-    patches = patches_of(node)
-    found = None if patches is None else moments.get(patches)
-    if found is None or not found.count:
-        return "its inputs were not measured"
-    return found
-
-
-def _rewrite(node: Node, moments: Moments, rounding: Rounding, solver: Solver, rw: Rewriter) -> bool:
-    source = node.inputs[1]
-    weights = constant(source)
-    assert source is not None
-    assert weights is not None
-    read = RowView(node, weights.shape)
-    rows = read.rows(weights).reshape(read.outputs, -1)
-    split = rows.reshape(moments.total.shape[0], -1, rows.shape[1])  # by group of a convolution
-    slot = _bias_slot(node, len(rows))
-    hessian = moments.hessian(centered=slot is not None)
-    grid = rounding.grid(rows)
-    codes = solver(Layer(split.astype(np.float64), hessian, grid))
-    done = grid.dequantize(codes.reshape(rows.shape)).reshape(split.shape)
-    ready = np.ascontiguousarray(read.back(done.reshape(rows.shape)))
-    if np.array_equal(ready, weights):
-        return False
-    name = source.name or "weight"
-    rw.set_input(node, 1, rw.constant(ready, name, node))
-    if slot is not None:
-        shift = np.einsum("gok,gk->go", split.astype(np.float64) - done, moments.mean()).reshape(-1)
-        _add_bias(*slot, shift, f"{name}_bias", rw)
-    return True
+    def _rewrite(self, node: Node, moments: Moments, rw: Rewriter) -> bool:
+        source = node.inputs[1]
+        weights = constant(source)
+        assert source is not None
+        assert weights is not None
+        read = RowView(node, weights.shape)
+        rows = read.rows(weights).reshape(read.outputs, -1)
+        split = rows.reshape(moments.total.shape[0], -1, rows.shape[1])  # by group of a convolution
+        slot = _bias_slot(node, len(rows))
+        hessian = moments.hessian(centered=slot is not None)
+        grid = self._grid(rows)
+        codes = self.solve(Layer(split.astype(np.float64), hessian, grid))
+        done = grid.dequantize(codes.reshape(rows.shape)).reshape(split.shape)
+        ready = np.ascontiguousarray(read.back(done.reshape(rows.shape)))
+        if np.array_equal(ready, weights):
+            return False
+        name = source.name or "weight"
+        rw.set_input(node, 1, rw.constant(ready, name, node))
+        if slot is not None:
+            shift = np.einsum("gok,gk->go", split.astype(np.float64) - done, moments.mean()).reshape(-1)
+            _add_bias(*slot, shift, f"{name}_bias", rw)
+        return True
 
 
 def _bias_slot(node: Node, outputs: int) -> tuple[Node, int, Value | None] | None:
