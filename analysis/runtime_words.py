@@ -27,4 +27,5 @@ def explain(message: str) -> str:
     if running is None:
         return one_line(_SOURCE.sub("", text))
     op_type, node, reason = running.groups()
-    return one_line(f"node {node!r} ({op_type}): {_SOURCE.sub('', reason)}")
+    where = f"node {node!r} ({op_type})" if node else f"a {op_type} without a name"
+    return one_line(f"{where}: {_SOURCE.sub('', reason)}")

@@ -54,6 +54,17 @@ _IMPORT_ERRORS = (
     ValueError,
 )
 
+_OTHERS = (
+    (
+        0,
+        b"PK\x03\x04",
+        "a zip archive, such as .npz (give it to --data) or PyTorch's (export it to ONNX)",
+    ),
+    (0, b"\x93NUMPY", "a NumPy array; data goes to --data"),
+    (0, b"\x89HDF", "an HDF5 file; export the model in it to ONNX"),
+    (4, b"TFL3", "a TensorFlow Lite model; export the model it was made from to ONNX"),
+)  # by place and first bytes there
+
 
 def load(path: str | os.PathLike[str]) -> ir.Model:
     """Read a model file: protobuf (.onnx and others), ONNX text (.onnxtxt), protobuf text or JSON.
@@ -94,14 +105,26 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
         ValueError,
         IndexError,
     ) as error:
-        raise ModelError(
-            f"{str(file)!r} is not an ONNX model, or is truncated: {one_line(error, 160)}"
-        ) from error
+        other = None if isinstance(error, onnx.parser.ParseError) else _other_format(file)
+        why = f"is {other}" if other else f"is not an ONNX model, or is truncated: {one_line(error, 160)}"
+        raise ModelError(f"{str(file)!r} {why}") from error
     except RuntimeError as error:
         raise ModelError(f"{str(file)!r} cannot be read as ONNX text: {one_line(error, 160)}") from error
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output or proto.graph.input):
         raise ModelError(f"{str(file)!r} holds no ONNX graph; is it another kind of file?")
     return from_proto(proto, str(file.parent or "."), name=str(file))
+
+
+def _other_format(file: Path) -> str | None:
+    """What a file that is no model seems to be by its first bytes, and the mend; None if unknown."""
+    with file.open("rb") as opened:
+        head = opened.read(256)
+    for place, mark, what in _OTHERS:
+        if head[place : place + len(mark)] == mark:
+            return what
+    text = head.decode("utf-8", errors="ignore")
+    is_text = len(head) - len(text.encode()) < 4 and all(c.isprintable() or c.isspace() for c in text)
+    return "text, not an ONNX model; ONNX's own text form is told by the ending .onnxtxt" if is_text else None
 
 
 def _in_parts(file: Path, size: int) -> onnx.ModelProto | None:

@@ -75,6 +75,7 @@ def measure(
         DataError: the models' outputs differ in number or shape, or the data does not fit.
     """
     from ..analysis.fidelity import Fidelity
+    from ..backends.base import BackendError
     from ..backends.onnxruntime.config import SessionConfig
     from ..backends.onnxruntime.session import OrtSession
     from ..calibration import open_feeds
@@ -99,8 +100,11 @@ def measure(
         matched = names if sorted(names) == sorted(others) else others
         totals = {name: Fidelity() for name in names}
         for feed in feeds:
-            outputs = dict(zip(others, two.run(feed), strict=True))
-            for name, reference, other in zip(names, one.run(feed), matched, strict=True):
+            try:
+                outputs, expected = dict(zip(others, two.run(feed), strict=True)), one.run(feed)
+            except BackendError as error:
+                raise BackendError(f"sample {count}: {error}") from error
+            for name, reference, other in zip(names, expected, matched, strict=True):
                 try:
                     totals[name].update(reference, outputs[other])
                 except DataError as error:

@@ -35,7 +35,8 @@ from .quant_plan import NodePlan, PlanOptions, RangeMap, Role
 from .row_convolution import fits_convolution
 
 EXCLUDED = (
-    "`exclude` names it: yours, or that of `build`, for which int8 loses too much here for the time it saves"
+    "left float by name: by `build`, for which int8 loses more here than the time it saves is worth, "
+    "or by an `exclude` of yours"
 )
 
 

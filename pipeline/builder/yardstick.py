@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...analysis.fidelity import Closeness, Fidelity
-from ...backends.base import Feed
+from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.session import OrtSession
 from .comparing import compare
 from .decisions import Decisions, Run
@@ -90,12 +90,19 @@ class Decided(Yardstick):
 
 
 def _few_answers(feeds: Sequence[Feed], run: Run) -> list[list[Any]]:
-    """What a model answers to the first feeds, so long as that is not too much to keep; to two at least."""
+    """What a model answers to the first feeds, so long as that is not too much to keep; to two at least.
+
+    Raises:
+        BackendError: the model fails on one of them; the message names it.
+    """
     found: list[list[Any]] = []
     size = 0
-    for feed in feeds:
+    for index, feed in enumerate(feeds):
         if size > MOST_JUDGED_BYTES and len(found) > 1:
             break
-        found.append(run(feed))
+        try:
+            found.append(run(feed))
+        except BackendError as error:
+            raise BackendError(f"sample {index}: {error}") from error
         size += sum(a.nbytes for a in found[-1] if isinstance(a, np.ndarray))
     return found

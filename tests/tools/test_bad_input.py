@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tersor.graph_ir import parse, save
@@ -35,6 +36,11 @@ def truncated(folder: Path) -> Path:
     return folder / "m.onnx"
 
 
+def arrays(folder: Path) -> Path:
+    np.savez(folder / "m.npz", x=np.zeros(3))
+    return (folder / "m.npz").rename(folder / "m.onnx")
+
+
 def directory(folder: Path) -> Path:
     (folder / "m.onnx").mkdir()
     return folder / "m.onnx"
@@ -57,7 +63,8 @@ def weightless(folder: Path) -> Path:
 
 CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty": (empty, "is empty"),
-    "text": (text, "is not an ONNX model, or is truncated"),
+    "text": (text, "is text, not an ONNX model; ONNX's own text form is told by the ending .onnxtxt"),
+    "arrays": (arrays, "is a zip archive, such as .npz (give it to --data)"),
     "truncated": (truncated, "is not an ONNX model, or is truncated"),
     "directory": (directory, "is a folder; give the .onnx file itself"),
     "pipe": (pipe, "is no ordinary file; store the model in one"),

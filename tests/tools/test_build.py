@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tersor.graph_ir import parse, save
 from tests.support import odd_models
 from tests.support.building import DIGITS, hashes, steady, work_in
 from tests.support.command import tersor
@@ -71,7 +72,7 @@ def nothing(folder: Path) -> None:
     [
         (nothing, "no such file"),
         (empty, "is empty"),
-        (text, "is not an ONNX model, or is truncated"),
+        (text, "is text, not an ONNX model"),
         (truncated, "is not an ONNX model, or is truncated"),
         (weightless, "external data file 'w.bin' is missing beside the model"),
         (of(odd_models.cyclic), "the graph has a cycle through node 'one'"),
@@ -122,6 +123,28 @@ def test_bad_arrays(
     line = refused(capsys, tmp_path, model, "--data", tmp_path / "d.npz")
     assert message in line
     assert "d.npz" in line
+
+
+@pytest.mark.parametrize("command", ["build", "compare", "prune"])
+def test_values_the_model_cannot_take_are_told_by_their_sample(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    """Ids beyond the vocabulary: onnxruntime knows neither the sample nor a name of the node."""
+    words = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        m (int64[N, 4] ids) => (float[N, 4, 6] y) <float[9, 6] table = {seed}> { y = Gather(table, ids) }
+    """
+    model = tmp_path / "words.onnx"
+    save(parse(words), model)
+    ids = np.zeros((5, 4), np.int64)
+    ids[3, 1] = 9
+    np.savez(tmp_path / "d.npz", ids=ids)
+    others = {"build": ["-o", tmp_path / "o"], "compare": [model]}
+    options = others.get(command, ["-o", tmp_path / "o.onnx", "--ratio", 0.3])
+    done = tersor(capsys, command, model, *options, "--data", tmp_path / "d.npz")
+    assert done.code == 2
+    assert "error: sample 3: " in done.err
+    assert "words.onnx failed: a Gather without a name: indices element out of data bounds, idx=9" in done.err
 
 
 @pytest.mark.parametrize(

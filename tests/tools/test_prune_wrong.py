@@ -125,7 +125,7 @@ def test_wrong_input_is_one_line(
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("model.onnx", "these are no bytes of a model", "is not an ONNX model, or is truncated"),
+        ("model.onnx", "these are no bytes of a model", "is text, not an ONNX model"),
         ("model.onnx", "", "is empty"),
         ("model.onnx", None, "is a folder; give the .onnx file itself"),
     ],
