@@ -50,7 +50,7 @@ def excerpt(
         if name in needed or value.is_graph_input():
             array = _lendable(value)
             if array is None:
-                tensor_into(proto.graph, tensor)
+                tensor_into(proto.graph, name, tensor)
                 _bring_in(proto.graph.initializer[-1], value)
             else:
                 sizes, kind = tensor.shape.numpy(), int(tensor.dtype)

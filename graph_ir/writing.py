@@ -104,17 +104,17 @@ def _weight_into(proto: onnx.GraphProto, value: ir.Value, held: Held | None) -> 
     if tensor is None:
         return
     name = value.name
-    if tensor.name != name:
-        tensor.name = name
     if held is not None:
         held.append((name or "", tensor))
         return
-    tensor_into(proto, tensor)
+    tensor_into(proto, name, tensor)
 
 
-def tensor_into(proto: onnx.GraphProto, tensor: ir.TensorProtocol) -> None:
-    """Write a weight under its own name; an external one stays a reference."""
-    name, kind = tensor.name, type(tensor)
+def tensor_into(proto: onnx.GraphProto, name: str | None, tensor: ir.TensorProtocol) -> None:
+    """Write a weight under a name, for weights may share a tensor; an external one stays a reference."""
+    kind = type(tensor)
+    if tensor.name != name:
+        tensor.name = name
     if kind is ir.Tensor and not tensor.metadata_props and not tensor.doc_string:
         sizes = tensor.shape.numpy()
         data = tensor.tobytes()

@@ -102,6 +102,18 @@ def test_only_weights_that_are_needed_are_written_or_lent() -> None:
     np.testing.assert_allclose(Evaluator(model, outputs=["j"]).run(changed)["j"], want, rtol=1e-5)
 
 
+def test_weights_may_share_a_tensor() -> None:
+    """Regression: each was written under the name of the last."""
+    model = parse("""<ir_version: 9, opset_import: ["" : 17]>
+        g (float[2] x) => (float[2] y) <float[2] a = {seed}, float[2] b = {seed}>
+        { h = Add(x, a) y = Mul(h, b) }""")
+    shared = tensor(np.array([2, 3], np.float32))
+    for value in model.graph.initializers.values():
+        value.const_value = shared
+    found = Evaluator(model).run({"x": np.zeros(2, np.float32)})["y"]
+    np.testing.assert_array_equal(found, [4, 9])
+
+
 def weight(model: Model, name: str) -> NDArray[np.float32]:
     found = model.graph.initializers[name].const_value
     assert found is not None
