@@ -52,14 +52,15 @@ class QuantizeDynamic(Pass):
     An LSTM becomes onnxruntime's own com.microsoft DynamicQuantizeLSTM: W and R are int8 with one scale per
     direction, gate and unit; its input, and its state in each step, are quantised as it runs. Gates and
     states are float. Not done for one of `layout` 1, which that operator does not know. With one scale per
-    direction for R, which every step multiplies by, a step is a tenth to a fifth shorter, and less exact.
+    direction for R, which every step multiplies by, a step is a tenth to a fifth shorter, and less exact;
+    so is a product of few rows with one scale for its matrix.
 
     Options:
         op_types: some of MatMul, Gemm and LSTM.
         exclude: labels or origins of nodes that stay float.
         bits: 8, or 7 for x86 CPUs without VNNI.
         mse_weights: choose weight scales by least squared error instead of the largest weight.
-        per_direction: one scale per direction for the recurrent weights of an LSTM, not one per unit.
+        per_tensor: one scale for a matrix, and per direction for the recurrent weights of an LSTM.
     """
 
     name: ClassVar[str] = "quantize-dynamic"
@@ -69,7 +70,7 @@ class QuantizeDynamic(Pass):
     exclude: tuple[str, ...] = ()
     bits: int = 8
     mse_weights: bool = False
-    per_direction: bool = False
+    per_tensor: bool = False
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.op_types) - set(KINDS))
@@ -123,7 +124,8 @@ class QuantizeDynamic(Pass):
         assert x is not None
         assert source is not None
         weights, bias = _matrix_and_bias(node)
-        params = weight_params(weights, 1, bits=self.bits, mse=self.mse_weights)
+        axis = None if self.per_tensor else 1
+        params = weight_params(weights, axis, bits=self.bits, mse=self.mse_weights)
         name = node.outputs[0].name
         with rw.standing_for([node]):
             if x not in shared:
@@ -166,7 +168,7 @@ class QuantizeDynamic(Pass):
                 source, data = operands[i], constant(operands[i])
                 assert source is not None
                 assert data is not None
-                scaled = data.shape[: 1 if i == 2 and self.per_direction else 2]  # directions, gates * hidden
+                scaled = data.shape[: 1 if i == 2 and self.per_tensor else 2]  # directions, gates * hidden
                 rows = data.reshape(math.prod(scaled), -1)
                 params = weight_params(rows, 0, bits=self.bits, mse=self.mse_weights)
                 key, top, name = (source, True, data.shape, params.key), 2 ** (self.bits - 1) - 1, source.name

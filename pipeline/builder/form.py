@@ -52,7 +52,7 @@ class Form:
         if self.options.exclude:
             words.append(f"less-{len(self.options.exclude)}")
         if self.rest:
-            words += [self.rest.partition("{")[0], *[_PER_DIRECTION] * (_PER_DIRECTION in self.rest)]
+            words += [self.rest.partition("{")[0], *[_PER_TENSOR] * (_PER_TENSOR in self.rest)]
         return " ".join(words)
 
     @property
@@ -77,7 +77,7 @@ class Form:
         if options.exclude:
             said.append(f"{len(options.exclude)} more layer{'s' * (len(options.exclude) != 1)} left float")
         if self.rest:
-            said += [RESTS[self.rest.partition("{")[0]], *[_ONE_SCALE] * (_PER_DIRECTION in self.rest)]
+            said += [RESTS[self.rest.partition("{")[0]], *[_ONE_SCALE] * (_PER_TENSOR in self.rest)]
         return "; ".join(said)
 
     @property
@@ -97,24 +97,24 @@ class Dynamic:
     Attributes:
         bits: of the weights.
         methods: accuracy methods before that, as pipeline text.
-        per_direction: whether recurrent weights have one scale per direction.
+        per_tensor: whether matrices have one scale, and recurrent weights one per direction.
     """
 
     bits: int
     methods: tuple[str, ...] = ()
-    per_direction: bool = False
+    per_tensor: bool = False
 
     @property
     def name(self) -> str:
         """For people."""
-        return " ".join(("int8 dynamic", *[_PER_DIRECTION] * self.per_direction, *self.methods))
+        return " ".join(("int8 dynamic", *[_PER_TENSOR] * self.per_tensor, *self.methods))
 
     @property
     def words(self) -> str:
         """What its name stands for."""
         made = [
             "MatMul, Gemm and LSTM int8, with ranges found in every run",
-            *[_ONE_SCALE] * self.per_direction,
+            *[_ONE_SCALE] * self.per_tensor,
         ]
         return "; ".join((*made, *(f"after {method}" for method in self.methods)))
 
@@ -153,12 +153,12 @@ def _check_types(given: Mapping[str, Any]) -> None:
     texts += dict(given.get("picked", {})).values()
     if not all(isinstance(text, str) for text in texts) or not isinstance(given.get("bits", 0), int):
         raise TypeError
-    if not isinstance(given.get("per_direction", False), bool):
+    if not isinstance(given.get("per_tensor", False), bool):
         raise TypeError
 
 
-_PER_DIRECTION = "per-direction"
-_ONE_SCALE = "one scale per direction for the recurrent weights of an LSTM"
+_PER_TENSOR = "per-tensor"
+_ONE_SCALE = "one scale for a matrix, and per direction for the recurrent weights of an LSTM"
 
 PLAIN = "plain u8s8"
 PLAIN_WORDS = "every layer int8; ranges by the extremes; nothing corrected"

@@ -28,7 +28,7 @@ _OF_CODES = frozenset({
     "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "MatMulInteger",
     "MatMulNBits", "QLinearConv", "QLinearMatMul", "QuantizeLinear",
 })  # fmt: skip
-_ZEROS = {"MatMulInteger": 3, "DynamicQuantizeLSTM": 11}  # the operand that has an axis for each of the scales'
+_ZEROS = {"MatMulInteger": 3, "DynamicQuantizeLSTM": 11}  # the operand with an axis for each of the scales
 
 
 def drawn(path: Path, signature: Signature, seed: int) -> list[Feed]:

@@ -100,9 +100,10 @@ class Search(Trials):
     def dynamic(self, each: Sequence[tuple[str, ...]]) -> None:
         """Dynamic int8 of the linear layers, behind each of these accuracy methods."""
         bits = 7 if self._workshop.reduced else 8
-        coarser = (False, True) if only_dynamic(self._workshop.int8_ready) else (False,)
-        for methods, per_direction in product(each, coarser):
-            form = Dynamic(bits, methods, per_direction)
+        ready = self._workshop.int8_ready
+        coarser = (False, True) if mostly_dynamic(ready) or only_dynamic(ready) else (False,)
+        for methods, per_tensor in product(each, coarser):
+            form = Dynamic(bits, methods, per_tensor)
             if form.name in self.judged:
                 continue
             self._in_time()
@@ -207,7 +208,7 @@ class Search(Trials):
         """What else layers left float can be; weights of eight bits only where products do not saturate."""
         rests = [f"quantize-dynamic{{bits={bits}}}"]
         if only_dynamic(self._workshop.int8_ready):
-            rests.append(f"quantize-dynamic{{bits={bits} per-direction=true}}")
+            rests.append(f"quantize-dynamic{{bits={bits} per-tensor=true}}")
         return (*rests, "weight-only{bits=8}") if bits == 8 else tuple(rests)
 
     def _each(self, stage: str, items: Sequence[_T]) -> Iterator[_T]:

@@ -269,7 +269,7 @@ class Workshop:
         model = None if ground is None else ground.model()
         if model is None or share_of(model, DYNAMIC) < LEAST_DYNAMIC:
             return None
-        pipeline = Pipeline((spec_of(QuantizeDynamic(bits=form.bits, per_direction=form.per_direction)),))
+        pipeline = Pipeline((spec_of(QuantizeDynamic(bits=form.bits, per_tensor=form.per_tensor)),))
         context = Context(seed=self.settings.seed)
         if not manager.run(pipeline, model, context, [Verify()]).changed:
             return None

@@ -162,16 +162,28 @@ def test_a_recurrent_layer_runs_on_codes(body: str, directions: int, outputs: st
     assert sqnr(want, got) > 28
 
 
-def test_recurrent_weights_can_have_one_scale_per_direction(tmp_path: Path) -> None:
+def test_recurrent_weights_can_have_one_scale_per_tensor(tmp_path: Path) -> None:
     body = 'y, h, c = LSTM<hidden_size=8, direction="bidirectional">(x, w, r, b)'
     model = graph(body, LSTM.format(d=2, g=32, b=64), x="5,2,6")
     before, feed = to_proto(model), feeds_of(model)[0]
-    apply(model, QuantizeDynamic(per_direction=True))
+    apply(model, QuantizeDynamic(per_tensor=True))
     after = to_proto(model)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in after.graph.initializer}
     assert (shapes["w_scale"], shapes["r_scale"], shapes["r_zero_point"]) == ((2, 32), (2,), (2,))
     assert dict(optimised(after, tmp_path).ops) == {"DynamicQuantizeLSTM": 1}
     assert sqnr(run(before, feed, off=True)[0], run(after, feed)[0]) > 28
+
+
+def test_matrices_can_have_one_scale(tmp_path: Path) -> None:
+    model = graph(
+        "t = MatMul(x, w) y = Gemm<transB=1>(t, w, b)", "float[8,8] w = {seed}, float[8] b = {seed}", x="3,8"
+    )
+    before, feed = to_proto(model), feeds_of(model)[0]
+    apply(model, QuantizeDynamic(per_tensor=True))
+    after = to_proto(model)
+    assert {tuple(t.dims) for t in after.graph.initializer if "scale" in t.name or "zero" in t.name} == {()}
+    assert "MatMulInteger" not in optimised(after, tmp_path).ops
+    assert sqnr(run(before, feed, off=True)[0], run(after, feed)[0]) > 25
 
 
 def test_recurrent_layers_that_share_weights_share_their_codes() -> None:

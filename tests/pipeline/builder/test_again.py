@@ -184,7 +184,7 @@ def test_an_edited_lock_is_refused_in_one_line(locked: Path) -> None:
     "form",
     [
         Dynamic(7, ("smooth-quant",)),
-        Dynamic(8, per_direction=True),
+        Dynamic(8, per_tensor=True),
         Form(
             "percentile:99.9",
             InsertQdq(exclude=("/a/b, {c}", "d e"), mse_weights=True),
