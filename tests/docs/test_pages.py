@@ -37,7 +37,7 @@ PAGES = [
     )
 ]
 # Those whose blocks are only shown: benchmarks need models that are not part of the checkout.
-SHOWN = ("benchmarks/", "examples/", "docs/decisions/", "docs/figures.md")
+SHOWN = ("benchmarks/", "examples/", "docs/decisions/", "docs/figures.md", "docs/forms.md")
 
 
 def read(name: str) -> str:
