@@ -127,6 +127,7 @@ def _part(name: str, tensor: ir.TensorProtocol) -> tuple[int, Callable[[], list[
         return len(start) + tensor.nbytes, lambda: [start, tensor.tobytes()]
     proto = onnx.TensorProto()
     ir.serde.serialize_tensor_into(proto, tensor)
+    proto.name = name  # not the tensor's own: weights may share it
     return proto.ByteSize(), lambda: [proto.SerializeToString(deterministic=True)]
 
 

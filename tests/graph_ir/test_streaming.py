@@ -13,7 +13,19 @@ import numpy as np
 import onnx
 import pytest
 
-from tersor.graph_ir import Model, ModelError, Tensor, export, fingerprint, from_proto, io, load, parse, save
+from tersor.graph_ir import (
+    Model,
+    ModelError,
+    Tensor,
+    Value,
+    export,
+    fingerprint,
+    from_proto,
+    io,
+    load,
+    parse,
+    save,
+)
 from tersor.graph_ir.streaming import read_streamed
 
 TEXT = """<ir_version: 10, opset_import: ["" : 21], producer_name: "someone", doc_string: "of the model">
@@ -41,6 +53,11 @@ def odd() -> Model:
     proto.metadata_props.add(key="made", value="by hand")
     model = from_proto(proto)
     model.graph.initializers["w"].const_value = Tensor(np.ones((300, 300), np.float32), name="w")
+    shared = Tensor(np.ones(3, np.float32), name="of both", doc_string="shared")
+    for name in ("typed", "last"):
+        value = model.graph.initializers.get(name) or Value(name=name)
+        value.const_value = shared
+        model.graph.initializers[name] = value
     return model
 
 
