@@ -120,7 +120,7 @@ class Ground:
             return None
         save(model, path, provenance=True)
         made = Ground(path, self._feeds, self._settings)
-        if facts.keys() <= context.facts.keys():  # not dropped: the values are the same but for rounding
+        if not any(spec.pass_.drops_facts for spec in methods.passes()):  # the same values but for rounding
             made.__dict__["_surveyed"] = self._surveyed
             made._ranges = self._ranges
         return made
