@@ -95,6 +95,7 @@ def test_outputs_far_from_the_originals_are_said_to_be(
     digits = Path(__file__).parents[2] / "examples" / "digits"
     given = ["prune", digits / "digits.onnx", "-o", folder / "o.onnx", "--json"]
     for ratio, far in (("0.9", True), ("0.3", False)):
-        done = tersor(capsys, *given, "--data", digits / "calib.npz", "--ratio", ratio)
+        data = ["--data", digits / "calib.npz", "--samples", "8", "--criterion", "l2"]
+        done = tersor(capsys, *given, *data, "--ratio", ratio)
         assert done.code == 0, done.err
         assert any("far from the original's" in note for note in json.loads(done.out)["notes"]) is far

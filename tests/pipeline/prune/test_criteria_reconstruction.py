@@ -58,19 +58,20 @@ def test_losses_are_those_of_the_best_refit() -> None:
         before = solved(x, y, alive)
 
 
-def test_many_removals_agree_with_the_block_form() -> None:
+def test_many_removals_agree_with_the_block_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """The batched updates of single channels against the plain ones, over more than one batch."""
+    monkeypatch.setattr("tersor.pipeline.prune.criteria.surgery._BATCH", 32)
     rng = np.random.default_rng(4)
-    x = rng.standard_normal((800, 300)) @ rng.standard_normal((300, 300))
-    weights = rng.standard_normal((300, 7))
-    inverse = np.asarray(np.linalg.inv(np.cov(x, rowvar=False) + np.eye(300)), np.float64)
+    x = rng.standard_normal((200, 80)) @ rng.standard_normal((80, 80))
+    weights = rng.standard_normal((80, 7))
+    inverse = np.asarray(np.linalg.inv(np.cov(x, rowvar=False) + np.eye(80)), np.float64)
     gram = np.matmul(weights, np.transpose(weights))
-    single = Problem(np.array(inverse), np.array(gram), np.arange(300)[:, None])
+    single = Problem(np.array(inverse), np.array(gram), np.arange(80)[:, None])
     # Channels in pairs, the second a spare that nothing reads and that is unrelated to all.
-    spare = np.block([[inverse, np.zeros((300, 300))], [np.zeros((300, 300)), np.eye(300)]])
-    read = np.block([[gram, np.zeros((300, 300))], [np.zeros((300, 300)), np.zeros((300, 300))]])
-    paired = Problem(spare, read, np.arange(300)[:, None] + np.array([0, 300]))
-    np.testing.assert_allclose(eliminate([single], 300), eliminate([paired], 300), rtol=1e-6)
+    spare = np.block([[inverse, np.zeros((80, 80))], [np.zeros((80, 80)), np.eye(80)]])
+    read = np.block([[gram, np.zeros((80, 80))], [np.zeros((80, 80)), np.zeros((80, 80))]])
+    paired = Problem(spare, read, np.arange(80)[:, None] + np.array([0, 80]))
+    np.testing.assert_allclose(eliminate([single], 80), eliminate([paired], 80), rtol=1e-6)
 
 
 def test_atoms_of_several_channels_are_removed_as_one() -> None:
