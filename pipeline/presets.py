@@ -26,8 +26,8 @@ _RAISING = ",".join(f"{name}{{raise-opset=true}}" for name in _FUSIONS.split(","
 RAISED = (
     "expand-skip-layer-norm{raise-opset=true},"
     f"{LOSSLESS.replace(_FUSIONS, _RAISING)},"
-    "infer-shapes,fuse-rotary{raise-opset=true},fuse-attention{raise-opset=true},resize-channels-last,cse,"
-    "eliminate-dead-code"
+    "infer-shapes,fuse-rotary{raise-opset=true},fuse-attention{raise-opset=true},resize-channels-last,"
+    "fold-constants,cse,dedup-weights,eliminate-dead-code"
 )
 
 # What Q/DQ per channel and the int8 kernels start from.

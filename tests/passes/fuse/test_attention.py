@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import pytest
 
+from tersor import run
 from tersor.analysis.shapes import infer_shapes
 from tersor.graph_ir import Model
 from tersor.graph_ir.ops import walk_nodes
 from tersor.passes.clean.dead_code import EliminateDeadCode
 from tersor.passes.fuse.attention import FuseAttention
+from tersor.pipeline.presets import RAISED
+from tests.support.numerics import snapshot
 from tests.support.rewriting import Rewritten, declined, model_of, rewrite
 
 FUSE = FuseAttention()
@@ -95,6 +98,17 @@ def test_a_mask_of_one_row_is_expanded_to_a_known_length() -> None:
     rows = ROWS.replace("T", "5")
     done = fused(made(MASKED, f"{rows}, float[N,1,1,L] m", Y.replace("T", "5")))
     assert done.ops == ["Equal", "Where", "Expand", "Attention"]
+
+
+def test_a_constant_mask_is_expanded_beforehand() -> None:
+    """What the preset makes is not changed by making it again."""
+    x, y = ROWS.replace("T", "5").replace("L", "7"), Y.replace("T", "5")
+    model = made(MASKED, x, y, weights=f"{WEIGHTS}, float[1,1,1,7] m = {{1, 2, 3, 4, 5, 6, 7}}")
+    run(model, RAISED)
+    assert [node.op_type for node in walk_nodes(model)] == ["Attention"]
+    once = snapshot(model)
+    run(model, RAISED)
+    assert snapshot(model) == once
 
 
 PACKED = "r = Reshape(x, packed) h = Transpose<perm = [2,0,3,1,4]>(r) "
