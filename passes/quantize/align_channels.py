@@ -78,7 +78,7 @@ class AlignChannels(Pass):
         for group in couple(model).groups:
             width = _width(group)
             extra, wide = -group.atoms % (self.to // gcd(self.to, width)), _in_groups(group)
-            asked = [node for node in wide if _is_depthwise(node)]
+            asked = [node for node in wide if _has_one_filter_each(node)]
             first = next(iter(asked or (_convolutions(group) if self.every else _pooled_stem(group))), None)
             if not extra or first is None or not rw.allowed(self.name, first):
                 continue
@@ -100,7 +100,7 @@ class AlignChannels(Pass):
         if is_op(node, "Conv") and (self.every or _is_stem(node)):
             filters = (dims(node.inputs[1]) or (None,))[0]
             return isinstance(filters, int) and filters % self.to > 0
-        return _is_depthwise(node) and int_attr(node, "group", 1) % self.to > 0
+        return _has_one_filter_each(node) and int_attr(node, "group", 1) % self.to > 0
 
     def _most_waste(self, group: Group) -> float:
         """How many channels more, as a share: in each case what costs less than the way round it."""
@@ -114,7 +114,9 @@ class AlignChannels(Pass):
 def _is_stem(node: Node) -> bool:
     """Whether it is a convolution of so few channels that it may stay float among int8 ones."""
     sizes = (dims(node.inputs[1]) or ()) if is_op(node, "Conv") else ()
-    return len(sizes) == 4 and isinstance(sizes[1], int) and sizes[1] <= _STEM and not _is_depthwise(node)
+    return (
+        len(sizes) == 4 and isinstance(sizes[1], int) and sizes[1] <= _STEM and not _has_one_filter_each(node)
+    )
 
 
 def _pooled_stem(group: Group) -> list[Node]:
@@ -126,7 +128,8 @@ def _pooled_stem(group: Group) -> list[Node]:
     return makers if pooled and all(map(_is_stem, makers)) else []
 
 
-def _is_depthwise(node: Node) -> bool:
+def _has_one_filter_each(node: Node) -> bool:
+    """Whether it is a convolution of several groups, each with one filter, over one channel or more."""
     count = int_attr(node, "group", 1)
     weights = node.inputs[1] if is_op(node, "Conv") and count > 1 else None
     return weights is not None and weights.shape is not None and weights.shape[0] == count
@@ -167,7 +170,7 @@ def _summed_over_patches(group: Group) -> bool:
     return any(
         max((d for d in (dims(node.inputs[1]) or ())[2:] if isinstance(d, int)), default=1) > 1
         for node in _convolutions(group)
-        if _reads(node, group) and not _is_depthwise(node)
+        if _reads(node, group) and not _has_one_filter_each(node)
     )
 
 

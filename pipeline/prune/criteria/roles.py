@@ -100,7 +100,7 @@ def _role(group: Group, node: Node, index: int, axis: int, ndim: int, values: se
     if is_op(node, "Conv", "ConvTranspose"):
         if index == 2:
             return "bias"
-        if _is_depthwise(node, values):
+        if _passes_on(node, values):
             return "other"
         return "out" if axis == (0 if node.op_type == "Conv" else 1) else "in"
     if is_op(node, "Gemm"):
@@ -122,7 +122,7 @@ def _role(group: Group, node: Node, index: int, axis: int, ndim: int, values: se
     return "other"
 
 
-def _is_depthwise(node: Node, values: set[Value]) -> bool:
+def _passes_on(node: Node, values: set[Value]) -> bool:
     """Whether the convolution passes its channels on one by one, so that input and output are one group."""
     groups = int_attr(node, "group", 1)
     return groups > 1 and node.inputs[0] in values and node.outputs[0] in values
