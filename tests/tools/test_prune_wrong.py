@@ -62,7 +62,7 @@ def test_a_quantized_model_gets_a_note(capsys: pytest.CaptureFixture[str], folde
 def test_a_ratio_goes_as_far_as_it_can(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     done = tersor(capsys, "prune", folder / "chain.onnx", "--dry-run", "--ratio", "99%")
     assert done.code == 0, done.err
-    assert "of the channels are left; 1.0% were wanted" in done.out
+    assert "of the channels are left where 1.0% were wanted" in done.out
 
 
 @pytest.mark.parametrize(
