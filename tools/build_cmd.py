@@ -202,8 +202,9 @@ def shown_outputs(closeness: Mapping[str, float]) -> list[str]:
     return [name for name in closeness if name in chosen]
 
 
-def _print(result: BuildResult, out: Path) -> None:
-    from .render import macs, plural, print_table, quantity, size
+def _rows(result: BuildResult) -> list[tuple[object, ...]]:
+    """The table: what, of the original, of the shipped form, and how they compare."""
+    from .render import macs, plural, quantity, size
 
     before, after = result.facts[result.before.name], result.facts[result.winner.name]
     rows: list[tuple[object, ...]] = [
@@ -241,10 +242,17 @@ def _print(result: BuildResult, out: Path) -> None:
             ("int8 coverage", "", f"{found.linear_int8} of {found.linear_total} linear nodes",
              f"{found.macs_share:.0%} of MACs")
         )  # fmt: skip
-    print_table(("", result.before.name, result.winner.name, ""), rows)
+    return rows
+
+
+def _print(result: BuildResult, out: Path) -> None:
+    from .render import print_table
+
+    print_table(("", result.before.name, result.winner.name, ""), _rows(result))
     print(f"\nshipped: {result.why}")
     if result.winner.quantized:
         print(f"in words: {result.winner.words}")
+    found = result.proof.audit
     for line in filter(None, [beside(result), *left_float(() if found is None else found.misses)]):
         print(line)
     if result.sensitivity is not None:
