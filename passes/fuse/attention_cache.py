@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...analysis.shapes import refined_shape
-from ...graph_ir import DataType, Node, Rewriter, Value
+from ...graph_ir import INFERRED, DataType, Node, Rewriter, Value
 from ...graph_ir.ops import int_attr, ints_attr, is_op
 from ..pattern import Match, Miss, Op
 from .activations import Fusion, float_type
@@ -180,6 +180,7 @@ def _hand_over(output: Value, present: Value, rw: Rewriter) -> None:
     """Give an output of the graph from the operator; who reads the Concat may stand before that."""
     readers = list(output.uses())
     rw.replace(output, present)
+    output.meta[INFERRED] = True  # what the file declares is the output
     for reader, index in readers:
         rw.set_input(reader, index, output)
 

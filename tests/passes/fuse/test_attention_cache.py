@@ -106,6 +106,7 @@ def test_readers_of_the_cache_keep_it() -> None:
     body += SCORES.replace("(q, kt)", "(qa, kt)") + END
     done = fused(made(body, y=f"{Y}, {KEPT}, float[N,6,M,4] b"))
     assert sorted(done.ops) == ["Attention", "Concat", "Concat", "Mul", "ReduceMax", "Relu"]
+    assert not snapshot(done.model).graph.value_info
 
 
 def test_a_cache_that_is_no_output() -> None:
