@@ -67,7 +67,9 @@ def test_verify_by_round_asks_once_a_round(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_without_verify_nothing_is_checked() -> None:
-    run("renames-output")
+    model = parse(IDENTITIES)
+    assert manager.run(spec.parse("renames-output", find), model, Context(), []).changed
+    assert [value.name for value in model.graph.outputs] == ["renamed"]
 
 
 WITH_DEFAULT = """

@@ -14,16 +14,11 @@ from tersor.pipeline.builder import BuildResult
 from tersor.pipeline.builder.result import Proof
 from tersor.tools.build_cmd import beside, shown_outputs, speed
 from tests.support import odd_models
-from tests.support.building import FILES, hashes, judged, latency, steady, work_in
+from tests.support.building import FILES, hashes, judged, latency
 from tests.support.command import Done, tersor
 from tests.support.user_code import HERE
 
-
-@pytest.fixture(autouse=True)
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder."""
-    steady(monkeypatch)
-    return work_in(tmp_path / "work", monkeypatch)
+pytestmark = pytest.mark.usefixtures("work")
 
 
 @pytest.fixture

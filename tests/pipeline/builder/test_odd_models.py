@@ -13,7 +13,7 @@ import pytest
 from tersor.graph_ir import from_proto, load, parse, signature_of
 from tersor.pipeline.builder.model_facts import why_not_int8
 from tests.support import odd_models
-from tests.support.building import check, default_run, hashes, quick, steady, work_in
+from tests.support.building import check, default_run, hashes, quick
 from tests.support.user_code import HERE
 
 Make = Callable[[], onnx.ModelProto]
@@ -38,10 +38,7 @@ MODELS: dict[str, Make] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    steady(monkeypatch)
-    return work_in(tmp_path / "work", monkeypatch)
+pytestmark = pytest.mark.usefixtures("work")
 
 
 @pytest.mark.parametrize("name", MODELS)

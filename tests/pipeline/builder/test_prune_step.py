@@ -21,7 +21,7 @@ from tersor.pipeline.prune.budget import Budget
 from tersor.pipeline.prune.job import Job, Origin, Pruned
 from tersor.pipeline.prune.rounds import prune
 from tersor.pipeline.prune.steps import replay
-from tests.support.building import quick, steady, work_in
+from tests.support.building import quick
 from tests.support.prune_models import chain, mlp
 
 X = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
@@ -38,10 +38,7 @@ def fails_on_others(run: Callable[[Mapping[str, NDArray[Any]]], list[Any]]) -> f
     return 1.0
 
 
-@pytest.fixture(autouse=True)
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steady(monkeypatch)
-    work_in(tmp_path / "work", monkeypatch)
+pytestmark = pytest.mark.usefixtures("work")
 
 
 @pytest.fixture

@@ -14,17 +14,14 @@ import pytest
 
 from tersor.graph_ir import ModelError, UsageError, load, save
 from tersor.pipeline.builder import BuildResult, flow, ship
-from tests.support.building import FILES, default_run, hashes, quick, steady, work_in
+from tests.support.building import FILES, default_run, hashes, quick
 from tests.support.odd_models import conv_net, one_node, weight
 from tests.support.user_code import HERE
 
 X = {"x": weight(1, 3, 12, 12, seed=7)}
 
 
-@pytest.fixture(autouse=True)
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    steady(monkeypatch)
-    return work_in(tmp_path / "work", monkeypatch)
+pytestmark = pytest.mark.usefixtures("work")
 
 
 def external(folder: Path, name: str = "m.onnx", data: str = "weights.bin") -> Path:
