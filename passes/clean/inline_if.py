@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ...graph_ir import Graph, Model, Node, Rewriter, constant
+from ...graph_ir import INFERRED, Graph, Model, Node, Rewriter, constant
 from ...graph_ir.ops import input_at, is_op, label, subgraphs
 from ..base import Context, Exactness, Pass
 
@@ -74,6 +74,9 @@ def _hoist(node: Node, branch: Graph, rewriter: Rewriter) -> list[Node]:
                     output.name = rewriter.fresh_name(f"{prefix}/{output.name}")
         graph.insert_before(node, moved)
         for output, result in zip(node.outputs, results, strict=True):
+            if result.producer() is not None and not result.is_graph_output():
+                # Declared for the branch alone; its names of sizes mean nothing (torch gives one to several).
+                result.shape, result.meta[INFERRED] = None, True
             rewriter.replace(output, result)
         rewriter.erase(node)
     return moved

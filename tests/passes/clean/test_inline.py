@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from tersor.graph_ir import Model, parse, to_text
+from tersor.graph_ir import Model, parse, to_proto, to_text
+from tersor.graph_ir.ops import static_shape
 from tersor.passes.base import Context, Pass
 from tersor.passes.clean.inline import Inline
 from tersor.passes.clean.inline_if import InlineConstantIf
@@ -143,6 +144,17 @@ def test_the_taken_branch_replaces_the_if() -> None:
     assert rewrite(InlineConstantIf(), main(nodes, weights=TRUE)).ops == ["Neg", "Add"]
     other = main(nodes.replace("If(t)", "If(f)"), weights=TRUE)
     assert rewrite(InlineConstantIf(), other).ops == ["Abs"]
+
+
+def test_what_a_branch_declares_of_its_result_is_not_taken_over() -> None:
+    nodes = """z = If(t) <then_branch = a () => (float[A, A] p) { p = Reshape(x, s) },
+        else_branch = b () => (float[B] p) { p = Abs(x) }>
+        y = Neg(z)"""
+    weights = TRUE + ", int64[2] s = {1, 2}"
+    done = rewrite(InlineConstantIf(), main(nodes, weights=weights, y="float[1, 2] y"))
+    assert done.ops == ["Reshape", "Neg"]
+    assert static_shape(done.model.graph[0].outputs[0]) in (None, (1, 2))
+    assert not to_proto(done.model).graph.value_info
 
 
 def test_nested_ifs_captures_weights_and_names() -> None:
