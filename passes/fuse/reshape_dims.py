@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 
 from ...graph_ir import Node, Value, constant
-from ...graph_ir.ops import dims, input_at, int_attr, ints_at, ints_attr, is_op
+from ...graph_ir.ops import dims, has_reference_attribute, input_at, int_attr, ints_at, ints_attr, is_op
 
 Dim = int | str | None
 Dims = tuple[Dim, ...]
@@ -28,6 +28,8 @@ def known_dims(value: Value | None, depth: int = _DEPTH) -> Dims | None:
         return recorded
     producer = value.producer()
     if not depth or producer is None or not is_op(producer, *FAMILY):
+        return recorded
+    if has_reference_attribute(producer):  # its axis is each caller's own
         return recorded
     implied = result_dims(producer, known_dims(producer.inputs[0], depth - 1))
     if recorded is None or implied is None or len(recorded) != len(implied):

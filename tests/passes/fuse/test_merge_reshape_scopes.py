@@ -35,6 +35,16 @@ def test_inside_bodies_and_functions() -> None:
     assert_bitwise(done.before, done.model, [{"x": x, "c": np.array(c)} for c in (True, False)])
 
 
+def test_axes_that_the_caller_gives_are_not_known() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+    g (float[2,3,4] x) => (float[6,4] y) { y = local.flat <a = 2> (x) }
+    <domain: "local", opset_import: ["" : 17]> flat <a> (x) => (z) {
+      p = Constant <value_ints = [2, 3, 4]> () q = Constant <value_ints = [6, 4]> ()
+      u = Reshape(x, p) v = Flatten <axis: int = @a> (u) z = Reshape(v, q)
+    }"""
+    assert not rewrite(MERGE, parse(text)).changed
+
+
 def test_loop_body() -> None:
     text = """<ir_version: 8, opset_import: ["" : 17]>
     g (int64 n, float[2,3] x) => (float[2,3] y) <int64[1] p = {6}, int64[2] q = {2,3}> {
