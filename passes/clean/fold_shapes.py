@@ -20,7 +20,7 @@ class FoldShapes(Pass):
     known and none is 0), or 0 where the element is the input's own dimension at the same place. One to the
     shape its input has already goes, if it is no output. An Expand's target has 1 for the input's own
     dimensions, and is a constant if only numbers are left. Needs infer-shapes. Not valid for dimensions the
-    signature leaves open: those stay computed.
+    signature leaves open: those stay computed; nor for -1 beside a copied dimension under allowzero.
 
     A Range takes scalars; runtimes accept vectors of one element as long as they cannot see that they are
     vectors. Folding shapes may show them, so such operands are squeezed.
@@ -101,6 +101,8 @@ def _fix_reshape(node: Node, rewriter: Rewriter) -> int:
     if data is None:
         return 0
     fixed = _reshape_target(data, source)
+    if fixed is not None and {0, -1} <= {*fixed} and int_attr(node, "allowzero", 0):
+        return 0  # with the attribute runtimes take -1 for an empty batch, without it they do not
     if fixed is None or not rewriter.allowed("fold-shapes", node):
         return 0
     result = node.outputs[0]

@@ -163,3 +163,11 @@ def test_allowzero_stays_beside_the_number_zero() -> None:
     )
     result = rewrite(STEPS, model_of(nodes, ONE, x="float[N,0] x", y="float[N,0] y"), N=2)
     assert "allowzero" in result.text
+
+
+def test_allowzero_stays_beside_minus_one() -> None:
+    """onnxruntime takes an empty batch then, which it does not for a copied size."""
+    nodes = """s = Shape(x) n = Gather(s, zero1) t = Concat<axis = 0>(n, minus)
+        y = Reshape<allowzero = 1>(x, t)"""
+    result = folded(model_of(nodes, ONE, x="float[N,3,4] x", y="float[N,M] y"), 0)
+    assert "allowzero" in result.text
