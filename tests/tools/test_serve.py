@@ -41,7 +41,7 @@ def test_requests_are_answered_in_order(
     assert answers[0]["nodes"] == [2, 1]
     assert [answer["type"] for answer in answers[1:4]] == ["UsageError", "UsageError", "ModelError"]
     assert answers[3]["where"].startswith("graph_ir/io.py:")
-    assert "is not an ONNX model" in answers[3]["error"]
+    assert "is text, not an ONNX model" in answers[3]["error"]
     assert [node.op_type for node in load(tmp_path / "d.onnx").graph] == ["Relu"]
     assert not (tmp_path / "c.onnx").exists()
 
