@@ -38,9 +38,7 @@ from .settings import BuildSettings
 NOISE = 0.01  # how much slower than the original a candidate may look and still count as not slower
 OPEN_BYTES = 2**28  # of models measured at a time, beyond the original, the lead and one more
 CLOSING_S = 10.0  # of measuring, for each number of threads; of those that may be the best once more
-UNDISTURBED = (
-    0.25  # the quantile of a turn's runs that is its value: on a busy machine others are interrupted
-)
+UNDISTURBED = 0.25  # quantile of a turn's runs that is its value: on a busy machine others are interrupted
 TRIAL_ROUNDS, TRIAL_S = 9, 2.0  # of a candidate's first timing, which guides the search
 
 Times = Mapping[int, Mapping[str, Latency]]
