@@ -166,8 +166,8 @@ def test_allowzero_stays_beside_the_number_zero() -> None:
 
 
 def test_allowzero_stays_beside_minus_one() -> None:
-    """onnxruntime takes an empty batch then, which it does not for a copied size."""
+    """With it newer versions of onnxruntime take an empty batch, which none does for a copied size."""
     nodes = """s = Shape(x) n = Gather(s, zero1) t = Concat<axis = 0>(n, minus)
         y = Reshape<allowzero = 1>(x, t)"""
-    result = folded(model_of(nodes, ONE, x="float[N,3,4] x", y="float[N,M] y"), 0)
+    result = folded(model_of(nodes, ONE, x="float[N,3,4] x", y="float[N,M] y"), 2)
     assert "allowzero" in result.text
