@@ -41,7 +41,10 @@ def excerpt(
         known = {output.name: output for output in proto.graph.output}
         del proto.graph.output[:]
         for name in outputs:
-            proto.graph.output.append(known[name]) if name in known else proto.graph.output.add(name=name)
+            if name in known:
+                proto.graph.output.append(known[name])
+            else:
+                proto.graph.output.add(name=name)
     lent = _lend(proto, model)
     declare_inputs(proto.graph, given)
     needed = keep_needed(proto.graph)

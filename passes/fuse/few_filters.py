@@ -37,6 +37,7 @@ class PixelsToFilters(Pass):
     s does not divide; weights or biases that are no constants. Not done: other types than float32
     pictures of known size; more than 16 filters for a block; fewer than 8 channels read; more than three
     quarters of the products, filters rounded up to 16 (so never for kernels of 1 x 1).
+    Holds for finite inputs: an infinity is now multiplied by zeros, too.
 
     The last layer of a network that makes pictures, maps or masks: of 3 filters 9 x 9 a third of the time, of
     1 filter 3 x 3 half of it, in float and in int8. It needs shapes (`infer-shapes`).
