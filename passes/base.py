@@ -69,6 +69,13 @@ class Context:
         """The door for edits, with this run's bisection limit."""
         return Rewriter(model, allow=self.allow, on_node=on_node, names=self.names)
 
+    def tally(self, name: str, refusal: str | None) -> None:
+        """Count a rewrite of that name, or the reason why one was declined."""
+        if refusal is None:
+            self.counters[name] += 1
+        else:
+            self.misses[name, refusal] += 1
+
     def note(self, text: str) -> None:
         """Add a line to the report once."""
         if text not in self.notes:

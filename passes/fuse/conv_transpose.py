@@ -92,11 +92,7 @@ class ConvTransposeToConv(Pass):
             if not is_op(node, "ConvTranspose"):
                 leading.update([node] if leads else [])
             elif rw.allowed(self.name, node):
-                reason = _rewritten(node, rw) if leads else "leads to no linear layer"
-                if reason is None:
-                    ctx.counters[self.name] += 1
-                else:
-                    ctx.misses[self.name, reason] += 1
+                ctx.tally(self.name, _rewritten(node, rw) if leads else "leads to no linear layer")
         return rw.edits > 0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...graph_ir import DataType, Model, Node, Rewriter, Value, constant
-from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, string_attr
+from ...graph_ir.ops import dims, input_at, int_attr, ints_attr, is_op, string_attr
 from ..base import Context, Exactness, Pass
 from .conv_transpose import moved
 
@@ -50,17 +50,13 @@ class PixelsToFilters(Pass):
         """Rewrite wherever valid; True if anything changed."""
         rw = ctx.rewriter(model)
         for node in list(model.graph):
-            if node.op_type != "Conv" or node.domain or not rw.allowed(self.name, node):
-                continue
-            reason = _rewritten(node, rw)
-            if reason is None:
-                ctx.counters[self.name] += 1
-            else:
-                ctx.misses[self.name, reason] += 1
+            if is_op(node, "Conv") and rw.allowed(self.name, node):
+                ctx.tally(self.name, _rewritten(node, rw))
         return rw.edits > 0
 
 
 def _rewritten(node: Node, rw: Rewriter) -> str | None:
+    """Put the larger convolution in the place of a Conv; the reason where it is left alone."""
     x, bias = node.inputs[0], input_at(node, 2)
     weight, shift = constant(node.inputs[1]), constant(bias)
     if x is None or weight is None or (bias is not None and shift is None):

@@ -83,10 +83,9 @@ class AlignChannels(Pass):
             if not extra or first is None or not rw.allowed(self.name, first):
                 continue
             reason = _refused(group, extra, self._most_waste(group) if asked or self.every else _STEM_WASTE)
+            ctx.tally(self.name, reason)
             if reason is not None:
-                ctx.misses[self.name, reason] += 1
                 continue
-            ctx.counters[self.name] += 1
             nodes.update(dict.fromkeys(wide, extra))
             for axis in group.axes:
                 ends.setdefault(axis.value, {})[axis.axis] = extra * width

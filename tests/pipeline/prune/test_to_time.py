@@ -27,33 +27,13 @@ def measured(made: Made, attempt: int, attempts: int) -> float:
     return (made.chosen[0].after / 1000) ** 0.5
 
 
-def test_the_third_try_lies_between_one_too_slow_and_one_too_fast() -> None:
+def tried(wanted: float, least: float = 0.0) -> tuple[list[float], Made]:
+    """The goals asked for on the way to a share of the time, and what came of it; none is below `least`."""
     goals: list[float] = []
 
     def choose(goal: float) -> list[Chosen]:
         goals.append(goal)
-        kept = round(1000 * goal)
-        return [Chosen("a", 1000, tuple(range(kept)), 1000, kept, kept, "")]
-
-    made = to_time(
-        choose,
-        lambda chosen: Made(parse(MODEL), PrunePlan(""), chosen, 1.0),
-        lambda kept: float(np.sum(kept)) / 1000,
-        measured,
-        start=1.0,
-        wanted=0.6,
-    )
-    assert made is not None
-    assert goals == pytest.approx([0.6, 0.290, 0.370], abs=0.001)
-    assert made.left == pytest.approx(0.609, abs=0.001)
-
-
-def test_a_correction_beyond_reach_is_halved() -> None:
-    goals: list[float] = []
-
-    def choose(goal: float) -> list[Chosen]:
-        goals.append(goal)
-        if goal < 0.4:
+        if goal < least:
             raise OutOfReachError("nothing is so small")
         kept = round(1000 * goal)
         return [Chosen("a", 1000, tuple(range(kept)), 1000, kept, kept, "")]
@@ -64,9 +44,20 @@ def test_a_correction_beyond_reach_is_halved() -> None:
         lambda kept: float(np.sum(kept)) / 1000,
         measured,
         start=1.0,
-        wanted=0.66,
+        wanted=wanted,
     )
     assert made is not None
+    return goals, made
+
+
+def test_the_third_try_lies_between_one_too_slow_and_one_too_fast() -> None:
+    goals, made = tried(0.6)
+    assert goals == pytest.approx([0.6, 0.290, 0.370], abs=0.001)
+    assert made.left == pytest.approx(0.609, abs=0.001)
+
+
+def test_a_correction_beyond_reach_is_halved() -> None:
+    goals, made = tried(0.66, least=0.4)
     assert goals == pytest.approx([0.66, 0.383, 0.522, 0.414], abs=0.002)
     assert made.left == pytest.approx(0.643, abs=0.002)
 
