@@ -75,7 +75,7 @@ def second_moments(
             if not np.isfinite(drawn).all():
                 raise DataError("is not finite")
             waiting[patches].append(drawn)
-            if sum(each.shape[1] for each in waiting[patches]) >= min(_TOGETHER, patches.columns):
+            if are_enough(sum(each.shape[1] for each in waiting[patches]), patches.columns):
                 take_in(patches)
 
     if by_value:
@@ -83,3 +83,8 @@ def second_moments(
     for patches in found:
         take_in(patches)
     return found
+
+
+def are_enough(rows: int, columns: int) -> bool:
+    """Whether rows that wait are taken into the sums of products of their columns, or more waited for."""
+    return rows >= min(_TOGETHER, columns)

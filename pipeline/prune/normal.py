@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...calibration.moments import are_enough
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -26,7 +28,6 @@ STRENGTHS = (1e6, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 1e-4, 1e-5)
 
 _ROUNDING = 1e-10  # an error that is nothing but rounding, as a share of the variance
 _PATIENCE = 2  # weaker ones are tried until so many in a row did not help
-_TOGETHER = 512  # rows taken in at once: for fewer, going over all products is most of the work
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class NormalEquations:
         self._energy[half] += float(np.square(residuals).sum())
         self._target += np.stack([np.full(targets.shape[1], rows), targets.sum(0), np.square(targets).sum(0)])
         self.rows[half] += rows
-        if sum(len(each) for _, each in self._waiting[half]) >= min(_TOGETHER, self._features):
+        if are_enough(sum(len(each) for _, each in self._waiting[half]), self._features):
             self._take_in(half)
 
     def _take_in(self, half: int) -> None:
