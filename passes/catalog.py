@@ -30,6 +30,7 @@ TABLE: dict[str, str] = {
     "declare-shapes": "clean.declare_shapes:DeclareShapes",
     "fold-batch-norm": "fuse.batch_norm:FoldBatchNorm",
     "fold-affine": "fuse.affine:FoldAffine",
+    "fold-branches": "fuse.branches:FoldBranches",
     "affine-to-conv": "fuse.affine_conv:AffineToConv",
     "conv-transpose-to-conv": "fuse.conv_transpose:ConvTransposeToConv",
     "fold-pad": "fuse.pad:FoldPad",

@@ -16,8 +16,8 @@ LOSSLESS = (
     "merge-cast,einsum-to-matmul,sink-transpose,permute-flattened-weights,merge-transpose,merge-reshape,"
     "merge-concat,merge-slice,merge-clip,merge-min-max,"
     "canonicalize,fuse-hard-swish,fuse-gelu,fuse-layer-norm,reduce-mean-to-global-average-pool,"
-    "fold-focus,fold-pad,fold-crop,fold-batch-norm,fold-affine,matmul-add-to-gemm,cse,dedup-weights,"
-    "eliminate-dead-code)!"
+    "fold-focus,fold-pad,fold-crop,fold-batch-norm,fold-branches,fold-affine,matmul-add-to-gemm,cse,"
+    "dedup-weights,eliminate-dead-code)!"
 )
 
 # The same for a runtime that knows newer opsets than the model's: one operator there for several here.
