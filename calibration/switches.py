@@ -8,7 +8,7 @@ one branch of each If is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ from ..graph_ir.ops import label
 from ..graph_ir.origins import origins
 from ..passes.quantize.bias_correction import Means
 from ..passes.quantize.kinds import data_inputs
-from ..passes.quantize.linear_form import Grids, LinearForm, linear_form
+from ..passes.quantize.linear_form import Grids, Numbers, linear_form
 from ..passes.quantize.quant_plan import NodePlan, QuantPlan, Role
 
 if TYPE_CHECKING:
@@ -84,9 +84,7 @@ def split(
 
 
 class _Splitter:
-    def __init__(
-        self, model: Model, plan: QuantPlan, form: Callable[[Node, NodePlan, QuantParams], LinearForm]
-    ) -> None:
+    def __init__(self, model: Model, plan: QuantPlan, form: Numbers) -> None:
         self._model, self._plan, self._form = model, plan, form
         self._rw = Rewriter(model)
         self._grids: dict[tuple[Any, ...], tuple[Value, Value]] = {}

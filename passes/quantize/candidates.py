@@ -75,7 +75,8 @@ class Candidates:
         if found.unsafe:
             return f"the range of {value.name!r} is unsafe: {found.unsafe}"
         try:
-            return activation_params(found.lo, found.hi)
+            both = self._options.symmetric and found.lo < 0 < found.hi
+            return activation_params(found.lo, found.hi, symmetric=both)
         except ValueError as error:
             return f"{value.name!r}: {error}"
 

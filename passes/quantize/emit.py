@@ -28,10 +28,9 @@ from ...graph_ir import Node, Rewriter, Value, constant
 from ...graph_ir.numerics import QuantParams
 from ...graph_ir.ops import dims, float_attr, input_at, int_attr, is_constant, is_op, rank
 from ..linear.rows import RowView
-from .bias_correction import Means
 from .gates import gated, hard_sigmoid, hard_swish, swish
 from .kinds import BOUNDS, PASSING, average_kernel, data_inputs
-from .linear_form import Grids, LinearForm, linear_form
+from .linear_form import LinearForm, Numbers
 from .quant_plan import NodePlan, QuantPlan, Role
 from .row_convolution import row_convolution
 from .values import ValueWriter
@@ -50,25 +49,11 @@ class Emitter:
     Args:
         rewriter: the door.
         plan: what to do; no edit may have happened since it was made.
-        bits: 8, or 7 for CPUs whose int8 kernels saturate at 16 bits.
-        mse: choose weight scales by least squared error.
-        means: the mean of each channel of a value, by value name; biases are corrected where it is known.
-        grids: see `linear_form`.
+        numbers: the numbers of a planned linear node whose data input has this grid; see `linear_form`.
     """
 
-    def __init__(
-        self,
-        rewriter: Rewriter,
-        plan: QuantPlan,
-        *,
-        bits: int = 8,
-        mse: bool = False,
-        means: Means | None = None,
-        grids: Grids | None = None,
-    ) -> None:
-        self.rw, self.plan, self.bits, self.mse = rewriter, plan, bits, mse
-        self.means: Means = means or {}
-        self.grids: Grids = grids or {}
+    def __init__(self, rewriter: Rewriter, plan: QuantPlan, numbers: Numbers) -> None:
+        self.rw, self.plan, self._numbers = rewriter, plan, numbers
         self.values = ValueWriter(rewriter, plan.params)
         self._filters: dict[Value, int] = {}  # the result of more filters than there were -> how many count
 
@@ -163,9 +148,7 @@ class Emitter:
         assert x is not None
         assert source is not None
         grid = self.values.grid_of(x)
-        form = linear_form(
-            node, planned, grid, bits=self.bits, mse=self.mse, means=self.means, grids=self.grids
-        )
+        form = self._numbers(node, planned, grid)
         weights, params, bias = form.weights, form.params, form.bias
         attributes = [a for a in node.attributes.values() if a.name not in ("alpha", "beta")]
         data, title = self.values.operand(x, node), _title(node)
@@ -198,9 +181,9 @@ class Emitter:
         assert source is not None
         codes, params = found
         scale, zero = self.values.grid(params, node, source.name or "")
-        by_row = form.params.axis == 0  # of a Gemm
+        turned = RowView(node, form.weights.shape).by_row  # of a Gemm
         weight, w_scale, w_zero = self.values.weight_codes(
-            source, form.weights, form.params, node, turned=by_row
+            source, form.weights, form.params, node, turned=turned
         )
         operands = [codes, weight, scale, w_scale, zero, w_zero]
         if form.bias is not None:
@@ -292,6 +275,8 @@ def _padded(array: NDArray[Any], axis: int, extra: int) -> NDArray[Any]:
 
 def _more(params: QuantParams, extra: int) -> QuantParams:
     """The grids of so many channels more, like that of the last one."""
+    if params.axis is None:
+        return params
     pad = (0, extra)
     return QuantParams(np.pad(params.scale, pad, "edge"), np.pad(params.zero_point, pad, "edge"), params.axis)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, cast
 
 from ...graph_ir import Model, UsageError
@@ -15,7 +16,7 @@ from .bias_correction import Means
 from .emit import Emitter
 from .facts import GRIDS, MEANS, RANGES
 from .kinds import LINEAR, QUANTIZABLE
-from .linear_form import Grids
+from .linear_form import Grids, linear_form
 from .plan import PlanOptions, RangeMap, plan
 from .values import drop_orphans, used_initializers
 
@@ -41,6 +42,10 @@ class InsertQdq(Pass):
         join_concats: give what a Concat joins one grid, so that codes are copied and not computed anew, where
             that costs each tensor one bit at most.
         mse_weights: choose weight scales by least squared error instead of the largest weight.
+        per_tensor: give each weight one scale, as some other runtimes want it, not one for each output
+            channel. No faster in onnxruntime, and less close.
+        symmetric: give values of both signs a range as wide on both sides of zero, whose code is 128. As
+            `per-tensor`, for other runtimes; values of one sign keep 0 as their first or last code.
     """
 
     name: ClassVar[str] = "insert-qdq"
@@ -54,6 +59,8 @@ class InsertQdq(Pass):
     float_tail: bool = True
     join_concats: bool = False
     mse_weights: bool = False
+    per_tensor: bool = False
+    symmetric: bool = False
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -73,6 +80,7 @@ class InsertQdq(Pass):
             self.float_stem,
             self.float_tail,
             self.join_concats,
+            self.symmetric,
         )
 
     @property
@@ -114,7 +122,15 @@ class InsertQdq(Pass):
         means = cast("Means | None", ctx.facts.get(MEANS))
         used = used_initializers(model)
         grids = cast("Grids | None", ctx.facts.get(GRIDS))  # spares the search for them
-        emitter = Emitter(rewriter, decided, bits=self.bits, mse=self.mse_weights, means=means, grids=grids)
+        numbers = partial(
+            linear_form,
+            bits=self.bits,
+            mse=self.mse_weights,
+            per_tensor=self.per_tensor,
+            means=means,
+            grids=grids,
+        )
+        emitter = Emitter(rewriter, decided, numbers)
         ctx.counters[self.name] += emitter.run(list(model.graph))
         for decision in decided.decisions:
             if not decision.int8:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Grids = Mapping[str, QuantParams]
 """By the name of a linear node's result, the grid of its weights by least squared error."""
+
+Numbers: TypeAlias = "Callable[[Node, NodePlan, QuantParams], LinearForm]"
+"""What a planned node with a data input of this grid computes with: `linear_form`, all else decided."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def linear_form(
     *,
     bits: int = 8,
     mse: bool = False,
+    per_tensor: bool = False,
     means: Means | None = None,
     grids: Grids | None = None,
 ) -> LinearForm:
@@ -57,13 +61,14 @@ def linear_form(
         grid: of its data input.
         bits: 8, or 7 for CPUs whose int8 kernels saturate at 16 bits.
         mse: choose weight scales by least squared error.
+        per_tensor: one scale for all weights, not one for each output channel.
         means: the mean of each channel of a value, by value name; the bias is corrected where it is known.
         grids: from `least_squares_grids`, with as many bits, where they are known.
     """
     weights, bias = _weights(node), _bias(node, planned)
-    params = (grids or {}).get(node.outputs[0].name or "") if mse else None
+    params = (grids or {}).get(node.outputs[0].name or "") if mse and not per_tensor else None
     if params is None:
-        params = weight_params(weights, channel_axis(node), bits=bits, mse=mse)
+        params = weight_params(weights, None if per_tensor else channel_axis(node), bits=bits, mse=mse)
     x = node.inputs[0]
     mean = (means or {}).get("" if x is None else x.name or "")
     if mean is not None:
@@ -76,10 +81,11 @@ def linear_form(
 
 def _within(weights: NDArray[Any], params: QuantParams, bits: int) -> NDArray[Any]:
     """Clamp what a scale of least squared error leaves outside fewer than 8 bits."""
-    if bits >= 8 or params.axis is None:
+    if bits >= 8:
         return weights
-    shape = [-1 if i == params.axis else 1 for i in range(weights.ndim)]
-    most = (params.scale * np.float32(2 ** (bits - 1) - 1)).reshape(shape)
+    most = params.scale * np.float32(2 ** (bits - 1) - 1)
+    if params.axis is not None:
+        most = most.reshape([-1 if i == params.axis else 1 for i in range(weights.ndim)])
     return np.clip(weights, -most, most)
 
 

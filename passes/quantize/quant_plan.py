@@ -63,6 +63,7 @@ class PlanOptions:
         float_stem: keep a convolution of at most 4 input channels that reads a graph input float.
         float_tail: keep followers behind the last linear nodes float.
         join_concats: see `joined`.
+        symmetric: give values of both signs the same range on both sides of zero.
     """
 
     op_types: frozenset[str] | None = None
@@ -70,6 +71,7 @@ class PlanOptions:
     float_stem: bool = True
     float_tail: bool = True
     join_concats: bool = False
+    symmetric: bool = False
 
 
 @dataclass

@@ -13,6 +13,7 @@ rounding of ties and of the bias, so this is no choice of accuracy.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def row_convolution(
     codes, grid = found
     turned: NDArray[Any] = np.moveaxis(form.weights, 0, 1)
     filters = np.ascontiguousarray(turned).reshape(*turned.shape, 1, 1)
-    scales = QuantParams(form.params.scale, form.params.zero_point, 0)
+    scales = form.params if form.params.axis is None else replace(form.params, axis=0)
     weight, w_scale, w_zero = values.weight_codes(source, filters, scales, node)
     pictures = 0 if isinstance((dims(node.inputs[0]) or (None,))[0], int) else 1
     axis = rw.constant(np.array([pictures], np.int64), f"{name}_axis", node)
