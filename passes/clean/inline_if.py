@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ...graph_ir import INFERRED, Graph, Model, Node, Rewriter, constant
-from ...graph_ir.ops import input_at, is_op, label, subgraphs
+from ...graph_ir import INFERRED, Graph, Model, Node, Rewriter, Value, constant
+from ...graph_ir.ops import graphs_within, input_at, is_op, label, subgraphs
 from ..base import Context, Exactness, Pass
 
 
@@ -66,12 +66,10 @@ def _hoist(node: Node, branch: Graph, rewriter: Rewriter) -> list[Node]:
                 made = rewriter.constant(value.const_value, f"{prefix}/{value.name}", near=node)
                 rewriter.replace(value, made)
                 results = [made if result is value else result for result in results]
+        for value in _named_within(branch):
+            value.name = rewriter.fresh_name(f"{prefix}/{value.name}")
         moved = list(branch)
         branch.remove(moved)
-        for inner in moved:
-            for output in inner.outputs:
-                if output.name:
-                    output.name = rewriter.fresh_name(f"{prefix}/{output.name}")
         graph.insert_before(node, moved)
         for output, result in zip(node.outputs, results, strict=True):
             if result.producer() is not None and not result.is_graph_output():
@@ -80,3 +78,12 @@ def _hoist(node: Node, branch: Graph, rewriter: Rewriter) -> list[Node]:
             rewriter.replace(output, result)
         rewriter.erase(node)
     return moved
+
+
+def _named_within(branch: Graph) -> list[Value]:
+    """What a branch's nodes make and bodies within it declare: bodies may use names of the graph outside."""
+    found = [value for graph in graphs_within(branch) for node in graph for value in node.outputs]
+    for body in graphs_within(branch):
+        if body is not branch:
+            found += [*body.inputs, *body.initializers.values()]
+    return [value for value in found if value.name]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tersor.graph_ir import Model, parse, to_proto, to_text
-from tersor.graph_ir.ops import static_shape
+from tersor.graph_ir.ops import static_shape, walk_graphs
 from tersor.passes.base import Context, Pass
 from tersor.passes.clean.inline import Inline
 from tersor.passes.clean.inline_if import InlineConstantIf
@@ -172,6 +172,24 @@ def test_nested_ifs_captures_weights_and_names() -> None:
         y = Add(z, o1)"""
     result = rewrite(InlineConstantIf(), main(nodes, weights=TRUE))
     assert sorted(result.ops) == ["Abs", "Add", "Add", "Identity", "If", "Mul", "Neg", "Relu"]
+
+
+def test_names_within_a_nested_body_differ_from_those_outside() -> None:
+    nodes = """z = If(t) <
+            then_branch = a () => (float[2] p) {
+                h = Relu(x)
+                p = If(c) <
+                    then_branch = aa () => (float[2] r) { n = Neg(h)\n r = Abs(n) },
+                    else_branch = bb () => (float[2] o) <float[2] m = {3, 4}> {
+                        n = Add(h, m)\n o = Neg(n) }> },
+            else_branch = b () => (float[2] q) { q = Abs(x) }>
+        n = Exp(x)
+        m = Add(n, k)
+        y = Add(z, m)"""
+    result = rewrite(InlineConstantIf(), main(nodes, weights=TRUE))
+    names = [o.name for graph in walk_graphs(result.model) for node in graph for o in node.outputs]
+    names += [name for graph in walk_graphs(result.model) for name in graph.initializers]
+    assert len(set(names)) == len(names)
 
 
 def test_outputs_from_weights_and_shared_results() -> None:
