@@ -21,6 +21,7 @@ from ..graph_ir import (
     Model,
     ModelError,
     Signature,
+    a_kind,
     constant,
     from_proto,
     load,
@@ -147,7 +148,7 @@ def check_feed(signature: Signature, feed: Feed, index: int | None = None, *, fi
         if input_dtype(kind) is None:
             raise DataError(f"input {name!r} is a {kind}; tersor runs models on arrays only")
         if not isinstance(given, np.ndarray):
-            raise DataError(f"{where}, input {name!r}: a {type(given).__name__}, not a numpy array")
+            raise DataError(f"{where}, input {name!r}: {a_kind(given)}, not a numpy array")
         _check_array(f"{where}, input {name!r}", feed[name], kind, dims, finite=finite)
 
 

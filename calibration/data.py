@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..analysis.evaluate import check_feed
 from ..analysis.input_types import input_dtype
-from ..graph_ir import DataError, Model, Signature, UsageError, signature_of
+from ..graph_ir import DataError, Model, Signature, UsageError, a_kind, signature_of
 from .arrays import plan_file, read_file
 from .axes import cut_notes, free_sizes, not_samples
 from .functions import load_function, names_function, user_code
@@ -52,9 +52,8 @@ class Feeds:
             if index == self.limit:
                 break
             if not isinstance(feed, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-                kind = type(feed).__name__
                 raise DataError(
-                    f"{self.source}: sample {index} is a {kind}, not a dict of input name to array"
+                    f"{self.source}: sample {index} is {a_kind(feed)}, not a dict of input name to array"
                 )
             try:
                 check_feed(self.signature, feed, index)
@@ -210,7 +209,9 @@ def _hash_files(paths: list[Path]) -> bytes:
 def _function(text: str, signature: Signature) -> Feeds:
     function = load_function(text)
     with user_code(text):
-        first = _iterable(text, function())
+        given = function()
+    first = _iterable(text, given)
+    with user_code(text):
         is_spent = iter(first) is first
     count = len(first) if isinstance(first, (list, tuple)) else None  # pyright: ignore[reportUnknownArgumentType]
     if not is_spent:
@@ -245,8 +246,8 @@ def _guarded(text: str, items: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[
 
 def _iterable(text: str, given: object) -> Iterable[Mapping[str, Any]]:
     if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping, np.ndarray)):
-        kind = type(given).__name__  # pyright: ignore[reportUnknownArgumentType]
-        raise DataError(f"{text} returned a {kind}, not an iterable of dicts of input name to array")
+        kind = a_kind(given)  # pyright: ignore[reportUnknownArgumentType]
+        raise DataError(f"{text} returned {kind}, not an iterable of dicts of input name to array")
     return given  # pyright: ignore[reportUnknownVariableType]
 
 

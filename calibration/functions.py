@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from ..graph_ir import DataError, TersorError, UsageError, one_line
+from ..graph_ir import DataError, TersorError, UsageError, a_kind, one_line
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -49,7 +49,7 @@ def load_function(text: str) -> Callable[..., Any]:
         if found is None:
             raise UsageError(f"{text!r}: module {module_name!r} has no {path!r}")
     if not callable(found):
-        raise UsageError(f"{text!r} is a {type(found).__name__}, not a function")
+        raise UsageError(f"{text!r} is {a_kind(found)}, not a function")
     return found
 
 

@@ -30,6 +30,7 @@ from .errors import (
     UnsupportedModelError,
     UsageError,
     VerifyError,
+    a_kind,
     one_line,
 )
 from .fingerprint import fingerprint, structure_fingerprint
@@ -66,6 +67,7 @@ __all__ = [
     "UsageError",
     "Value",
     "VerifyError",
+    "a_kind",
     "atomic_write",
     "constant",
     "fingerprint",

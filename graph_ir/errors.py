@@ -47,6 +47,12 @@ class ClaimError(TersorError):
     exit_code = 3
 
 
+def a_kind(given: object) -> str:
+    """What kind of thing was given, with its article: "an int", "a list"."""
+    name = type(given).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 def one_line(text: object, limit: int = 400) -> str:
     """Fold any text (an upstream error message) to one line of at most `limit` characters."""
     if isinstance(text, Exception) and len(text.args) == 1 and isinstance(text.args[0], bytes):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from .errors import UsageError
+from .errors import UsageError, a_kind
 
 
 def given_model(name: str, given: object) -> None:
@@ -18,7 +18,7 @@ def given_model(name: str, given: object) -> None:
         UsageError: it is something else, say the path of one.
     """
     if not isinstance(given, ir.Model):
-        raise UsageError(f"{name} is a {type(given).__name__}, not a model; `tersor.load(path)` gives one")
+        raise UsageError(f"{name} is {a_kind(given)}, not a model; `tersor.load(path)` gives one")
 
 
 def given_path(name: str, given: object) -> Path:
@@ -35,4 +35,4 @@ def given_path(name: str, given: object) -> Path:
             raise UsageError(f"{name} {str(path)!r} holds a null character; no file is called so")
         return path
     mend = "; `tersor.save(model, path)` writes a model to one" if isinstance(given, ir.Model) else ""
-    raise UsageError(f"{name} is a {type(given).__name__}, not a path{mend}")
+    raise UsageError(f"{name} is {a_kind(given)}, not a path{mend}")

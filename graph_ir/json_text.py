@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-from .errors import DataError, TersorError, one_line
+from .errors import DataError, TersorError, a_kind, one_line
 
 
 def parse_object(text: str, where: str, error: type[TersorError] = DataError) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def parse_object(text: str, where: str, error: type[TersorError] = DataError) ->
     except (ValueError, RecursionError) as cause:
         raise error(f"{where} is not JSON: {one_line(cause)}") from cause
     if not isinstance(found, dict):
-        raise error(f"{where} holds no JSON object, but a {type(found).__name__}")
+        raise error(f"{where} holds no JSON object, but {a_kind(found)}")
     return cast("dict[str, Any]", found)
 
 

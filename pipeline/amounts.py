@@ -7,7 +7,7 @@ import re
 from numbers import Integral, Real
 from typing import TypeGuard
 
-from ..graph_ir import UsageError
+from ..graph_ir import UsageError, a_kind
 
 _TIE = 1e-6  # of a metric
 
@@ -103,4 +103,4 @@ def _is_number(given: object) -> TypeGuard[Real]:
 
 
 def _shown(given: object) -> str:
-    return repr(given) if isinstance(given, (str, bool, float)) else f"a {type(given).__name__}"
+    return repr(given) if isinstance(given, (str, bool, float)) else a_kind(given)

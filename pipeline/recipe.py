@@ -278,7 +278,7 @@ class _Reader:
             return PruneStep(spec, accept)
         if kinds == ["passes"]:
             text = typed(where, table, "passes", str, "")
-            return PassesStep(placed(where, lambda: parse(text)), accept)
+            return PassesStep(placed(where, parse, text), accept)
         name = typed(where, table, "preset", str, "")
         return PassesStep(placed(where, lambda: parse(preset(name))), accept, name)
 
@@ -289,5 +289,5 @@ class _Reader:
             there = f"there is {', '.join(self.data)}" if self.data else "the recipe has no [data] section"
             raise UsageError(f"{where}: no data is called {name!r}; {there}")
         rule = typed(where, table, "observer", str, CalibrateStep.observer)
-        placed(where, lambda: observer(rule))
+        placed(where, observer, rule)
         return CalibrateStep(name, rule)

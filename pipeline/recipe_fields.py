@@ -17,10 +17,10 @@ OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 _KINDS = {bool: "true or false", dict: "a table", int: "a whole number", list: "a list", str: "text"}
 
 
-def placed(where: str, make: Callable[[], Any]) -> Any:
+def placed(where: str, make: Callable[..., Any], *given: object) -> Any:
     """Call, with the place put before the message of an error, and options of the command line as keys."""
     try:
-        return make()
+        return make(*given)
     except (DataError, UsageError) as error:
         text = OPTION.sub(lambda option: f"`{option[1].replace('-', '_')}`", str(error))
         kind = UsageError if isinstance(error, UsageError) else DataError
@@ -57,10 +57,10 @@ def read_accept(where: str, section: Any) -> tuple[float | None, float | None]:
     table = table_of(where, section)
     known(where, table, ("sqnr_db", "max_drop"))
     sqnr, drop = table.get("sqnr_db"), table.get("max_drop")
-    most = None if drop is None else placed(f"{where}: `max_drop`", lambda: share(drop))
+    most = None if drop is None else placed(f"{where}: `max_drop`", share, drop)
     if most is not None and not 0 <= most <= 1:
         raise UsageError(f"{where}: `max_drop` is a share from 0 to 1, not {drop!r}{in_percent(most)}")
-    least = None if sqnr is None else placed(f"{where}: `sqnr_db`", lambda: figure(sqnr))
+    least = None if sqnr is None else placed(f"{where}: `sqnr_db`", figure, sqnr)
     if least is not None and not math.isfinite(least):
         raise UsageError(f"{where}: `sqnr_db` is a number of dB, not {least}")
     return least, most

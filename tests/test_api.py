@@ -193,7 +193,7 @@ def test_what_is_no_path_and_no_pipeline_is_said() -> None:
     model: Any = parse(TEXT)
     with pytest.raises(UsageError, match="path is a Model, not a path"):
         tersor.load(model)
-    with pytest.raises(UsageError, match=r"path is a int, not a path$"):
+    with pytest.raises(UsageError, match=r"path is an int, not a path$"):
         tersor.save(model, 3)  # pyright: ignore[reportArgumentType]
     passes: Any = ["cse"]
     for call in (lambda: tersor.run(model, passes), lambda: tersor.optimize("a", "b", passes=passes)):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from ..graph_ir import TersorError, UsageError
+from ..graph_ir import TersorError, UsageError, a_kind
 from ..graph_ir.given import given_path
 from ..pipeline.amounts import figure, seconds, share, whole
 from ..pipeline.prune.budget import Budget
@@ -56,7 +56,7 @@ def pipeline_text(option: str, given: object, default: str = "") -> str:
         return default
     if isinstance(given, str):
         return given
-    raise UsageError(f"{option} is a {type(given).__name__}; give pipeline text: 'fold-constants,cse'")
+    raise UsageError(f"{option} is {a_kind(given)}; give pipeline text: 'fold-constants,cse'")
 
 
 def source(option: str, given: object) -> str | None:
@@ -71,7 +71,7 @@ def source(option: str, given: object) -> str | None:
         return given
     if isinstance(given, os.PathLike):
         return str(Path(given))  # pyright: ignore[reportUnknownArgumentType]
-    raise UsageError(f"{option} is a {type(given).__name__}; give {_TAKES[option]}")
+    raise UsageError(f"{option} is {a_kind(given)}; give {_TAKES[option]}")
 
 
 def part(option: str, given: object) -> float:
@@ -80,7 +80,7 @@ def part(option: str, given: object) -> float:
     Raises:
         UsageError: it is no share.
     """
-    return placed(option, lambda: share(given))
+    return placed(option, share, given)
 
 
 def time(option: str, given: object) -> float:
@@ -89,7 +89,7 @@ def time(option: str, given: object) -> float:
     Raises:
         UsageError: it is no time.
     """
-    return placed(option, lambda: seconds(given))
+    return placed(option, seconds, given)
 
 
 def count(option: str, given: object) -> int:
@@ -98,7 +98,7 @@ def count(option: str, given: object) -> int:
     Raises:
         UsageError: it is something else.
     """
-    return placed(option, lambda: whole(given))
+    return placed(option, whole, given)
 
 
 def level(option: str, given: object, default: float) -> float:
@@ -107,7 +107,7 @@ def level(option: str, given: object, default: float) -> float:
     Raises:
         UsageError: it is something else.
     """
-    return default if given is None else placed(option, lambda: figure(given))
+    return default if given is None else placed(option, figure, given)
 
 
 def bounds(option: str, given: object) -> list[str]:
@@ -132,7 +132,7 @@ def names(option: str, given: object) -> tuple[str, ...]:
     """
     if isinstance(given, Sequence) and not isinstance(given, str):
         return tuple(str(each) for each in given)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    raise UsageError(f"{option} is a {type(given).__name__}; give a list of patterns")
+    raise UsageError(f"{option} is {a_kind(given)}; give a list of patterns")
 
 
 def prune_settings(

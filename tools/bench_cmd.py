@@ -20,7 +20,9 @@ _INPUTS = 4  # whose shapes are shown
 
 
 def command(
-    models: list[Path] = typer.Argument(..., metavar="MODEL", help="The first is the yardstick."),
+    models: list[Path] = typer.Argument(
+        ..., exists=True, metavar="MODEL", help="The first is the yardstick."
+    ),
     *,
     data: MaybeData = None,
     samples: int = typer.Option(8, min=1, help="Samples used, at most; each turn has the next one."),
@@ -59,7 +61,7 @@ def command(
     from ..pipeline.recipe_fields import placed
     from .render import print_json
 
-    most = placed("--budget", lambda: seconds(budget))
+    most = placed("--budget", seconds, budget)
     if not most > 0:
         raise UsageError(f"--budget must be more than nothing, not {most:g} s")
     first = load(models[0])

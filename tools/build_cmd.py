@@ -23,7 +23,9 @@ _ALIKE_DB = 1.0  # an output that is closer than what varies of it by no more ha
 
 
 def command(
-    model: Path = typer.Argument(..., metavar="MODEL", help="The model file; it is never touched."),
+    model: Path = typer.Argument(
+        ..., exists=True, metavar="MODEL", help="The model file; it is never touched."
+    ),
     out: Path = typer.Option(..., "-o", "--out", metavar="DIR", help="Folder for the result."),
     *,
     data: str | None = typer.Option(
@@ -90,6 +92,7 @@ def command(
     from ..pipeline.builder import BuildSettings, build
     from ..pipeline.builder.report import REPORT_FILE
     from ..pipeline.builder.settings import BUDGET_S, MAX_DROP, MIN_SQNR_DB
+    from ..pipeline.recipe_fields import placed
     from .progress import Progress
 
     with Progress(f"building {model.name}") as progress:
@@ -99,14 +102,14 @@ def command(
             out=out,
             data=data,
             metric=metric,
-            max_drop=MAX_DROP if max_drop is None else share(max_drop),
+            max_drop=MAX_DROP if max_drop is None else placed("--max-drop", share, max_drop),
             min_sqnr_db=MIN_SQNR_DB if min_sqnr is None else min_sqnr,
             target=target,
             passes=passes,
             recipe=recipe,
             samples=samples,
             rounds=rounds,
-            budget_s=BUDGET_S if budget is None else seconds(budget),
+            budget_s=BUDGET_S if budget is None else placed("--budget", seconds, budget),
             lock=lock,
             trials=trials,
             seed=seed,

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def command(
-    first: Path = typer.Argument(..., metavar="A", help="The reference."),
-    second: Path = typer.Argument(..., metavar="B", help="The model that is compared with it."),
+    first: Path = typer.Argument(..., exists=True, metavar="A", help="The reference."),
+    second: Path = typer.Argument(..., exists=True, metavar="B", help="The model that is compared with it."),
     *,
     data: Data,
     samples: int | None = typer.Option(None, min=1, help="Use at most so many samples."),

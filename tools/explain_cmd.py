@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Path = typer.Argument(..., metavar="MODEL", help="The model."),
+    model: Path = typer.Argument(..., exists=True, metavar="MODEL", help="The model."),
     *,
-    original: Path | None = typer.Option(None, metavar="MODEL0", help="The model it was made from."),
+    original: Path | None = typer.Option(
+        None, exists=True, metavar="MODEL0", help="The model it was made from."
+    ),
     data: MaybeData = None,
     top: Top = TOP,
     show_all: bool = typer.Option(False, "--all", help="Show every node, those without a kernel, too."),

@@ -18,7 +18,7 @@ _LEFT_OUT_SHOWN = 5
 
 
 def command(
-    model: Path = typer.Argument(..., metavar="MODEL", help="The model."),
+    model: Path = typer.Argument(..., exists=True, metavar="MODEL", help="The model."),
     *,
     dim: list[str] = typer.Option(
         [], metavar="NAME=SIZE", help="Size of a free dimension; without it 1 of a first axis, 64 of others."

@@ -34,7 +34,9 @@ class Validation(str, Enum):
 
 
 def command(
-    source: Path = typer.Argument(..., metavar="IN", help="The model: .onnx, or ONNX text (.onnxtxt)."),
+    source: Path = typer.Argument(
+        ..., exists=True, metavar="IN", help="The model: .onnx, or ONNX text (.onnxtxt)."
+    ),
     target: Path = typer.Argument(
         ..., metavar="OUT", help="Where the result goes: .onnx, or text (.onnxtxt, .textproto, .json)."
     ),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from errno import ENOENT
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
@@ -44,15 +45,22 @@ class PlainCommand(SectionedCommand):
 
         Raises:
             UsageError: typer's, with what can be given instead.
+            FileNotFoundError: a file that is to be read is not there; what would read it loads slowly.
         """
         try:
             self._refuse_twice(ctx, args)
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except _WRONG_USE as error:
             wanted: Any = error  # its fields are typer's own
             wanted.ctx = wanted.ctx or ctx
             wanted.message = f"{wanted.message.rstrip('.')}{self._mend(ctx, wanted)}"
             raise
+        for param in self.get_params(ctx):
+            if getattr(param.type_descriptor.parameter_info, "exists", False):
+                for path in _each(ctx.params[param.name]):
+                    if isinstance(path, Path) and not path.exists():
+                        raise FileNotFoundError(ENOENT, "no such file", str(path))
+        return rest
 
     def _refuse_twice(self, ctx: Any, args: Sequence[str]) -> None:
         """Refuse two values of an option that takes one: typer would forget the first."""
@@ -134,7 +142,8 @@ def _process(
     if Path in kinds and any(isinstance(each, str) and not each.strip() for each in _each(value)):
         raise typer.BadParameter("it is empty; give a path", ctx, param)
     if param.nargs != 1 or getattr(param, "multiple", False):
-        return convert(ctx, value)
+        paths = [Path(each) for each in _each(value) if Path in kinds and isinstance(each, str)]
+        return paths or convert(ctx, value)
     if value is None:
         if param.required:
             return convert(ctx, value)

@@ -40,7 +40,9 @@ class Aim(str, Enum):
 
 
 def command(
-    model: Path = typer.Argument(..., metavar="MODEL", help="The model file; it is never touched."),
+    model: Path = typer.Argument(
+        ..., exists=True, metavar="MODEL", help="The model file; it is never touched."
+    ),
     out: Path | None = typer.Option(
         None, "-o", "--out", metavar="OUT", help="Where the result goes.", rich_help_panel=_SHOWN
     ),
@@ -189,6 +191,7 @@ def command(
     from ..pipeline.amounts import share
     from ..pipeline.prune.job import Job
     from ..pipeline.prune.steps import NothingToPruneError
+    from ..pipeline.recipe_fields import placed
     from .progress import Progress
     from .prune_options import aim_of, budget_of, limits_of, refuse_mixtures, sparsity_of
     from .prune_print import print_pinned, print_report
@@ -252,7 +255,7 @@ def command(
             data=data,
             samples=samples,
             metric=metric,
-            max_drop=None if max_drop is None else share(max_drop),
+            max_drop=None if max_drop is None else placed("--max-drop", share, max_drop),
             cache=cache,
             threads=threads,
             seed=seed,

@@ -13,6 +13,7 @@ from ..pipeline.prune.choice import Aim
 from ..pipeline.prune.select import Limits
 from ..pipeline.prune.sparsify import CRITERIA, SparsityOptions
 from ..pipeline.prune.widths import ALIGN
+from ..pipeline.recipe_fields import placed
 
 
 def budget_of(**given: str | None) -> Budget | None:
@@ -24,7 +25,7 @@ def budget_of(**given: str | None) -> Budget | None:
     named = {kind: text for kind, text in given.items() if text is not None}
     if len(named) > 1:
         raise UsageError(f"give one budget, not {' and '.join(f'--{kind}' for kind in named)}")
-    return next((Budget(kind, share(text)) for kind, text in named.items()), None)
+    return next((Budget(kind, placed(f"--{kind}", share, text)) for kind, text in named.items()), None)
 
 
 def aim_of(aim: Aim | None, budget: Budget | None) -> Aim:
@@ -93,7 +94,7 @@ def sparsity_of(
     if sparsity is None and pattern is None:
         return None
     return SparsityOptions(
-        sparsity=None if sparsity is None else share(sparsity),
+        sparsity=None if sparsity is None else placed("--sparsity", share, sparsity),
         pattern=pattern,
         criterion=criterion or CRITERIA[0],
         scope="global" if whole_model else "layer",
@@ -139,7 +140,7 @@ def _bounds(option: str, given: Sequence[str]) -> tuple[float | None, dict[str, 
     single: dict[str, float] = {}
     for text in given:
         glob, mark, number = text.rpartition("=")
-        value = share(number)
+        value = placed(option, share, number)
         if not 0 <= value <= 1:
             raise UsageError(
                 f"{option} is a share of a group's channels from 0 to 1, not {number}{in_percent(value)}"

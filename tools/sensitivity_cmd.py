@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Path = typer.Argument(..., metavar="MODEL", help="The float model."),
+    model: Path = typer.Argument(..., exists=True, metavar="MODEL", help="The float model."),
     *,
     data: Data,
     per: str = typer.Option("region", metavar="WHAT", help="region or tensor."),

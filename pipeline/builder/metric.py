@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...backends.base import Feed
 from ...calibration.functions import load_function, user_code
-from ...graph_ir import DataError
+from ...graph_ir import DataError, a_kind
 from .decisions import Run
 
 
@@ -81,4 +81,4 @@ def _number(what: str, given: object) -> float:
         else:
             if array.size == 1:
                 return float(array.reshape(-1)[0])
-    raise DataError(f"{what} returned a {type(given).__name__}, not a number")
+    raise DataError(f"{what} returned {a_kind(given)}, not a number")

@@ -81,7 +81,7 @@ def read_prune(where: str, section: Any, data: Collection[str], folder: Path, ba
             )
         return PruneSpec(None, folder / plan, named, refit, typed(where, table, "seed", int, 0))
     part = _share(where, budgets[0], table[budgets[0]])
-    budget = placed(where, lambda: Budget(budgets[0], part))
+    budget = placed(where, Budget, budgets[0], part)
     aim = aim_called(typed(where, table, "aim", str, Limits.aim))
     if aim is None or ("aim" in table and budget.kind != "macs"):
         raise UsageError(f"{where}: `aim` is {' or '.join(AIMS)}, for a budget of `macs`")
@@ -101,7 +101,7 @@ def read_prune(where: str, section: Any, data: Collection[str], folder: Path, ba
     if criterion is not None:
         from .criteria import get
 
-        placed(where, lambda: get(criterion))
+        placed(where, get, criterion)
     rounds, seed = typed(where, table, "rounds", int, 1), typed(where, table, "seed", int, 0)
     excluded = _names(where, table)
     named_attention = typed(where, table, "attention", str, "heads")
@@ -122,7 +122,7 @@ def _bounds(where: str, table: Mapping[str, Any], key: str, default: float) -> t
 
 
 def _share(where: str, key: str, given: object) -> float:
-    return placed(f"{where}: `{key}`", lambda: share(given))
+    return placed(f"{where}: `{key}`", share, given)
 
 
 def _kept(where: str, key: str, given: object) -> float:

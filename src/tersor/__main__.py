@@ -10,10 +10,12 @@ def main() -> None:
     """Start the command line; loaded here so that importing this module costs nothing."""
     try:
         from .tools.cli import main as command_line
-    except KeyboardInterrupt as error:  # the command line's own last door is not there yet
-        from .tools.failures import describe
+    except BaseException as error:  # the command line's own last door is not there yet
+        from .tools.failures import INTERRUPTED, describe
 
-        failure = describe(error)
+        failure = describe(error)  # a class that was being made turns Ctrl-C into an error of its own
+        if failure.exit_code != INTERRUPTED:
+            raise
         sys.stderr.write(f"error: {failure.line}\n")
         sys.exit(failure.exit_code)
     command_line()

@@ -176,11 +176,11 @@ def test_feeds_that_are_others_each_time_are_told_so(module: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("{}:number", "returned a int"),
+        ("{}:number", "returned an int"),
         ("{}:arrays", "sample 0 is a ndarray, not a dict"),
         ("{}:nothing", "gives no samples"),
         ("{}:nan", "sample 1, input 'x': holds NaN"),
-        ("{}:value", "is a int, not a function"),
+        ("{}:value", "is an int, not a function"),
         ("{}:missing", "has no 'missing'"),
         ("no_such_module_here:feeds", "no module 'no_such_module_here'"),
         ("random:x", "write random, random:SEED"),

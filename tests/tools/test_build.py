@@ -154,7 +154,7 @@ def test_values_the_model_cannot_take_are_told_by_their_sample(
         ("raises_later", "raises_later failed: ZeroDivisionError: after one; --debug shows the trace"),
         ("spent", "returns the same generator on each call, which one pass spends"),
         ("none_at_all", "gives no samples"),
-        ("no_iterable", "returned a int, not an iterable of dicts"),
+        ("no_iterable", "returned an int, not an iterable of dicts"),
         ("no_dicts", "sample 0 is a ndarray, not a dict of input name to array"),
         ("wrong_shape", "shape"),
         ("wrong_type", "int64"),
@@ -163,7 +163,7 @@ def test_values_the_model_cannot_take_are_told_by_their_sample(
         ("with_nan", "NaN"),
         ("lists", "list"),
         ("missing", "has no 'missing'"),
-        ("not_callable", "is a int, not a function"),
+        ("not_callable", "is an int, not a function"),
     ],
 )
 def test_bad_data_functions(
@@ -225,13 +225,13 @@ def test_debug_shows_the_trace_of_a_users_function(
         (["--min-sqnr", "9", "--metric", "m:f"], "--min-sqnr judges outputs where there is no metric"),
         (["--trials", "t"], "--trials logs what is tried with data; give --data too"),
         (["--trials", "t", "--recipe", "int8"], "a recipe searches nothing; leave one out"),
-        (["--budget", "soon"], "'soon' is no time; write 90s, 2m or 1h30m"),
+        (["--budget", "soon"], "--budget: 'soon' is no time; write 90s, 2m or 1h30m"),
         (
             ["--metric", "m:f", "--max-drop", "200%"],
             "--max-drop is a share of the metric from 0 to below 1, not 2, which",
         ),
         (["--metric", "m:f", "--max-drop", "-1%"], "--max-drop is a share of the metric"),
-        (["--metric", "m:f", "--max-drop", "much"], "'much' is no share; write 1% or 0.01"),
+        (["--metric", "m:f", "--max-drop", "much"], "--max-drop: 'much' is no share; write 1% or 0.01"),
         (["--min-sqnr", "nan"], "--min-sqnr is a number of dB, not nan"),
         (["--target", "foo"], "no target is called 'foo'; there is onnxruntime-cpu"),
         (["--passes", "nope"], "pipeline, column 1: no pass is called 'nope'"),

@@ -187,6 +187,30 @@ def test_closed_and_narrow_streams_do_no_harm() -> None:
     assert (done.returncode, done.stdout.splitlines()[1][:3]) == (0, "???")
 
 
+def test_a_file_that_is_not_there_is_told_before_what_reads_models_is_loaded() -> None:
+    code = (
+        "import sys\n"
+        "from tersor.tools.cli import run\n"
+        "code = run(sys.argv[1:])\n"
+        "print(code, {'numpy', 'onnx', 'onnxruntime'} & set(sys.modules))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    here = str(Path(__file__))
+    for line in (
+        "build gone.onnx -o out",
+        "prune gone.onnx -o out.onnx --macs 50%",
+        "opt gone.onnx out.onnx",
+        "inspect gone.onnx",
+        f"bench {here} gone.onnx",
+        f"compare {here} gone.onnx --data random",
+        f"explain {here} --original gone.onnx",
+        "sensitivity gone.onnx --data random",
+    ):
+        command = [sys.executable, "-c", code, *line.split()]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert (done.stdout, done.stderr) == ("2 set()\n", "error: no such file: 'gone.onnx'\n")
+
+
 def test_errors_of_the_system_name_the_file() -> None:
     failure = describe(FileNotFoundError(2, "No such file or directory", "gone"))
     assert (failure.line, failure.exit_code) == ("No such file or directory: 'gone'", 2)
@@ -214,13 +238,15 @@ def test_a_request_to_terminate_cleans_up_as_an_interruption_does() -> None:
     assert not Path(done.stdout.strip()).exists()
 
 
+@pytest.mark.parametrize("becomes", [None, RuntimeError("Error calling __set_name__")])
 def test_an_interruption_while_the_command_line_is_loaded_is_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, becomes: Exception | None
 ) -> None:
     class Interrupts:
         def find_spec(self, name: str, *_: object) -> None:
             if name == "tersor.tools.cli":
-                raise KeyboardInterrupt
+                interrupted = KeyboardInterrupt()
+                raise becomes or interrupted from interrupted
 
     monkeypatch.delitem(sys.modules, "tersor.tools.cli")
     monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])

@@ -71,7 +71,7 @@ def test_a_ratio_goes_as_far_as_it_can(capsys: pytest.CaptureFixture[str], folde
         (["--ratio", "1.5"], "--ratio is the share of channels to remove, above 0 and below 1, not 1.5"),
         (["--ratio", "30"], "--ratio is the share of channels to remove, above 0 and below 1, not 30"),
         (["--macs", "0"], "--macs is the share of the MACs to keep, above 0 and below 1, not 0"),
-        (["--latency", "fast"], "'fast' is no share; write 1% or 0.01"),
+        (["--latency", "fast"], "--latency: 'fast' is no share; write 1% or 0.01"),
         (["--ratio", "0.5", "--macs", "0.5"], "give one budget, not --ratio and --macs"),
         ([], "say how much is to go: --ratio 0.3, --macs 0.5, --latency 0.6, or a --plan"),
         (["--ratio", "0.5", "--criterion", "l22"], "no criterion is called 'l22'; did you mean"),
