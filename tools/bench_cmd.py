@@ -113,7 +113,7 @@ def _timed(
 
 
 def _print(found: Sequence[dict[str, Any]], feeds: Sequence[Feed], data: str | None) -> None:
-    from .render import plural, print_table
+    from .render import plural, print_line, print_table
 
     rows = [
         (
@@ -130,7 +130,8 @@ def _print(found: Sequence[dict[str, Any]], feeds: Sequence[Feed], data: str | N
     used = max(r["samples"] for r in found)
     where = "seeded noise" if data is None else data
     shapes = _shapes(feeds[:used])
-    print(f"\n{plural(used, 'sample')} of {where}: {shapes}" if shapes else "\nthe models take no inputs")
+    print()
+    print_line(f"{plural(used, 'sample')} of {where}: {shapes}" if shapes else "the models take no inputs")
 
 
 def _interval(speed: dict[str, float]) -> str:

@@ -131,12 +131,13 @@ def beside(result: BuildResult) -> str:
     """The speed of other forms that were timed in the same run, taken as the shipped one's is; or nothing."""
     from ..pipeline.builder.choose import together
     from ..pipeline.builder.form import PLAIN
-    from ..pipeline.builder.timing import relative_time
+    from ..pipeline.builder.timing import relative_time, undisturbed
     from .render import plural
 
-    timed = {name for by_name in result.latency.values() for name in by_name}
+    measured = undisturbed(result.latency)
+    timed = {name for by_name in measured.values() for name in by_name}
     others = [name for name in result.judged if name in timed - {result.before.name, result.winner.name}]
-    times = {name: relative_time(result.latency, name, result.before.name) for name in others}
+    times = {name: relative_time(measured, name, result.before.name) for name in others}
     # The float forms and the plain one say what the search has brought; of those it made, the fastest do.
     known = [name for name in others if name == PLAIN or not result.judged[name][0].quantized]
     ranked = sorted((name for name in others if name not in known), key=lambda name: times[name])
@@ -146,16 +147,16 @@ def beside(result: BuildResult) -> str:
         refused = "" if judgement.accepted else f" (refused: {judgement.reason})"
         speeds.append(f"{name} {1 / times[name]:.2f}x{refused}")
     more = f" and {plural(left, 'slower form')}" if (left := len(ranked[_FORMS_SHOWN:])) else ""
-    return f"timed beside it{together(result.latency)}: {', '.join(speeds)}{more}" if speeds else ""
+    return f"timed beside it{together(measured)}: {', '.join(speeds)}{more}" if speeds else ""
 
 
 def _print_concurrency(result: BuildResult) -> None:
-    from .render import plural
+    from .render import plural, print_line
 
     runs = result.proof.concurrency
     if runs:
         best = max(runs, key=lambda run: run.runs_per_s)
-        print(
+        print_line(
             f"concurrent callers: answers agree in {len(runs)} settings; best {best.runs_per_s:.0f} runs/s "
             f"with {plural(best.callers, 'caller')} of {plural(best.threads, 'thread')}, "
             f"p50 {best.p50_ms:.2f} ms, p99 {best.p99_ms:.2f} ms"
@@ -217,12 +218,10 @@ def _rows(result: BuildResult) -> list[tuple[object, ...]]:
         ("nodes", before.nodes, after.nodes, ""),
     ]
     for threads, times in result.latency.items():
-        cells = [
-            f"{t.median_ms:.3f} ms ({t.p10_ms:.3f} - {t.p90_ms:.3f})"
-            for t in (times[result.before.name], times[result.winner.name])
-        ]
-        name = f"latency, {plural(threads, 'thread')}"
-        rows.append((name, *cells, speed(result.speedup(threads))))
+        both = (times[result.before.name], times[result.winner.name])
+        medians = (f"{t.median_ms:.3f} ms" for t in both)
+        rows.append((f"latency, {plural(threads, 'thread')}", *medians, speed(result.speedup(threads))))
+        rows.append(("  10 to 90 %", *(f"{t.p10_ms:.3f} to {t.p90_ms:.3f} ms" for t in both), ""))
     judgement = result.judged[result.winner.name][1]
     reference = result.judged[result.before.name][1]
     if judgement.metric is not None and reference.metric is not None:
@@ -249,20 +248,21 @@ def _rows(result: BuildResult) -> list[tuple[object, ...]]:
 
 
 def _print(result: BuildResult, out: Path) -> None:
-    from .render import print_table
+    from .render import print_line, print_table
 
     print_table(("", result.before.name, result.winner.name, ""), _rows(result))
-    print(f"\nshipped: {result.why}")
+    print()
+    print_line(f"shipped: {result.why}")
     if result.winner.quantized:
-        print(f"in words: {result.winner.words}")
+        print_line(f"in words: {result.winner.words}")
     found = result.proof.audit
     for line in filter(None, [beside(result), *left_float(() if found is None else found.misses)]):
-        print(line)
+        print_line(line)
     if result.sensitivity is not None:
         found_for = result.sensitivity.form
         of = "" if found_for == result.winner.name else f" of {found_for}"
-        print(f"sensitivity{of}: {result.sensitivity.summary()}; report.json lists them")
+        print_line(f"sensitivity{of}: {result.sensitivity.summary()}; report.json lists them")
     _print_concurrency(result)
     for note in result.notes:
-        print(f"note: {note}")
+        print_line(f"note: {note}")
     print(f"written to {out}: model.onnx, session.json, report.json, build.lock.json")

@@ -116,7 +116,7 @@ def measure(
 
 
 def _print(found: Mapping[str, Closeness], count: int, *, batched: bool) -> None:
-    from .render import plural, print_table
+    from .render import plural, print_line, print_table
 
     rows = [
         (name, f"{c.sqnr_db:.1f}", f"{c.cosine:.6f}", f"{c.max_abs:.3g}", c.count)
@@ -127,4 +127,6 @@ def _print(found: Mapping[str, Closeness], count: int, *, batched: bool) -> None
     for name, c in found.items():
         if c.void:
             part = f"{c.void} of {plural(c.count, 'element')}"
-            print(f"note: output {name!r}: {part} are NaN or infinite in both; the figures are of the rest")
+            print_line(
+                f"note: output {name!r}: {part} are NaN or infinite in both; the figures are of the rest"
+            )

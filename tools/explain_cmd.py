@@ -87,11 +87,14 @@ def _remark(row: NodeAccount) -> str:
 
 
 def _summary(found: Explanation) -> None:
-    from .render import size
+    from .render import print_line, size
 
     account, audit = found.account, found.account.audit
     where = "inputs drawn at random" if found.data is None else found.data
-    print(f"\n{account.total_us:.0f} us in all kernels of one run: median of {account.runs} runs on {where}")
+    print()
+    print_line(
+        f"{account.total_us:.0f} us in all kernels of one run: median of {account.runs} runs on {where}"
+    )
     share = account.int8_us / account.total_us if account.total_us else 0.0
     print(f"int8: {share:.0%} of the time, {audit.linear_int8} of {audit.linear_total} linear nodes")
     for name, time in sorted(account.added.items(), key=lambda item: -item[1]):
@@ -100,7 +103,7 @@ def _summary(found: Explanation) -> None:
         print("no weight is dequantized at run time")
     for left in audit.leftovers:
         where = f", read by {', '.join(left.readers)}" if left.readers else ""
-        print(f"dequantized in every run: {left.initializer} ({size(left.elements)} of codes){where}")
+        print_line(f"dequantized in every run: {left.initializer} ({size(left.elements)} of codes){where}")
     for row in found.offenders:
         cost = f"{row.time_us:.0f} us, {row.share:.0%} of the time"
-        print(f"costly: {row.node} ({row.op_type}), {cost}: {row.reason}")
+        print_line(f"costly: {row.node} ({row.op_type}), {cost}: {row.reason}")

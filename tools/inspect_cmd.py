@@ -197,18 +197,20 @@ def _print(found: dict[str, Any], *, nodes: bool) -> None:
 
 
 def _print_notes(found: dict[str, Any]) -> None:
+    from .render import print_line
+
     if found["assumed_sizes"]:
         sizes = ", ".join(f"{name}={size}" for name, size in found["assumed_sizes"].items())
-        print(f"note: sizes taken for free dimensions: {sizes}; say others with --dim")
+        print_line(f"note: sizes taken for free dimensions: {sizes}; say others with --dim")
     if found["assumed_inside"]:
         count = found["assumed_inside"]
         what = "1 size that is" if count == 1 else f"{count} sizes that are"
         print(f"note: {what} only known when the model runs: taken as 1")
     for line in found["notes"]:
-        print(f"note: {line}")
+        print_line(f"note: {line}")
     left_out = found["not_counted"]
     for line in left_out[:_LEFT_OUT_SHOWN]:
-        print(f"note: not counted: {line}")
+        print_line(f"note: not counted: {line}")
     if len(left_out) > _LEFT_OUT_SHOWN:
         print(f"note: {len(left_out) - _LEFT_OUT_SHOWN} more not counted; --json lists them")
 

@@ -167,7 +167,7 @@ def as_data(report: Report, source: Path, target: Path) -> dict[str, Any]:
 def _print(
     report: Report, target: Path, *, timing: bool, stats: bool, explain: bool, validated: bool
 ) -> None:
-    from .render import plural, print_table, size
+    from .render import plural, print_line, print_table, size
 
     names = sorted(report.before | report.after)
     changed = [(n, report.before[n], report.after[n]) for n in names if report.before[n] != report.after[n]]
@@ -196,18 +196,18 @@ def _print(
     if validated and not report.validation:
         print("checked: no numbers, as no pass changed anything")
     for check in report.validation:
-        print(
+        print_line(
             f"checked: {check['passes']}: {check['claim']}, {_judged_by(check['judged_by'])}, "
             f"on {plural(check['feeds'], 'feed')}, SQNR {check['sqnr_db']:.0f} dB"
         )
     for note in report.notes:
-        print(f"note: {note}")
+        print_line(f"note: {note}")
     before, after = report.before.total(), report.after.total()
     spent = ", ".join(f"{what} {seconds:.2f}" for what, seconds in report.seconds.items())
     if report.copied:
         print(f"wrote {target}: the same {size(report.bytes_after)}")
         return
-    print(
+    print_line(
         f"wrote {target}: nodes {before} -> {after}, "
         f"{size(report.bytes_before)} -> {size(report.bytes_after)}, "
         f"{sum(report.seconds.values()):.2f} s ({spent})"

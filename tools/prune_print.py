@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .render import macs, plural, print_table, quantity, size
+from .render import macs, plural, print_line, print_table, quantity, size
 
 if TYPE_CHECKING:
     from ..analysis.coupling import Pinned
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..pipeline.prune.report import PruneReport
     from ..pipeline.prune.select import Chosen
 
+_PINNED_SHOWN = 3
 _SHOWN = 24  # groups that stay whole are only counted beyond this many lines
 
 
@@ -29,13 +30,13 @@ def print_report(report: PruneReport, out: Path | None, *, explain: bool) -> Non
         _print_rounds(pruned)
     if report.sparsity is not None:
         for line in report.sparsity.lines():
-            print(line)
+            print_line(line)
         print()
     _print_figures(report)
     for note in report.notes:
-        print(f"note: {note}")
+        print_line(f"note: {note}")
     if report.stopped:
-        print(f"stopped: {report.stopped}")
+        print_line(f"stopped: {report.stopped}")
     if report.written:
         print(f"wrote {out}")
     elif not report.held:
@@ -65,8 +66,10 @@ def _print_groups(pruned: Pruned, *, explain: bool) -> None:
         print(f"{len(stays)} more {noun} whole; --explain lists {'it' if len(stays) == 1 else 'them'}")
     if pruned.pinned and not explain:
         count = len(pruned.pinned)
+        first = ", ".join(p.node for p in pruned.pinned[:_PINNED_SHOWN])
+        more = ", ..." if count > _PINNED_SHOWN else ""
         verb = "layer cannot" if count == 1 else "layers cannot"
-        print(f"{count} {verb} be pruned, in full or in part; --explain says why")
+        print_line(f"{count} {verb} be pruned, in full or in part: {first}{more}; --explain says why")
     print()
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, zip_longest
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import Any, cast
 
+_GAPS = (3, 2, 1)  # columns of a terminal between those of a table: the first with which it fits
 _LEAST_TEXT = 12  # columns of a terminal that text is not folded below; figures never are
 
 
@@ -27,6 +32,16 @@ def _plain(data: object) -> object:
     return data
 
 
+def print_line(text: str) -> None:
+    """Print a line, folded between words where it is wider than the terminal; elsewhere it stays one."""
+    room = _room()
+    if room is not None and _width(text) > room:
+        text = "\n".join(
+            wrap(text, room, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        )
+    print(text)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
     """Print a table; columns whose cells are all numbers are set to the right.
 
@@ -34,13 +49,60 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     """
     texts = [[printable(cell) for cell in line] for line in (columns, *rows)]
     right = [bool(rows) and all(_is_figure(row[index]) for row in rows) for index in range(len(columns))]
-    if sys.stdout.isatty():
-        _print_rich(texts, right, title)
-        return
-    widths = [max(map(_width, column)) for column in zip(*texts, strict=True)]
-    lines = ["   ".join(map(_set, line, widths, right)).rstrip() for line in texts]
-    rule = "\u2500" * (sum(widths) + 3 * (len(widths) - 1))
-    print("\n".join([*([] if title is None else [title]), lines[0], rule, *lines[1:]]))
+    by_column = list(zip(*texts, strict=True))
+    widths = [max(map(_width, column)) for column in by_column]
+    room, gap = _room(), _GAPS[0]
+    if room is not None:
+        least = [
+            max(map(_width, [*column[0].split(), *column[1:]]), default=0)
+            if figures
+            else min(width, _LEAST_TEXT)
+            for column, width, figures in zip(by_column, widths, right, strict=True)
+        ]
+        between = len(widths) - 1
+        gap = next((gap for gap in _GAPS if sum(least) + gap * between <= room), _GAPS[-1])
+        _fit(widths, least, room - gap * between)
+    rule = "\u2500" * (sum(widths) + gap * (len(widths) - 1))
+    head, *others = [_lines(row, widths, right, " " * gap) for row in texts]
+    print("\n".join([*([] if title is None else [title]), *head, rule, *chain.from_iterable(others)]))
+
+
+def _room() -> int | None:
+    """Columns of the terminal that standard output goes to; None where it is none."""
+    return get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _fit(widths: list[int], least: Sequence[int], room: int) -> None:
+    """Take from the widest columns, down to the least widths, until all have room or none can give."""
+    for _ in range(sum(widths) - room):
+        at = max(range(len(widths)), key=lambda k: (widths[k] > least[k], widths[k]))
+        widths[at] = max(widths[at] - 1, least[at])
+
+
+def _lines(row: Sequence[str], widths: Sequence[int], right: Sequence[bool], gap: str) -> list[str]:
+    """The lines of one row of a table."""
+    cells = zip_longest(*map(_folded, row, widths), fillvalue="")
+    return [gap.join(map(_set, line, widths, right)).rstrip() for line in cells]
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """The text in lines of at most so many columns."""
+    lines = [""]
+    for piece in _pieces(text, width):
+        if lines[-1].strip() and _width((lines[-1] + piece).rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [line.rstrip() for line in lines]
+
+
+def _pieces(text: str, width: int) -> Iterator[str]:
+    """What is kept whole: words; of wider ones what a separator ends; of still wider ones, characters."""
+    for word in re.findall(r"\S+\s*|\s+", text):
+        if _width(word.rstrip()) <= width:
+            yield word
+            continue
+        for part in re.findall(r"[^/._:]+[/._:]*|[/._:]+", word):
+            yield from (part,) if _width(part.rstrip()) <= width else part
 
 
 def printable(cell: object) -> str:
@@ -61,27 +123,6 @@ def _width(text: str) -> int:
     from rich.cells import cell_len
 
     return cell_len(text)
-
-
-def _print_rich(texts: Sequence[Sequence[str]], right: Sequence[bool], title: str | None) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False)
-    needed = 3 * (len(right) - 1)
-    for column, is_right in zip(zip(*texts, strict=True), right, strict=True):
-        widths = [*map(_width, column[0].split()), *map(_width, column[1:])]
-        least = max([0, *widths]) if is_right else min(max([0, *widths]), _LEAST_TEXT)
-        needed += least
-        justify = "right" if is_right else "left"
-        table.add_column(Text(column[0]), justify=justify, overflow="fold", min_width=least)
-    for row in texts[1:]:
-        table.add_row(*map(Text, row))
-    console = Console(file=sys.stdout, highlight=False)
-    console.width = max(console.width, needed)  # what is wider than a terminal it breaks itself
-    console.print(table, crop=False)
 
 
 def _is_figure(cell: object) -> bool:

@@ -62,7 +62,7 @@ def command(
 
 
 def _print(found: Sensitivity, top: int) -> None:
-    from .render import plural, print_table
+    from .render import plural, print_line, print_table
 
     rows: list[tuple[Any, ...]] = [
         (
@@ -79,10 +79,13 @@ def _print(found: Sensitivity, top: int) -> None:
     print_table(["part", "kind", "SQNR dB", "output", "share", "so far", "samples"], rows)
     if len(found.losses) > top:
         print(f"{len(found.losses) - top} more with --all")
-    print(
-        f"\n{found.summary()}; all together: {found.together_db:.1f} dB "
+    print()
+    print_line(
+        f"{found.summary()}; all together: {found.together_db:.1f} dB "
         f"(the noise of each alone adds up to {found.sum_db:.1f} dB), {plural(found.samples, 'sample')}"
     )
-    print(f"form: {found.form}; where build finds a better one, it measures that, and report.json names it")
+    print_line(
+        f"form: {found.form}; where build finds a better one, it measures that, and report.json names it"
+    )
     for note in found.notes:
-        print(f"note: {note}")
+        print_line(f"note: {note}")

@@ -18,6 +18,7 @@ from tersor.backends.onnxruntime.latency import Latency, Runner
 from tersor.backends.onnxruntime.session import OrtSession
 from tersor.graph_ir import Model, load, save
 from tersor.passes.prune.plan import load_plan
+from tersor.pipeline.prune.criteria import Request, Scores
 from tersor.pipeline.prune.criteria.l2 import L2
 from tests.support.building import hashes, work_in
 from tests.support.command import Done, tersor
@@ -84,7 +85,7 @@ def test_it_writes_a_smaller_model_that_runs(capsys: pytest.CaptureFixture[str],
         assert session.run({"x": X[:1]})[0].shape == (1, 8, 1, 1)
     assert "a:1" in done.out
     assert "multiples of 16" in done.out
-    assert "1 layer cannot be pruned, in full or in part; --explain says why" in done.out
+    assert "1 layer cannot be pruned, in full or in part: last; --explain says why" in done.out
     assert f"wrote {out}" in done.out
     assert "latency, 1 thread" in done.out
 
@@ -237,11 +238,11 @@ def test_ctrl_c_leaves_the_plan_so_far_and_nothing_else(
     work = work_in(folder.parent / "work", monkeypatch)
     calls: list[Model] = []
 
-    def interrupted(self: object, model: Model, *_: object) -> object:
-        calls.append(model)
+    def interrupted(self: object, request: Request) -> Scores:
+        calls.append(request.model)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return L2.score(L2(), model, *_)  # type: ignore[arg-type]
+        return L2().score(request)
 
     plan, out = folder / "plan.json", folder / "o.onnx"
     given = ["prune", folder / "chain.onnx", "-o", out, "--params", 0.3, "--rounds", 3, "--align", 1]
