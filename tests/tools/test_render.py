@@ -71,8 +71,8 @@ def test_text_is_folded_at_words_and_names_at_their_parts(
         "channels         after   why",
         "\u2500" * 40,
         "/body/first.0/      64   stays:",
-        "Conv_output_0:           multiples of",
-        "1                        16",
+        "Conv_output_0:           multiples of 16",
+        "1",
         "fc                   8",
     ]
 
