@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tersor.passes import catalog
-from tersor.tools.passes_cmd import describe
+from tersor.tools.passes_cmd import describe, takes
 
 PAGE = Path(__file__).resolve().parent / "passes.md"
 TITLES = {
@@ -68,7 +68,7 @@ def _entry(found: dict[str, Any]) -> str:
         lines += ["| option | type | default |", "| --- | --- | --- |"]
         for o in found["options"]:
             default = "must be given" if o["required"] else f"`{o['default']}`"
-            lines.append(f"| `{o['name']}` | {_cell(o['type'])} | {default} |")
+            lines.append(f"| `{o['name']}` | {_cell(takes(o))} | {default} |")
         lines.append("")
     return "\n".join(lines)
 

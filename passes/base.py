@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from enum import Enum
 from math import inf
 from typing import Any, ClassVar, TypeVar
@@ -38,6 +38,15 @@ _Number = TypeVar("_Number", int, float)
 def bounded(default: _Number, least: float, most: float = inf) -> _Number:
     """A number as an option of a pass, which refuses others than from `least` to `most`, and infinities."""
     return field(default=default, metadata={_BOUNDS: (least, most)})
+
+
+def bounds_of(option: Field[Any]) -> str:
+    """What `bounded` allows for a field, in words: "at least 2", "from 2 to 8"; empty where all is."""
+    bounds: tuple[float, float] | None = option.metadata.get(_BOUNDS)
+    if bounds is None:
+        return ""
+    least, most = bounds
+    return f"at least {least:g}" if most == inf else f"from {least:g} to {most:g}"
 
 
 NO_FUNCTIONS = Property("no-functions", lambda model: not model.functions)
@@ -118,10 +127,8 @@ class Pass:
             bounds: tuple[float, float] | None = option.metadata.get(_BOUNDS)
             given: float = getattr(self, option.name)
             if bounds is not None and not (bounds[0] <= given <= bounds[1] and given < inf):
-                name, (least, most) = option.name.replace("_", "-"), bounds
-                wanted = f"of at least {least:g}" if most == inf else f"from {least:g} to {most:g}"
-                article = "an" if name[0] in "aeiou" else "a"
-                raise UsageError(f"{self.name} needs {article} {name} {wanted}, not {given}")
+                name = option.name.replace("_", "-")
+                raise UsageError(f"{self.name}: {name} must be {bounds_of(option)}, not {given}")
 
     @classmethod
     def summary(cls) -> str:

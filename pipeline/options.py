@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any, Literal, Union, cast
 
 from ..graph_ir import UsageError
-from ..passes.base import Pass
+from ..passes.base import Pass, bounds_of
 
 # What may stand unquoted in an option's value.
 BARE = re.compile(r"[^\s{}()\",=!]+")
@@ -40,12 +40,14 @@ class OptionSpec:
         field: the dataclass field.
         type: its resolved Python type.
         default: its default, or `dataclasses.MISSING` when it must be given.
+        bounds: what of that type it takes, in words; empty where all is taken.
     """
 
     name: str
     field: str
     type: Any
     default: Any
+    bounds: str = ""
 
     @property
     def required(self) -> bool:
@@ -64,7 +66,7 @@ def options_of(pass_class: type[Pass]) -> dict[str, OptionSpec]:
         if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         name = field.name.replace("_", "-")
-        found[name] = OptionSpec(name, field.name, hints[field.name], default)
+        found[name] = OptionSpec(name, field.name, hints[field.name], default, bounds_of(field))
     return found
 
 

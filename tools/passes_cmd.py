@@ -65,12 +65,18 @@ def describe(pass_class: type[Pass]) -> dict[str, Any]:
             {
                 "name": option.name,
                 "type": describe_type(option.type),
+                "bounds": option.bounds or None,
                 "required": option.required,
                 "default": None if option.required else write(option.type, option.default),
             }
             for option in options_of(pass_class).values()
         ],
     }
+
+
+def takes(option: dict[str, Any]) -> str:
+    """Of an option that `describe` gives, the type and its bounds: "int, at least 1"."""
+    return ", ".join(filter(None, (option["type"], option["bounds"])))
 
 
 def _explain(found: dict[str, Any]) -> None:
@@ -86,7 +92,7 @@ def _explain(found: dict[str, Any]) -> None:
         print("no options")
         return
     rows = [
-        (option["name"], option["type"], "(must be given)" if option["required"] else option["default"])
+        (option["name"], takes(option), "(must be given)" if option["required"] else option["default"])
         for option in found["options"]
     ]
     print_table(["option", "type", "default"], rows)

@@ -190,12 +190,12 @@ def test_text_options_read_back(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("fold-constants{budget-kib=-5}", "fold-constants needs a budget-kib of at least 0, not -5"),
-        ("convolve-over-two-axes{least-macs=-1}", "needs a least-macs of at least 0, not -1"),
-        ("raise-opset{to=0}", "raise-opset needs a to of at least 1, not 0"),
-        ("to-half{margin=inf}", "to-half needs a margin of at least 1, not inf"),
-        ("to-half{margin=nan}", "to-half needs a margin of at least 1, not nan"),
-        ("smooth-quant{alpha=1.5}", "smooth-quant needs an alpha from 0 to 1, not 1.5"),
+        ("fold-constants{budget-kib=-5}", "fold-constants: budget-kib must be at least 0, not -5"),
+        ("convolve-over-two-axes{least-macs=-1}", "least-macs must be at least 0, not -1"),
+        ("raise-opset{to=0}", "raise-opset: to must be at least 1, not 0"),
+        ("to-half{margin=inf}", "to-half: margin must be at least 1, not inf"),
+        ("to-half{margin=nan}", "to-half: margin must be at least 1, not nan"),
+        ("smooth-quant{alpha=1.5}", "smooth-quant: alpha must be from 0 to 1, not 1.5"),
     ],
 )
 def test_numbers_out_of_bounds_are_refused(text: str, said: str) -> None:

@@ -134,7 +134,14 @@ def test_passes_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
     listed = json.loads(tersor(capsys, "passes", "--json").out)
     one = json.loads(tersor(capsys, "passes", "fold-constants", "--json").out)
     assert one in listed
-    assert one["options"] == [{"name": "budget-kib", "type": "int", "required": False, "default": "1024"}]
+    (budget,) = one["options"]
+    assert budget == {
+        "name": "budget-kib",
+        "type": "int",
+        "bounds": "at least 0",
+        "required": False,
+        "default": "1024",
+    }
 
 
 def test_a_fault_of_ours_is_one_line_with_the_place() -> None:
@@ -254,3 +261,17 @@ def test_an_interruption_while_the_command_line_is_loaded_is_one_line(
         main()
     assert end.value.code == 130
     assert capsys.readouterr().err == "error: interrupted; nothing half-written is left\n"
+
+
+def test_options_show_their_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {
+        line.split()[0]: line.split()[1:]
+        for line in tersor(capsys, "passes", "gptq").out.splitlines()
+        if line
+    }
+    assert rows["bits"] == ["int,", "from", "2", "to", "8", "8"]
+    assert rows["group"] == ["int,", "at", "least", "0", "0"]
+    assert rows["symmetric"] == ["flag", "true"]
+    options = json.loads(tersor(capsys, "passes", "gptq", "--json").out)["options"]
+    assert {each["name"]: each["bounds"] for each in options}["bits"] == "from 2 to 8"
+    assert {each["name"]: each["bounds"] for each in options}["symmetric"] is None

@@ -214,5 +214,5 @@ def test_without_being_asked_only_depthwise_ones_are_padded() -> None:
 
 
 def test_the_width_is_checked() -> None:
-    with pytest.raises(UsageError, match="needs a to of at least 2, not 1"):
+    with pytest.raises(UsageError, match="to must be at least 2, not 1"):
         AlignChannels(to=1)
