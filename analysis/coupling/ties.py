@@ -110,13 +110,16 @@ class Ties:
 
     def regroup(
         self, sizes: Sequence[int | None], axes: Sequence[tuple[AxisKey, tuple[int, ...]]], first_key: int = 0
-    ) -> None:
+    ) -> list[AxisKey]:
         """Axes that are row-major products of shared factors (Reshape, Flatten, DepthToSpace).
 
         Args:
             sizes: of the factors; None for one that is not a known number.
             axes: each axis with the factors it is the product of, outermost first.
             first_key: the virtual axes of the factors get keys from here on.
+
+        Returns:
+            The virtual axes of the factors.
         """
         factors = [self.virtual(first_key + k, size) for k, size in enumerate(sizes)]
         for axis, ids in axes:
@@ -132,6 +135,7 @@ class Ties:
                     self._give_up((axis, *(factors[i] for i in told)), "is of unknown size where reshaped")
                     continue
                 self.facts.choices.append(Choice(axis, tuple(factors[i] for i in told), tuple(known)))
+        return factors
 
     def grouped(
         self,

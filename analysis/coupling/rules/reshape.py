@@ -146,7 +146,7 @@ def _tell(ties: Ties, sizes: Sequence[Dim], axes: Sequence[tuple[AxisKey, tuple[
 
 
 def depth_to_space(ties: Ties) -> None:
-    """DepthToSpace: channels are (block, block, C), or (C, block, block) in mode CRD; C stays.
+    """DepthToSpace: channels are (block, block, C), or (C, block, block) in mode CRD; of these C may be cut.
 
     H and W of the result have the block as inner factor. SpaceToDepth is the same, backwards, its channels in
     the order (block, block, C). Pinned: all when a size does not divide.
@@ -160,10 +160,10 @@ def depth_to_space(ties: Ties) -> None:
     if ties.rank(deep) != 4 or ties.rank(wide) != 4 or block < 1 or channels is None:
         ties.pin_node("its channels are of unknown size")
         return
-    crd = ties.node.op_type == "DepthToSpace" and string_attr(ties.node, "mode", "DCR") == "CRD"
+    crd = string_attr(ties.node, "mode", "DCR") == "CRD"
     tie_same(ties, (x, 0), (y, 0))
     sizes = (block, block, channels, ties.size((deep, 2)), ties.size((deep, 3)))
-    ties.regroup(
+    rows, columns, *_ = ties.regroup(
         sizes,
         [
             ((deep, 1), (2, 0, 1) if crd else (0, 1, 2)),
@@ -174,6 +174,8 @@ def depth_to_space(ties: Ties) -> None:
             ((wide, 3), (4, 1)),
         ],
     )
+    for place in (rows, columns):
+        ties.pin(place, f"{ties.node.op_type} needs all places of a block")
 
 
 RULES = {

@@ -165,6 +165,21 @@ def test_channels_become_pixels(mode: str) -> None:
     assert atoms == ([0, 1] * 4 if mode == "DCR" else [0] * 4 + [1] * 4)
 
 
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_places_of_a_block_stay_though_nothing_behind_needs_rows_and_columns(mode: str) -> None:
+    model = build(
+        f"""a = Conv(x, w1)  r = DepthToSpace<blocksize = 2, mode = "{mode}">(a)  f = Flatten(r)
+        y = Gemm(f, w2)""",
+        "w1 8,3,1,1; w2 32,5",
+        x="float[2,3,2,2] x",
+        y="float[2,5] y",
+    )
+    assert cut(model) == {"a:1": 2}
+    assert "r:1" in places(model, "a:1")
+    halve(model)
+    assert not couple(model).groups, "a single channel loses neither rows nor columns of its blocks"
+
+
 def test_pixels_become_channels() -> None:
     model = between("r = SpaceToDepth<blocksize = 2>(a)", w2="4,32,1,1", y="float[2,4,4,4] y")
     assert cut(model) == {"a:1": 8}
