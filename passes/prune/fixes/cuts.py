@@ -33,6 +33,7 @@ class Cuts:
     def __init__(self, rewriter: Rewriter, masks: Masks) -> None:
         self.rw = rewriter
         self.masks = dict(masks)
+        self._made: dict[tuple[object, ...], Value] = {}
 
     # -- looking ------------------------------------------------------------------------------------------
 
@@ -91,12 +92,18 @@ class Cuts:
     # -- editing ------------------------------------------------------------------------------------------
 
     def constant(self, node: Node, index: int, items: Sequence[int]) -> None:
-        """Give a node a constant vector (int64, or the type the input had) as its input."""
+        """Give a node a constant vector (int64, or the type the input had) as its input.
+
+        Nodes of one graph that read one vector and get equal ones again share it, so that none is held twice.
+        """
         old = node.inputs[index] if index < len(node.inputs) else None
-        dtype = np.int64 if old is None or old.dtype is None else old.dtype.numpy()
-        name = f"{node.outputs[0].name}_cut" if old is None else f"{old.name}_cut"
-        with self.rw.standing_for([node]):
-            made = self.rw.constant(np.asarray(items, dtype=dtype), name, near=node)
+        key = node.graph, old, tuple(items)
+        made = None if old is None else self._made.get(key)
+        if made is None:
+            dtype = np.int64 if old is None or old.dtype is None else old.dtype.numpy()
+            name = f"{node.outputs[0].name}_cut" if old is None else f"{old.name}_cut"
+            with self.rw.standing_for([node]):
+                made = self._made[key] = self.rw.constant(np.asarray(items, dtype=dtype), name, near=node)
         self._set(node, index, made)
 
     def write(self, node: Node, index: int, items: Mapping[int, int]) -> None:

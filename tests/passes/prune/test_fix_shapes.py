@@ -64,18 +64,23 @@ def test_allowzero_makes_zero_a_size() -> None:
     assert "{2, 16}" in text
 
 
-def test_a_target_that_two_read_changes_for_one() -> None:
-    model = build(
-        """a = Conv(x, w1)  f = Reshape(a, t)  y = Gemm(f, w2)  b = Conv(x, w3)  g = Reshape(b, t)
-        z = Gemm(g, w2)""",
-        "w1 8,3,1,1; w3 8,3,1,1; w2 32,5",
-        x=X,
-        y="float[2,5] y, float[2,5] z",
-        constants="int64[2] t = {2, 32}",
-    )
-    text = cut(model, {"w1:0 a:1 w3:0 b:1": HALF, "f:1 g:1 w2:0": FLAT})
-    assert text.count("{2, 16}") == 2
+def test_a_target_that_two_read_is_shared_only_where_it_changes_alike() -> None:
+    def twice() -> Model:
+        return build(
+            """a = Conv(x, w1)  f = Reshape(a, t)  y = Gemm(f, w2)  b = Conv(x, w3)  g = Reshape(b, t)
+            z = Gemm(g, w4)""",
+            "w1 8,3,1,1; w3 8,3,1,1; w2 32,5; w4 32,5",
+            x=X,
+            y="float[2,5] y, float[2,5] z",
+            constants="int64[2] t = {2, 32}",
+        )
+
+    text = cut(twice(), {"w1:0 a:1 w3:0 b:1": HALF, "f:1 g:1 w2:0 w4:0": FLAT})
+    assert text.count("{2, 16}") == 1
     assert "{2, 32}" not in text
+    text = cut(twice(), {"w1:0 a:1": HALF, "f:1 w2:0": FLAT})
+    assert "{2, 16}" in text
+    assert "{2, 32}" in text
 
 
 def test_a_computed_target_keeps_what_is_not_known() -> None:
