@@ -25,7 +25,7 @@ import numpy as np
 from tersor.analysis.coupling import couple
 from tersor.analysis.shapes import infer_shapes
 from tersor.graph_ir import fingerprint, load
-from tersor.pipeline.prune.criteria import get
+from tersor.pipeline.prune.criteria import Request, get
 from tersor.pipeline.prune.select import Limits, select, to_reach
 from tersor.pipeline.prune.spend import Spend
 from tersor.pipeline.prune.steps import applied, plan_of
@@ -73,7 +73,7 @@ def once(path: Path) -> tuple[int, int, dict[str, float]]:
     model = timed("load", lambda: load(path))
     timed("shapes", lambda: infer_shapes(model))
     coupling = timed("couple", lambda: couple(model))
-    scores = timed("score", lambda: get("l2").score(model, coupling, None, 0))
+    scores = timed("score", lambda: get("l2").score(Request(model, coupling, None, 0)))
 
     def choose() -> object:
         spend = Spend(model, coupling)

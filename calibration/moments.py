@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..analysis.evaluate import Feed
 from ..graph_ir import DataError, Model
 from ..passes.linear.patches import Moments, Patches
-from .visit import visit
+from .visit import Progress, visit
 
 ROWS = 256  # drawn from each feed; neighbouring places of a picture tell nearly the same
 _TOGETHER = 512  # rows taken in at once: for fewer, going over all products is most of the work
@@ -29,6 +29,7 @@ def second_moments(
     apart: bool = False,
     widest: int | None = None,
     threads: int = 1,
+    progress: Progress | None = None,
 ) -> dict[Patches, Moments]:
     """Sums of rows, of their squares and of their outer products over all feeds, in float64.
 
@@ -44,6 +45,7 @@ def second_moments(
         apart: draw by the value's name, too: other places of one value than of another of its size.
         widest: columns of which outer products are kept at most; None for any number.
         threads: feeds run side by side, 0 for one for each processor; the result is the same.
+        progress: told how many runs are done.
 
     Raises:
         DataError: as `collect`, and when a value does not fit or is not finite.
@@ -79,7 +81,7 @@ def second_moments(
                 take_in(patches)
 
     if by_value:
-        visit(model, feeds, list(by_value), update, threads=threads)
+        visit(model, feeds, list(by_value), update, threads=threads, progress=progress)
     for patches in found:
         take_in(patches)
     return found

@@ -16,7 +16,7 @@ from ...passes.prune.compose import compose, continued
 from ...passes.prune.plan import PrunePlan
 from ..tell import Tell, silent
 from . import steps
-from .criteria import Samples, Scores, predicts_loss
+from .criteria import Request, Samples, Scores, predicts_loss
 from .effort import WORTH, Effort
 from .exclude import excluded
 from .job import Job, Origin, Pruned, Round
@@ -140,7 +140,7 @@ class _Work:
             raise UsageError("nothing can be pruned: --exclude leaves out every group")
         tell = partial(self._tell, f"scoring channels by {self._criterion.name}")
         tell(0, None)
-        scores = self._criterion.score(self.model, self._coupling, self._feeds, self._job.seed, tell)
+        scores = self._criterion.score(Request(self.model, self._coupling, self._feeds, self._job.seed, tell))
         if self._kind == "latency":
             made = self._by_latency(scores, left_alone, wanted)
         else:

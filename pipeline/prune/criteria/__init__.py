@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import cast
 
 from ....graph_ir import UsageError
-from .base import Criterion, Samples, Scores, normalise
+from .base import Criterion, Request, Samples, Scores, normalise
 
 TABLE: dict[str, str] = {
     "l1": "l1:L1",
@@ -60,6 +60,7 @@ __all__ = [
     "DEFAULT_WITH_DATA",
     "TABLE",
     "Criterion",
+    "Request",
     "Samples",
     "Scores",
     "get",

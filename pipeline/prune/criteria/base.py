@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,6 +25,41 @@ Scores = dict[str, "NDArray[np.float64]"]
 """By group name, one importance per atom; higher is more important, comparable inside a group."""
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is to be scored, and with what; a criterion takes of it what it needs.
+
+    Attributes:
+        model: left unchanged.
+        coupling: of the model.
+        data: feeds, for criteria that look at activations or outputs.
+        seed: of whatever is drawn.
+        progress: told by those that look at data how far they are.
+    """
+
+    model: Model
+    coupling: Coupling
+    data: Samples | None = None
+    seed: int = 0
+    progress: Progress | None = None
+
+    def samples(self, name: str) -> Samples:
+        """The feeds, or one line that says they are missing.
+
+        Args:
+            name: of the criterion.
+
+        Raises:
+            UsageError: without data.
+            DataError: for an iterator, which one pass would spend.
+        """
+        if self.data is None:
+            raise UsageError(f"criterion {name!r} needs data; give some, or take l2, which needs none")
+        if isinstance(self.data, Iterator):
+            raise DataError("the feeds are an iterator, spent after one pass; give a list or open_feeds")
+        return self.data
+
+
 class Criterion(Protocol):
     """Ranks the atoms of every group.
 
@@ -37,17 +73,8 @@ class Criterion(Protocol):
     @property
     def needs_data(self) -> bool: ...
 
-    def score(
-        self,
-        model: Model,
-        coupling: Coupling,
-        data: Samples | None,
-        seed: int,
-        progress: Progress | None = None,
-    ) -> Scores:
-        """Importance of every atom of every group; the model is left unchanged.
-
-        Those that look at data tell `progress` how far they are.
+    def score(self, request: Request) -> Scores:
+        """Importance of every atom of every group.
 
         Raises:
             UsageError: when the criterion does not fit the model, or data is needed and missing.
@@ -63,20 +90,6 @@ def normalise(scores: Scores) -> Scores:
         mean = float(values.mean()) if values.size else 0.0
         found[name] = values / mean if mean > 0.0 and np.isfinite(mean) else np.ones_like(values)
     return found
-
-
-def required(data: Samples | None, name: str) -> Samples:
-    """The samples, or one line that says they are missing.
-
-    Raises:
-        UsageError: without data.
-        DataError: for an iterator, which one pass would spend.
-    """
-    if data is None:
-        raise UsageError(f"criterion {name!r} needs data; give some, or take l2, which needs none")
-    if isinstance(data, Iterator):
-        raise DataError("the feeds are an iterator, spent after one pass; give a list or open_feeds")
-    return data
 
 
 def by_rows(

@@ -9,18 +9,15 @@ without one are judged by `l2`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ....graph_ir import Model, UsageError
+from ....graph_ir import UsageError
 from ....graph_ir.ops import is_op
-from .base import Progress, Samples, Scores
+from .base import Request, Scores
 from .l2 import L2
 from .roles import slices
-
-if TYPE_CHECKING:
-    from ....analysis.coupling import Coupling
 
 
 @dataclass(frozen=True)
@@ -30,18 +27,11 @@ class BnGamma:
     name: ClassVar[str] = "bn-gamma"
     needs_data: ClassVar[bool] = False
 
-    def score(
-        self,
-        model: Model,
-        coupling: Coupling,
-        data: Samples | None,
-        seed: int,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, request: Request) -> Scores:
         """See `Criterion.score`; UsageError when no group holds a BatchNormalization (it was folded, say)."""
-        scores = L2().score(model, coupling, data, seed)
+        scores = L2().score(request)
         found = False
-        for group in coupling.groups:
+        for group in request.coupling.groups:
             scales = [
                 part
                 for part in slices(group)
@@ -52,7 +42,7 @@ class BnGamma:
                 scores[group.name] = sum(
                     (np.abs(part.rows()).sum(axis=1) for part in scales), np.zeros(group.atoms)
                 )
-        if coupling.groups and not found:
+        if request.coupling.groups and not found:
             raise UsageError(
                 "criterion 'bn-gamma': no channel to prune passes a BatchNormalization "
                 "(it is folded into the weights); take l2"

@@ -8,16 +8,12 @@ not hang on which other groups there are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 from zlib import crc32
 
 import numpy as np
 
-from ....graph_ir import Model
-from .base import Progress, Samples, Scores
-
-if TYPE_CHECKING:
-    from ....analysis.coupling import Coupling
+from .base import Request, Scores
 
 
 @dataclass(frozen=True)
@@ -27,16 +23,9 @@ class Random:
     name: ClassVar[str] = "random"
     needs_data: ClassVar[bool] = False
 
-    def score(
-        self,
-        model: Model,
-        coupling: Coupling,
-        data: Samples | None,
-        seed: int,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, request: Request) -> Scores:
         """See `Criterion.score`; the same seed gives the same scores."""
         return {
-            group.name: np.random.default_rng([seed, crc32(group.name.encode())]).random(group.atoms)
-            for group in coupling.groups
+            group.name: np.random.default_rng([request.seed, crc32(group.name.encode())]).random(group.atoms)
+            for group in request.coupling.groups
         }

@@ -9,15 +9,11 @@ others. With F_a all rows that make atom a, over all producers, ``s_a = sum over
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ....graph_ir import Model
-from .base import Progress, Samples, Scores, judged
-
-if TYPE_CHECKING:
-    from ....analysis.coupling import Coupling
+from .base import Request, Scores, judged
 
 _BLOCK = 256  # atoms compared with all others at once
 
@@ -29,17 +25,10 @@ class Fpgm:
     name: ClassVar[str] = "fpgm"
     needs_data: ClassVar[bool] = False
 
-    def score(
-        self,
-        model: Model,
-        coupling: Coupling,
-        data: Samples | None,
-        seed: int,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, request: Request) -> Scores:
         """See `Criterion.score`; neither data nor seed is used."""
         scores: Scores = {}
-        for group in coupling.groups:
+        for group in request.coupling.groups:
             parts = [part.rows() for part in judged(group)]
             squares = sum((np.einsum("an,an->a", rows, rows) for rows in parts), np.zeros(group.atoms))
             total = np.empty(group.atoms)

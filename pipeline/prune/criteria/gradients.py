@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ....graph_ir import DataError, Model, Value
-from .base import Progress, Samples, Scores
+from ....graph_ir import DataError, Value
+from .base import Request, Scores
 from .losses import find_loss
 from .roles import Role, WeightSlice, slices
 
@@ -17,23 +17,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ....analysis.coupling import Coupling, Group
+    from ....analysis.coupling import Group
 
 _PREFERRED: tuple[tuple[Role, ...], ...] = (("in",), ("out", "bias"), ("gamma", "beta", "other"))
 
 
 def averaged(
-    model: Model,
-    coupling: Coupling,
-    samples: Samples,
+    request: Request,
     measure: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     combine: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     *,
-    what: str,
+    name: str,
     loss: str,
     probes: int,
-    seed: int,
-    progress: Progress | None = None,
 ) -> Scores:
     """Per group and atom, the mean over feeds of ``combine(sum of measure(w * g))``.
 
@@ -43,16 +39,13 @@ def averaged(
     else what scales it. A weight that is read twice is counted once: its gradient holds both.
 
     Args:
-        model: left unchanged.
-        coupling: of the model.
-        samples: each feed is run `probes` times.
+        request: each of its feeds is run `probes` times, its seed draws, and its progress is told how many
+            runs are done.
         measure: takes ``w * g``, ``[positions, numbers]``, and gives ``[positions]``.
         combine: takes the sums ``[atoms]`` of one run.
-        what: what asks, for messages.
+        name: of the criterion.
         loss: see `losses.find_loss`.
         probes: runs of each feed, with new signs; 1 for a loss that draws nothing.
-        seed: of the draws.
-        progress: told how many runs are done.
 
     Raises:
         UsageError: torch is missing or lacks an operator, or the loss does not fit.
@@ -61,6 +54,8 @@ def averaged(
     from ....calibration.torch_graph import TorchModel
 
     function = find_loss(loss)
+    model, coupling, samples = request.model, request.coupling, request.samples(name)
+    what = f"criterion {name!r}"
     runner = TorchModel(model, what=what)
     parts = {group.name: _parts(group) for group in coupling.groups}
     weights = {part.value.name or "": part.array for each in parts.values() for part in each}
@@ -70,7 +65,7 @@ def averaged(
     for feed in samples:
         for _ in range(probes):
             found = runner.values(feed, [*dict.fromkeys([*outputs, *weights])])
-            result = function([found[name] for name in outputs], feed, seed + runs)
+            result = function([found[name] for name in outputs], feed, request.seed + runs)
             products = _products(result, found, weights)
             for group in coupling.groups:
                 sums = np.zeros(group.atoms)
@@ -81,8 +76,8 @@ def averaged(
                     np.add.at(sums, part.atom_of[mine], measure(rows)[mine])
                 totals[group.name] += combine(sums)
             runs += 1
-            if progress is not None:
-                progress(runs, len(samples) * probes if isinstance(samples, Sized) else None)
+            if request.progress is not None:
+                request.progress(runs, len(samples) * probes if isinstance(samples, Sized) else None)
     if not runs:
         raise DataError(f"{what} needs samples, and the data has none")
     return {name: total / runs for name, total in totals.items()}

@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ....graph_ir import Model
-from .base import Progress, Samples, Scores, by_rows
+from .base import Request, Scores, by_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from ....analysis.coupling import Coupling
 
 
 @dataclass(frozen=True)
@@ -34,16 +31,9 @@ class L1:
     name: ClassVar[str] = "l1"
     needs_data: ClassVar[bool] = False
 
-    def score(
-        self,
-        model: Model,
-        coupling: Coupling,
-        data: Samples | None,
-        seed: int,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, request: Request) -> Scores:
         """See `Criterion.score`; neither data nor seed is used."""
-        return by_rows(coupling, _absolute, consumers=self.consumers)
+        return by_rows(request.coupling, _absolute, consumers=self.consumers)
 
 
 def _absolute(rows: NDArray[np.float64]) -> NDArray[np.float64]:

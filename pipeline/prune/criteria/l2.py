@@ -13,13 +13,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ....graph_ir import Model
-from .base import Progress, Samples, Scores, by_rows
+from .base import Request, Scores, by_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from ....analysis.coupling import Coupling
 
 
 @dataclass(frozen=True)
@@ -35,16 +32,9 @@ class L2:
     name: ClassVar[str] = "l2"
     needs_data: ClassVar[bool] = False
 
-    def score(
-        self,
-        model: Model,
-        coupling: Coupling,
-        data: Samples | None,
-        seed: int,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, request: Request) -> Scores:
         """See `Criterion.score`; neither data nor seed is used."""
-        squares = by_rows(coupling, squared, consumers=self.consumers)
+        squares = by_rows(request.coupling, squared, consumers=self.consumers)
         return {name: np.sqrt(values) for name, values in squares.items()}
 
 

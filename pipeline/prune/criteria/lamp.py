@@ -10,16 +10,12 @@ never empties one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ....graph_ir import Model
-from .base import Progress, Samples, Scores, by_rows
+from .base import Request, Scores, by_rows
 from .l2 import squared
-
-if TYPE_CHECKING:
-    from ....analysis.coupling import Coupling
 
 
 @dataclass(frozen=True)
@@ -29,17 +25,10 @@ class Lamp:
     name: ClassVar[str] = "lamp"
     needs_data: ClassVar[bool] = False
 
-    def score(
-        self,
-        model: Model,
-        coupling: Coupling,
-        data: Samples | None,
-        seed: int,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, request: Request) -> Scores:
         """See `Criterion.score`; neither data nor seed is used."""
         scores: Scores = {}
-        for name, squares in by_rows(coupling, squared, consumers=False).items():
+        for name, squares in by_rows(request.coupling, squared, consumers=False).items():
             order = np.argsort(squares, kind="stable")
             left = np.cumsum(squares[order][::-1])[::-1]
             scores[name] = np.empty_like(squares)

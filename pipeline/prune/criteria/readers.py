@@ -5,17 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ....calibration.moments import second_moments
 from ....calibration.visit import Progress
-from ....graph_ir import Model, Node, Value
+from ....graph_ir import Node, Value
 from ....graph_ir.ops import is_op
 from ....passes.linear.patches import Moments, Patches
 from ....passes.linear.rows import OPS, RowView
-from .base import Samples
+from .base import Request
 from .constants import computed
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ....analysis.coupling import Coupling, Group
+    from ....analysis.coupling import Group
 
 
 MOST_CHANNELS = 4096  # for which the moments between channels are kept: 128 MiB
@@ -57,41 +58,56 @@ class Reader:
 
 
 def measured(
-    model: Model,
-    coupling: Coupling,
-    data: Samples,
-    *,
-    between: bool,
-    seed: int,
-    progress: Progress | None = None,
+    request: Request, name: str, *, between: bool
 ) -> Iterator[tuple[Group, list[Reader], Mapping[Patches, Moments]]]:
     """Each group that layers read, with these and the moments of the channels they read.
 
     Args:
-        model: left unchanged.
-        coupling: of the model.
-        data: see `second_moments`, as for the rest; gone through once for each portion of the groups whose
-            moments fit in memory.
+        request: its data are gone through once for each portion of the groups whose moments fit in memory,
+            and its seed draws rows. Its progress is told how far it is: a group counts once when its moments
+            are known, and once when it is handed out.
+        name: of the criterion.
         between: keep products of channels, of up to a fixed number of rows per feed and for activations of up
             to `MOST_CHANNELS` channels; without, all rows count.
-        seed: of the rows drawn.
-        progress: told how many groups of how many are done.
+
+    Raises:
+        UsageError, DataError: see `Request.samples` and `second_moments`.
     """
+    model, data = request.model, request.samples(name)
     # What only a body computes is seen by nobody outside.
     seen = {*model.graph.inputs, *(value for node in model.graph for value in node.outputs)}
-    found = [(group, [r for r in readers(group) if r.x in seen]) for group in coupling.groups]
+    found = [(group, [r for r in readers(group) if r.x in seen]) for group in request.coupling.groups]
     found = [(group, each) for group, each in found if each]
     rows, widest = (_ROWS, MOST_CHANNELS) if between else (None, 0)
-    done = 0
+    progress = _silent if request.progress is None else request.progress
+    done, whole = 0, 2 * len(found)
     for portion in _portions(found, widest):
-        wanted = [reader.patches for _, each in portion for reader in each]
-        moments = second_moments(model, data, wanted, rows=rows, widest=widest, seed=seed, apart=True)
+        moments = second_moments(
+            model,
+            data,
+            [reader.patches for _, each in portion for reader in each],
+            rows=rows,
+            widest=widest,
+            seed=request.seed,
+            apart=True,
+            progress=partial(_advance, progress, done, len(portion), whole),
+        )
+        done += len(portion)
         for group, each in portion:
-            if progress is not None:
-                progress(done, len(found))
+            progress(done, whole)
             yield group, each, moments
             done += 1
         moments.clear()  # who was given them may hold them still
+
+
+def _silent(done: int, total: int | None) -> None:
+    """Tell nobody."""
+
+
+def _advance(progress: Progress, done: int, groups: int, whole: int, runs: int, of: int | None) -> None:
+    """Tell how far the moments of some groups are, by the runs made for them."""
+    if of:
+        progress(done + groups * runs // of, whole)
 
 
 def _portions(

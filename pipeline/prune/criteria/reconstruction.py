@@ -22,17 +22,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ....graph_ir import Model
 from ....passes.linear.patches import Moments, Patches
-from .base import Progress, Samples, Scores, required
+from .base import Request, Scores
 from .l2 import L2
 from .readers import Reader, measured
 from .surgery import Surgery
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from ....analysis.coupling import Coupling
 
     Wide = NDArray[np.float64]
 
@@ -47,20 +44,10 @@ class Reconstruction:
     name: ClassVar[str] = "reconstruction"
     needs_data: ClassVar[bool] = True
 
-    def score(
-        self,
-        model: Model,
-        coupling: Coupling,
-        data: Samples | None,
-        seed: int,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, request: Request) -> Scores:
         """See `Criterion.score`; the seed draws the places that count. Unread groups are judged by `l2`."""
-        samples = required(data, self.name)
-        scores = L2().score(model, coupling, None, seed)
-        for group, found, moments in measured(
-            model, coupling, samples, between=True, seed=seed, progress=progress
-        ):
+        scores = L2().score(request)
+        for group, found, moments in measured(request, self.name, between=True):
             scores[group.name] = eliminate(_problems(found, moments), group.atoms)
         return scores
 

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ....graph_ir import Model
-from .base import Progress, Samples, Scores, required
+from .base import Request, Scores
 from .gradients import averaged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from ....analysis.coupling import Coupling
 
 
 @dataclass(frozen=True)
@@ -39,19 +36,11 @@ class Taylor:
     name: ClassVar[str] = "taylor"
     needs_data: ClassVar[bool] = True
 
-    def score(
-        self,
-        model: Model,
-        coupling: Coupling,
-        data: Samples | None,
-        seed: int,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, request: Request) -> Scores:
         """See `Criterion.score`; the seed draws the signs of the loss ``output``."""
         return averaged(
-            model, coupling, required(data, self.name), _summed, np.square,
-            what=f"criterion {self.name!r}", loss=self.loss, probes=self.probes, seed=seed,
-            progress=progress,
+            request, _summed, np.square,
+            name=self.name, loss=self.loss, probes=self.probes,
         )  # fmt: skip
 
 

@@ -10,17 +10,13 @@ the root mean square over all samples and places. Groups no constant weight read
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from ....graph_ir import Model
-from .base import Progress, Samples, Scores, required
+from .base import Request, Scores
 from .l2 import L2
 from .readers import measured
-
-if TYPE_CHECKING:
-    from ....analysis.coupling import Coupling
 
 
 @dataclass(frozen=True)
@@ -30,20 +26,10 @@ class Wanda:
     name: ClassVar[str] = "wanda"
     needs_data: ClassVar[bool] = True
 
-    def score(
-        self,
-        model: Model,
-        coupling: Coupling,
-        data: Samples | None,
-        seed: int,
-        progress: Progress | None = None,
-    ) -> Scores:
+    def score(self, request: Request) -> Scores:
         """See `Criterion.score`; all places of all samples count, so the seed is not used."""
-        samples = required(data, self.name)
-        scores = L2().score(model, coupling, None, seed)
-        for group, found, moments in measured(
-            model, coupling, samples, between=False, seed=seed, progress=progress
-        ):
+        scores = L2().score(request)
+        for group, found, moments in measured(request, self.name, between=False):
             total = np.zeros(group.atoms)
             for reader in found:
                 columns = np.abs(reader.columns.astype(np.float64)).sum(axis=1)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tersor.analysis.coupling import couple
 from tersor.graph_ir import DataError, Model, UsageError, constant, parse
-from tersor.pipeline.prune.criteria import TABLE, get, names, normalise
+from tersor.pipeline.prune.criteria import TABLE, Request, get, names, normalise
 from tersor.pipeline.prune.criteria.l1 import L1
 from tersor.pipeline.prune.criteria.l2 import L2
 
@@ -48,7 +48,7 @@ def weight(model: Model, name: str) -> NDArray[np.float64]:
 def scored(text: str, name: str, seed: int = 0) -> tuple[Model, NDArray[np.float64]]:
     """The scores of the model's only group."""
     model = parse(text)
-    (scores,) = get(name).score(model, couple(model), feeds(model), seed).values()
+    (scores,) = get(name).score(Request(model, couple(model), feeds(model), seed)).values()
     return model, scores
 
 
@@ -69,8 +69,8 @@ def test_l1_and_l2_sum_over_every_layer_that_makes_the_channel() -> None:
 def test_consumers_count_when_asked() -> None:
     model = parse(CHAIN)
     made, read = np.transpose(weight(model, "W")), np.transpose(weight(model, "V"))
-    (l1,) = L1(consumers=True).score(model, couple(model), None, 0).values()
-    (l2,) = L2(consumers=True).score(model, couple(model), None, 0).values()
+    (l1,) = L1(consumers=True).score(Request(model, couple(model), None, 0)).values()
+    (l2,) = L2(consumers=True).score(Request(model, couple(model), None, 0)).values()
     np.testing.assert_allclose(l1, np.abs(made).sum(axis=1) + np.abs(read).sum(axis=1))
     np.testing.assert_allclose(l2, np.sqrt((made**2).sum(axis=1) + (read**2).sum(axis=1)))
 
@@ -152,9 +152,9 @@ def test_criteria_of_data_say_when_it_is_missing(name: str) -> None:
     model = parse(CHAIN)
     assert get(name).needs_data
     with pytest.raises(UsageError, match="needs data; give some, or take l2"):
-        get(name).score(model, couple(model), None, 0)
+        get(name).score(Request(model, couple(model), None, 0))
     with pytest.raises(DataError, match="iterator"):
-        get(name).score(model, couple(model), iter(feeds(model)), 0)
+        get(name).score(Request(model, couple(model), iter(feeds(model)), 0))
 
 
 def test_scores_leave_the_model_alone_and_cover_every_group() -> None:
@@ -162,7 +162,7 @@ def test_scores_leave_the_model_alone_and_cover_every_group() -> None:
         model = parse(RESIDUAL)
         coupling = couple(model)
         before = weight(model, "W")
-        scores = get(name).score(model, coupling, feeds(model), 0)
+        scores = get(name).score(Request(model, coupling, feeds(model), 0))
         assert get(name).name == name
         assert {n: s.shape for n, s in scores.items()} == {g.name: (g.atoms,) for g in coupling.groups}
         assert all(np.isfinite(s).all() and (s >= 0).all() for s in scores.values())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tersor.analysis.coupling import couple
 from tersor.graph_ir import parse
 from tersor.passes.linear.patches import Moments
-from tersor.pipeline.prune.criteria import get, readers
+from tersor.pipeline.prune.criteria import Request, get, readers
 from tersor.pipeline.prune.criteria.readers import Reader
 from tersor.pipeline.prune.criteria.reconstruction import Problem, eliminate, problem_of
 from tests.support.prune_refit import error, images, refitted
@@ -105,7 +105,9 @@ def test_the_last_atom_to_go_takes_all_that_is_left() -> None:
 
 def test_of_equal_channels_one_is_free_and_a_constant_one_is_too() -> None:
     model = parse(TWINS)
-    (scores,) = get("reconstruction").score(model, couple(model), images(20, (1, 2, 5, 5)), 0).values()
+    (scores,) = (
+        get("reconstruction").score(Request(model, couple(model), images(20, (1, 2, 5, 5)), 0)).values()
+    )
     assert scores[:2].min() < 1e-3 < 0.05 * scores[:2].max()
     assert scores[3] < 0.05 * scores[2]
 
@@ -117,7 +119,7 @@ def test_what_it_keeps_serves_the_refit_better_than_magnitude() -> None:
     (group,) = couple(model).groups
     errors: dict[str, float] = {}
     for name in ("reconstruction", "l2"):
-        scores = get(name).score(model, couple(model), feeds, 0)[group.name]
+        scores = get(name).score(Request(model, couple(model), feeds, 0))[group.name]
         kept = {group.name: sorted(np.argsort(-scores, kind="stable")[:2].tolist())}
         errors[name] = error(model, refitted(text, kept, feeds)[0], feeds)
     assert errors["reconstruction"] < 0.2 * errors["l2"]
@@ -126,7 +128,8 @@ def test_what_it_keeps_serves_the_refit_better_than_magnitude() -> None:
 def test_data_and_seed_decide() -> None:
     model = parse(TWINS.replace("5,5]", "40,40]"))
     one, two = (
-        get("reconstruction").score(model, couple(model), images(5, (1, 2, 40, 40)), 3) for _ in range(2)
+        get("reconstruction").score(Request(model, couple(model), images(5, (1, 2, 40, 40)), 3))
+        for _ in range(2)
     )
     np.testing.assert_array_equal(next(iter(one.values())), next(iter(two.values())))
 
@@ -141,14 +144,16 @@ def test_moments_that_do_not_fit_in_memory_together_are_taken_in_turn(
     )
     coupling, feeds = couple(model), images(20, (1, 2, 5, 5))
     assert len(coupling.groups) == 2
-    want = get("reconstruction").score(model, coupling, feeds, 0)
+    want = get("reconstruction").score(Request(model, coupling, feeds, 0))
     monkeypatch.setattr(readers, "_MOST_BYTES", 1)
     told: list[tuple[int, int | None]] = []
 
     def tell(done: int, total: int | None) -> None:
         told.append((done, total))
 
-    got = get("reconstruction").score(model, coupling, feeds, 0, tell)
-    assert told == [(0, 2), (1, 2)]
+    got = get("reconstruction").score(Request(model, coupling, feeds, 0, tell))
+    # Moments of the first group, its turn; moments of the second, its turn.
+    runs = [(done // 20, 4) for done in range(1, 21)]
+    assert told == [*runs, (1, 4), *((2 + done, total) for done, total in runs), (3, 4)]
     for name, scores in want.items():
         np.testing.assert_array_equal(got[name], scores)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tersor.analysis.coupling import couple
 from tersor.analysis.evaluate import Evaluator
 from tersor.graph_ir import DataError, Model, UsageError, constant, from_proto, to_proto
-from tersor.pipeline.prune.criteria import get
+from tersor.pipeline.prune.criteria import Request, get
 from tersor.pipeline.prune.criteria.hessian import Hessian
 from tersor.pipeline.prune.criteria.losses import find_loss
 from tersor.pipeline.prune.criteria.taylor import Taylor
@@ -53,7 +53,7 @@ def cut_error(model: Model, feeds: list[Any], reader: str, axis: int) -> NDArray
 def test_taylor_is_the_change_of_the_output_where_the_rest_is_linear() -> None:
     # Behind the ReLU all is linear, so the first order is the whole change.
     model, feeds = net(), feeds_of(net(), 2)
-    scores = Taylor(probes=40).score(model, couple(model), feeds, 0)
+    scores = Taylor(probes=40).score(Request(model, couple(model), feeds, 0))
     first = next(values for values in scores.values() if values.size == 6)
     np.testing.assert_allclose(first, cut_error(model, feeds, "k", 1), rtol=0.5)
     second = next(values for values in scores.values() if values.size == 5)
@@ -67,7 +67,7 @@ def test_hessian_is_half_the_squared_weights_times_the_outputs_derivatives() -> 
     feeds = feeds_of(model, 3)
     k = np.array(constant(model.graph.initializers["k"]), np.float64)
     w = np.array(constant(model.graph.initializers["w"]), np.float64)
-    (scores,) = Hessian().score(model, couple(model), feeds, 0).values()
+    (scores,) = Hessian().score(Request(model, couple(model), feeds, 0)).values()
     want = np.zeros(4)
     for feed in feeds:
         t: NDArray[np.float64] = feed["x"].astype(np.float64)[0] @ w
@@ -85,7 +85,7 @@ def test_a_dead_channel_is_worth_nothing() -> None:
             tensor.raw_data = array.tobytes()
     model = from_proto(proto)
     for name in ("taylor", "hessian"):
-        scores = get(name).score(model, couple(model), feeds_of(model, 2), 0)
+        scores = get(name).score(Request(model, couple(model), feeds_of(model, 2), 0))
         six = next(values for values in scores.values() if values.size == 6)
         assert six[2] == 0.0
         assert (np.delete(six, 2) > 0).all()
@@ -94,7 +94,7 @@ def test_a_dead_channel_is_worth_nothing() -> None:
 @pytest.mark.parametrize("name", ["taylor", "hessian"])
 def test_the_same_seed_gives_the_same_scores(name: str) -> None:
     model = net()
-    found = [get(name).score(model, couple(model), feeds_of(model, 2), seed) for seed in (0, 0, 1)]
+    found = [get(name).score(Request(model, couple(model), feeds_of(model, 2), seed)) for seed in (0, 0, 1)]
     for group, values in found[0].items():
         np.testing.assert_array_equal(values, found[1][group])
     assert any((values != found[2][group]).any() for group, values in found[0].items())
@@ -113,7 +113,7 @@ def test_every_group_is_scored_in_a_net_with_attention_and_shared_weights() -> N
     )
     coupling = couple(model)
     for name in ("taylor", "hessian"):
-        scores = get(name).score(model, coupling, feeds_of(model, 2), 0)
+        scores = get(name).score(Request(model, coupling, feeds_of(model, 2), 0))
         assert scores.keys() == {group.name for group in coupling.groups}
         for group in coupling.groups:
             assert scores[group.name].shape == (group.atoms,)
@@ -122,18 +122,18 @@ def test_every_group_is_scored_in_a_net_with_attention_and_shared_weights() -> N
 
 def test_the_loss_may_be_cross_entropy_or_the_users_own() -> None:
     model, feeds = net(), feeds_of(net(), 2)
-    entropy = Taylor(loss="cross-entropy").score(model, couple(model), feeds, 0)
+    entropy = Taylor(loss="cross-entropy").score(Request(model, couple(model), feeds, 0))
     assert all((values > 0).all() for values in entropy.values())
     soft = graph(
         NET.replace("y = Gemm(f, q)", "z = Gemm(f, q) y = Softmax(z)"), WEIGHTS, x="2,3,8,8", y="2,4"
     )
-    shares = Taylor(loss="cross-entropy").score(soft, couple(soft), feeds, 0)
+    shares = Taylor(loss="cross-entropy").score(Request(soft, couple(soft), feeds, 0))
     for a, b in zip(entropy.values(), shares.values(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3)
-    own = Taylor(loss=f"{HERE}:squares").score(model, couple(model), feeds, 0)
+    own = Taylor(loss=f"{HERE}:squares").score(Request(model, couple(model), feeds, 0))
     assert any((values != entropy[group]).any() for group, values in own.items())
     with pytest.raises(DataError, match="broken_loss' failed: IndexError"):
-        Taylor(loss=f"{HERE}:broken_loss").score(model, couple(model), feeds, 0)
+        Taylor(loss=f"{HERE}:broken_loss").score(Request(model, couple(model), feeds, 0))
 
 
 def test_wrong_losses_and_data_are_one_line() -> None:
@@ -143,9 +143,9 @@ def test_wrong_losses_and_data_are_one_line() -> None:
     ):
         find_loss("mse")
     with pytest.raises(UsageError, match="needs data"):
-        Taylor().score(model, couple(model), None, 0)
+        Taylor().score(Request(model, couple(model), None, 0))
     with pytest.raises(DataError, match="needs samples"):
-        Taylor().score(model, couple(model), [], 0)
+        Taylor().score(Request(model, couple(model), [], 0))
     image = graph("t = Conv(x, w) y = Relu(t)", "float[4,3,1,1] w = {seed}", x="1,3,4,4", y="1,4,4,4")
     with pytest.raises(UsageError, match=r"outputs \[samples, classes\], not \[1, 4, 4, 4\]"):
-        Taylor(loss="cross-entropy").score(image, couple(image), feeds_of(image, 1), 0)
+        Taylor(loss="cross-entropy").score(Request(image, couple(image), feeds_of(image, 1), 0))
