@@ -44,6 +44,8 @@ class Latency:
         min_ms: of the fastest run.
         repeats: runs in a round, of which its value is a quantile, by default the median.
         numbers: of the rounds, where other candidates had more; empty where they are 0, 1, 2 and so on.
+        share: processor time of the whole process over what went by on the clock meanwhile. The thread that
+            calls never sleeps, so less than 1 means that other programs had the cores.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Latency:
     min_ms: float
     repeats: int
     numbers: tuple[int, ...] = ()
+    share: float = 1.0
 
     @property
     def rounds(self) -> int:
@@ -81,7 +84,8 @@ class Latency:
         """With other rounds behind its own."""
         least = min(self.min_ms, more.min_ms)
         numbers = (*self.by_round, *more.by_round)
-        return Latency(self.name, self.turns_ms + more.turns_ms, least, self.repeats, numbers)
+        share = (self.share * self.rounds + more.share * more.rounds) / len(numbers)
+        return Latency(self.name, self.turns_ms + more.turns_ms, least, self.repeats, numbers, share)
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def measure(
     quantile: float = 0.5,
     clock: Callable[[], float] = time.perf_counter,
     run_clock: Callable[[], float] | None = None,
+    work_clock: Callable[[], float] = time.process_time,
 ) -> dict[str, Latency]:
     """Time the candidates turn by turn.
 
@@ -125,6 +130,7 @@ def measure(
         quantile: of a turn's runs, which is its value; a low one passes over runs that were interrupted.
         clock: seconds, never going back.
         run_clock: what runs are timed by, if not by that; see `own_clock`.
+        work_clock: seconds of processor time; see `Latency.share`.
 
     Each candidate runs twice before anything counts, and once more at the start of each turn that repeats
     runs, so that caches hold its own data again.
@@ -139,18 +145,28 @@ def measure(
     repeats = {name: _repeats(run, min_time, by) for name, run in candidates.items()}
     turns: dict[str, list[float]] = {name: [] for name in candidates}
     least = dict.fromkeys(candidates, math.inf)
+    worked, passed = dict.fromkeys(candidates, 0.0), dict.fromkeys(candidates, 0.0)
     longest = 0.0
     for done in range(rounds):
         start = clock()
         if done and start - begin + longest > budget_s:
             break
         for name, run in candidates.items():
+            before, work = clock(), work_clock()
             times = _turn(run, done, repeats[name], by)
+            worked[name] += work_clock() - work
+            passed[name] += clock() - before
             turns[name].append(float(np.quantile(times, quantile)))
             least[name] = min(least[name], *times)
         longest = max(longest, clock() - start)
     return {
-        name: Latency(name, tuple(1e3 * t for t in turns[name]), 1e3 * least[name], repeats[name])
+        name: Latency(
+            name,
+            tuple(1e3 * t for t in turns[name]),
+            1e3 * least[name],
+            repeats[name],
+            share=worked[name] / passed[name] if passed[name] > 0 else 1.0,
+        )
         for name in candidates
     }
 

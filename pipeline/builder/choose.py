@@ -193,6 +193,8 @@ def pick(
     # Equal operators take equal time, whatever was measured.
     same = {judged[name][0].composition for name in tied} - {()}
     tied += [name for name in running if name not in tied and judged[name][0].composition in same]
+    # One within the noise of the original that is no faster is no better either.
+    tied = [name for name in tied if running[name] <= 1] or [original]
     # What looks slower somewhere has to be clearly the fastest; among equals another is the surer one.
     equal = [name for name in tied if not open_at(times, name, original)] or tied
     # The original comes last among equals: what the passes made is no slower, and simpler.
@@ -239,9 +241,9 @@ def _speed(times: Times, name: str, original: str) -> str:
     few = any(math.isinf(ratio.high) for ratio in found)
     if not few and all(ratio.low <= 1 <= ratio.high for ratio in found):
         return "as fast as the original"
-    text = f"{1 / relative_time(times, name, original):.2f} times the original's speed"
-    text += f" by {found[0].rounds} rounds, too few to be sure," if few else ""
-    return text + together(times)
+    text, on = f"{1 / relative_time(times, name, original):.2f} times the original's speed", together(times)
+    text += f" by {found[0].rounds} rounds, too few to be sure" if few else ""
+    return text + ("," if few and on else "") + on
 
 
 def together(times: Times) -> str:

@@ -30,7 +30,7 @@ from .result import BuildResult, Candidate, Judgement, Proof
 from .search import Search
 from .settings import BuildSettings
 from .ship import check_out, ship
-from .timing import Stopwatch, Times, side_by_side, thread_counts
+from .timing import Stopwatch, Times, disturbances, side_by_side, thread_counts, undisturbed
 from .trial_log import TrialLog
 from .workshop import Workshop
 
@@ -114,12 +114,13 @@ def _search(settings: BuildSettings, given: _Given, folder: Path) -> BuildResult
     scores = {name: judgement.metric for name, (_, judgement) in judged.items()}
     notes_ += metric_doubts(judge.reference, scores, judge.blank)
     times = _times(judged, judging, settings, search.times) if judging else {}
+    notes_ += disturbances(times)
     bindings = bindings_in(signature, judging)
     if lock is None:
-        winner, why, proof = _chosen(judged, times, judge, original, judging, bindings)
+        winner, why, proof = _chosen(judged, undisturbed(times), judge, original, judging, bindings)
     else:
         winner, judgement = judged[lock.name]
-        why = told(winner.name, times, original.name)
+        why = told(winner.name, undisturbed(times), original.name)
         proof = prove(winner, original, judging, bindings, settings, judgement)
         lock.check_stands("" if winner is original else proof.failure)
     if proof.failure:
@@ -268,13 +269,12 @@ def _times(
     original = next(iter(judged))
     timed = contenders(judged, MOST_TIMED, guesses)
     lead = min((c.name for c in timed), key=lambda name: guesses.get(name, 1.0))
-    counts = thread_counts()
     times: dict[int, Mapping[str, Latency]] = {
-        threads: side_by_side(timed, lead, feeds, settings, threads) for threads in counts
+        threads: side_by_side(timed, lead, feeds, settings, threads) for threads in thread_counts()
     }
-    left = rivals(judged, times, original)
+    left = rivals(judged, undisturbed(times), original)
     again = timed if not left else [c for c in timed if c.name in {original, lead, *left}]
-    for threads in counts if left else in_doubt(judged, times, original):
+    for threads in undisturbed(times) if left else in_doubt(judged, undisturbed(times), original):
         more = side_by_side(again, lead, feeds, settings, threads)
         times[threads] = in_later_rounds(times[threads], more)
     return times

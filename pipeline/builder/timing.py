@@ -16,7 +16,8 @@ of a turn, beside the lead, it varies by 1 to 4 %, by wall time so by 1 to 11 %.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from statistics import median
 
 from ...analysis.cores import usable_cores
 from ...backends.base import Feed
@@ -39,6 +40,7 @@ NOISE = 0.01  # how much slower than the original a candidate may look and still
 OPEN_BYTES = 2**28  # of models measured at a time, beyond the original, the lead and one more
 CLOSING_S = 10.0  # of measuring, for each number of threads; of those that may be the best once more
 UNDISTURBED = 0.25  # quantile of a turn's runs that is its value: on a busy machine others are interrupted
+LEAST_SHARE = 0.8  # of the time that a process has to have a processor for, for times by the clock to count
 TRIAL_ROUNDS, TRIAL_S = 9, 2.0  # of a candidate's first timing, which guides the search
 
 Times = Mapping[int, Mapping[str, Latency]]
@@ -124,6 +126,35 @@ def _batches(candidates: Sequence[Candidate], lead: str) -> Iterator[list[Candid
 def thread_counts() -> list[int]:
     """What is timed: one thread and all."""
     return sorted({1, usable_cores()})
+
+
+def undisturbed(times: Times) -> Times:
+    """The times that can be chosen by: not those of several threads where other programs had the cores.
+
+    They are of the ordinary clock, and the more parts a model has that threads wait for each other in, the
+    more it loses then: an int8 form loses more than the original. Those of one thread are of processor time.
+    """
+    return {
+        threads: by_name
+        for threads, by_name in times.items()
+        if threads == 1 or share(by_name.values()) >= LEAST_SHARE
+    }
+
+
+def share(measured: Iterable[Latency]) -> float:
+    """The part of the time that the process had a processor for, in the middle of what was measured."""
+    return median(latency.share for latency in measured)
+
+
+def disturbances(times: Times) -> list[str]:
+    """Notes on the times that nothing was chosen by."""
+    chosen = undisturbed(times)
+    return [
+        f"other programs had the cores for {1 - share(by_name.values()):.0%} of the time on {threads} "
+        "threads, so these times had no say; on an idle machine they would"
+        for threads, by_name in times.items()
+        if threads not in chosen
+    ]
 
 
 def relative_time(times: Times, name: str, reference: str) -> float:

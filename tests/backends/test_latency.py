@@ -198,3 +198,18 @@ def test_session_runners_run_the_models_and_close_them() -> None:
             assert np.array_equal(np.asarray(runners["a"](number)), [[value] * 4])
     with pytest.raises(DataError), session_runners({"a": (model, SessionConfig())}, [*feeds, {}]):
         pass
+
+
+def test_the_share_of_the_time_that_the_process_had_a_processor_for() -> None:
+    machine, work = Machine(), Machine()
+
+    def run(number: int) -> None:
+        machine.now += 2.0
+        work.now += 1.0 if number % 2 else 3.0
+
+    runs = {"a": run}
+    first = measure(runs, rounds=3, clock=machine.clock, work_clock=work.clock)
+    assert first["a"].share == pytest.approx((3 + 1 + 3) / 6)
+    more = measure(runs, rounds=1, clock=machine.clock, work_clock=work.clock)
+    assert in_later_rounds(first, more)["a"].share == pytest.approx((3 + 1 + 3 + 3) / 8)
+    assert measure({"a": lambda _: None}, rounds=2, clock=lambda: 0.0)["a"].share == 1.0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pytest
 from tersor.backends.onnxruntime.latency import Latency, Runner
 from tersor.graph_ir import parse, to_proto
 from tersor.pipeline.builder.choose import in_doubt, pick
-from tersor.pipeline.builder.timing import not_slower, relative_time
-from tests.support.building import judged, latency, quick
+from tersor.pipeline.builder.timing import not_slower, relative_time, undisturbed
+from tests.support.building import judged, latency, quick, times
 
 TEXT = """<ir_version: 8, opset_import: ["" : 17]> g (float[2,3] x) => (float[2,3] y)
     { i = Identity(x) y = Relu(i) }"""
@@ -48,11 +49,11 @@ def test_what_looks_slower_somewhere_ships_only_where_it_is_clearly_the_fastest(
         }
 
     candidates = {c.name: (c, j) for c, j in (judged("original"), judged("float"), judged("b", 50))}
-    times = timed(0.94, 1.5)
-    assert relative_time(times, "float", "original") < 1
-    assert not_slower(times, "float", "original")
-    assert in_doubt(candidates, times, "original") == [], "it gains too little to be asked once more"
-    assert pick(candidates, times, "original")[0].name == "original"
+    taken = timed(0.94, 1.5)
+    assert relative_time(taken, "float", "original") < 1
+    assert not_slower(taken, "float", "original")
+    assert in_doubt(candidates, taken, "original") == [], "it gains too little to be asked once more"
+    assert pick(candidates, taken, "original")[0].name == "original"
     winner, why = pick(candidates, timed(0.6, 0.8), "original")
     assert winner.name == "b"
     assert "and float may be slower" in why
@@ -77,3 +78,38 @@ def test_rounds_are_added_where_the_fastest_is_in_doubt(
     assert {n: by_name["float"].rounds for n, by_name in result.latency.items()} == {1: 8, 2: 16}
     assert result.latency[2]["original"].rounds == 16
     assert result.winner.name == "float"
+
+
+def test_times_that_other_programs_had_the_cores_in_have_no_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def measured(runners: Mapping[str, Runner], **_: Any) -> dict[str, Latency]:
+        asked.extend(runners)
+        slow = 2.0 if len(asked) > len(runners) else 0.5  # on the second number of threads
+        share = 0.6 if len(asked) > len(runners) else 1.0
+        found = {n: latency(n, *[1.0 if n == "original" else slow] * 8) for n in runners}
+        return {name: replace(time, share=share) for name, time in found.items()}
+
+    monkeypatch.setattr("tersor.pipeline.builder.timing.measure", measured)
+    monkeypatch.setattr("tersor.pipeline.builder.timing.usable_cores", lambda: 2)
+    result = quick(to_proto(parse(TEXT)), tmp_path / "out")
+    assert result.winner.name == "float"
+    assert "2.00 times the original's speed" in result.why
+    assert "threads" not in result.why
+    assert set(result.latency) == {1, 2}, "they are shown"
+    (note,) = (note for note in result.notes if "cores" in note)
+    assert note.startswith("other programs had the cores for 40% of the time on 2 threads")
+    assert undisturbed(result.latency).keys() == {1}
+    alone = {threads: {"a": replace(latency("a", 1.0), share=0.3)} for threads in (1, 2)}
+    assert undisturbed(alone).keys() == {1}, "one thread's are of processor time"
+
+
+def test_what_is_a_little_slower_than_the_original_is_not_shipped() -> None:
+    candidates = {c.name: (c, j) for c, j in (judged("original"), judged("float"))}
+    winner, why = pick(candidates, times(original=1.0, float=1.006), "original")
+    assert winner.name == "original"
+    assert why == "original: nothing that keeps within the limits is faster and as close"
+    why = pick(candidates, times(original=1.0, float=0.5), "original")[1]
+    assert " by 3 rounds, too few to be sure, the fastest " in why
