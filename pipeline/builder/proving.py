@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ...analysis.cost import cost
+from ...analysis.observed import observed_sizes
 from ...analysis.provenance import original_name
-from ...analysis.shapes import infer_shapes
 from ...backends.base import Feed
 from ...backends.onnxruntime.audit import Audit, LeftoverDequantize, audit
 from ...backends.onnxruntime.runtime_check import (
@@ -39,7 +39,7 @@ def prove(
     judgement: Judgement,
 ) -> Proof:
     """Audit what onnxruntime makes of the winner, and run it under concurrent callers."""
-    found = _audited(winner, original, bindings)
+    found = _audited(winner, original, bindings, feeds)
     if found is not None and found.misread:
         row = found.misread[0]
         return Proof(found, [], f"onnxruntime misreads node {row.node!r}: {row.reason}")
@@ -85,13 +85,17 @@ def _left_over(found: Audit, original: Candidate) -> list[LeftoverDequantize]:
     return [left for left in found.leftovers if left.initializer not in before]
 
 
-def _audited(winner: Candidate, original: Candidate, bindings: Mapping[str, int]) -> Audit | None:
-    """The fusion audit of a quantized candidate, nodes called as in the original; None for the others."""
+def _audited(
+    winner: Candidate, original: Candidate, bindings: Mapping[str, int], feeds: Sequence[Feed]
+) -> Audit | None:
+    """The fusion audit of a quantized candidate, nodes called as in the original; None for the others.
+
+    MACs are counted as in the facts of a form, with sizes that only a run tells as the first feed has them.
+    """
     if not winner.quantized:
         return None
     model = load(winner.path)
-    infer_shapes(model)
-    table = cost(model, bindings=dict(bindings))
+    table = cost(model, bindings=observed_sizes(model, bindings, feeds[0]) if feeds else bindings)
     found = audit(
         winner.path, winner.config, macs={entry.name: float(entry.macs or 0) for entry in table.nodes}
     )
