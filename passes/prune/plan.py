@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from ...analysis.coupling import Attention
 
 _FORMAT = 1
+_MOST_ATOMS = 1 << 24  # a file may say any number, and its ranges are listed
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -197,11 +200,14 @@ def _numbers(text: object, atoms: int, where: str) -> tuple[int, ...]:
     found: list[int] = []
     for run in text.split(",") if text.strip() else ():
         first, dash, last = (part.strip() for part in run.partition("-"))
-        if not (first.isdecimal() and (not dash or (last.isdecimal() and int(first) <= int(last)))):
-            raise UsageError(f"{where}: {run.strip()!r} is no range of atoms; write them as 0-15,18")
-        if int(last or first) >= atoms:
-            raise UsageError(f"{where}: it keeps atom {last or first}, and has atoms 0 to {atoms - 1}")
-        found += range(int(first), int(last or first) + 1)
+        ends = (first, last) if dash else (first, first)
+        if not all(map(_NUMBER.fullmatch, ends)) or int(ends[0]) > int(ends[1]):
+            raise UsageError(f"{where}: {run.strip()[:40]!r} is no range of atoms; write them as 0-15,18")
+        if int(ends[1]) >= atoms:
+            raise UsageError(f"{where}: it keeps atom {ends[1]}, and has atoms 0 to {atoms - 1}")
+        found += range(int(ends[0]), int(ends[1]) + 1)
+        if len(found) > atoms:
+            raise UsageError(f"{where}: atoms are out of order; list each once, ascending")
     return tuple(found)
 
 
@@ -218,6 +224,8 @@ def _cut(entry: object, where: str) -> Cut:
             raise UsageError(f"{place}: widths must be three counts: before, ideal, after")
         widths = Widths(*cast("list[int]", items))
     count = cast("int", atoms)
+    if count > _MOST_ATOMS:
+        raise UsageError(f"{place}: no group has more than {_MOST_ATOMS} atoms, and the plan says {count}")
     return Cut(group, count, _numbers(table.get("kept"), count, place), why, widths)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -23,7 +23,8 @@ from ...backends.base import BackendError, Feed
 from ...backends.onnxruntime.config import SessionConfig
 from ...backends.onnxruntime.cpu import host
 from ...backends.onnxruntime.latency import measure, session_runners
-from ...graph_ir import TersorError, atomic_write
+from ...graph_ir import DataError, TersorError, atomic_write
+from ...graph_ir.json_text import read_object
 from .layers import Layer
 from .widths import LEAST
 
@@ -170,12 +171,9 @@ def marks(width: int, align: int, group: int = 1) -> list[int]:
 def _read(path: Path) -> dict[str, Any]:
     """The layers in a cache file; none where it is missing or not one of ours."""
     try:
-        document: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        layers: object = read_object(path).get("layers")
+    except DataError:
         return {}
-    if not isinstance(document, dict):
-        return {}
-    layers = cast("Mapping[str, object]", document).get("layers")
     if not isinstance(layers, dict):
         return {}
     entries = cast("dict[str, Any]", layers)

@@ -123,7 +123,13 @@ def test_each_number_of_threads_has_a_table_of_its_own(tmp_path: Path) -> None:
     assert {"cpu", "flags", "onnxruntime"} <= set(document["host"])
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"layers": 3}', '{"layers": {"16 x": {"inputs": [1]}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"layers": 3}', '{"layers": {"16 x": {"inputs": [1]}}}'),
+        pytest.param("[" * 100_000, id="too deep"),
+    ],
+)
 def test_a_broken_cache_is_measured_anew(tmp_path: Path, text: str) -> None:
     table = Table(tmp_path, timer=Fake())
     table.path.write_text(text)
