@@ -109,7 +109,8 @@ def _apply(rule: Rule, node: Node, rewriter: Rewriter, ctx: Context) -> bool:
 
 def _sweep(found: Match, rewriter: Rewriter) -> None:
     """Erase the matched nodes nothing reads any more, users before producers."""
-    waiting = [n for n in found.nodes.values() if n.graph is not None]
+    # Two parts of a pattern may be one node: both sides of y + y.
+    waiting = [n for n in dict.fromkeys(found.nodes.values()) if n.graph is not None]
     again = True
     while again:
         again = False

@@ -99,6 +99,12 @@ def test_near_misses(first: str, second: str, shapes: tuple[tuple[int, ...], ...
     assert declined(FoldBranches(), two(first, second, *shapes)) == {reason}
 
 
+def test_one_convolution_on_both_sides() -> None:
+    body = "p = Conv<pads=[1,1,1,1]>(x, a_) y = Add(p, p)"
+    model = filled(model_of(body, weight("a", 3, 2, 3, 3), x=X, y=Y))
+    assert rewrite(FoldBranches(), model, N=2).ops == ["Conv"]
+
+
 def test_results_that_the_sum_repeats() -> None:
     model = two("<pads=[1,1,1,1]>", "", (3, 2, 3, 3), (1, 2, 1, 1))
     assert declined(FoldBranches(), model) == {CHANNELS}
