@@ -96,6 +96,7 @@ def _latency(result: BuildResult) -> dict[str, Any]:
                 "p90_ms": json_figure(latency.p90_ms),
                 "min_ms": json_figure(latency.min_ms),
                 "rounds": latency.rounds,
+                "share": json_figure(latency.share),
                 "over_original": [json_figure(x) for x in (ratio.low, ratio.median, ratio.high)],
             }
             for name, latency in by_name.items()

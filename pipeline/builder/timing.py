@@ -40,7 +40,7 @@ NOISE = 0.01  # how much slower than the original a candidate may look and still
 OPEN_BYTES = 2**28  # of models measured at a time, beyond the original, the lead and one more
 CLOSING_S = 10.0  # of measuring, for each number of threads; of those that may be the best once more
 UNDISTURBED = 0.25  # quantile of a turn's runs that is its value: on a busy machine others are interrupted
-LEAST_SHARE = 0.8  # of the time that a process has to have a processor for, for times by the clock to count
+LEAST_SHARE = 0.9  # of the time that a process has to have a processor for, for times by the clock to count
 TRIAL_ROUNDS, TRIAL_S = 9, 2.0  # of a candidate's first timing, which guides the search
 
 Times = Mapping[int, Mapping[str, Latency]]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +103,8 @@ def test_times_that_other_programs_had_the_cores_in_have_no_say(
     (note,) = (note for note in result.notes if "cores" in note)
     assert note.startswith("other programs had the cores for 40% of the time on 2 threads")
     assert undisturbed(result.latency).keys() == {1}
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert [report["latency"][threads]["float"]["share"] for threads in "12"] == [1.0, 0.6]
     alone = {threads: {"a": replace(latency("a", 1.0), share=0.3)} for threads in (1, 2)}
     assert undisturbed(alone).keys() == {1}, "one thread's are of processor time"
 
