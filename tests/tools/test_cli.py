@@ -245,6 +245,21 @@ def test_a_request_to_terminate_cleans_up_as_an_interruption_does() -> None:
     assert not Path(done.stdout.strip()).exists()
 
 
+def test_pruning_adds_up_on_one_thread_so_that_the_same_bytes_come_out_everywhere() -> None:
+    code = (
+        "import os, sys\n"
+        "from tersor.tools import cli\n"
+        "cli.run = lambda _: print(os.environ['OPENBLAS_NUM_THREADS'], 'numpy' in sys.modules) or 0\n"
+        "cli.main()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES), "OPENBLAS_NUM_THREADS": "2"}
+    for command, threads in (("prune", "1"), ("build", "2")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, command], capture_output=True, text=True, check=True, env=environment
+        )
+        assert done.stdout.split() == [threads, "False"], "numpy reads it once, when it is loaded"
+
+
 @pytest.mark.parametrize("becomes", [None, RuntimeError("Error calling __set_name__")])
 def test_an_interruption_while_the_command_line_is_loaded_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, becomes: Exception | None
