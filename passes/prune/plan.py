@@ -220,7 +220,8 @@ def _cut(entry: object, where: str) -> Cut:
     widths = table.get("widths")
     if widths is not None:
         items = cast("list[object]", widths) if isinstance(widths, list) else []
-        if len(items) != 3 or not all(_is_count(w) for w in items):
+        least = (1, 0, 1)  # a budget alone may ask for nothing of a group to stay
+        if len(items) != 3 or not all(map(_is_count, items, least)):
             raise UsageError(f"{place}: widths must be three counts: before, ideal, after")
         widths = Widths(*cast("list[int]", items))
     count = cast("int", atoms)
@@ -229,8 +230,8 @@ def _cut(entry: object, where: str) -> Cut:
     return Cut(group, count, _numbers(table.get("kept"), count, place), why, widths)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_count(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _table(value: object, where: str) -> Mapping[str, object]:

@@ -30,7 +30,7 @@ def cuts(draw: st.DrawFn) -> Cut:
     atoms = draw(st.integers(1, 40))
     kept = draw(st.sets(st.integers(0, atoms - 1), min_size=1))
     count = st.integers(1, 99)
-    widths = draw(st.none() | st.builds(Widths, count, count, count))
+    widths = draw(st.none() | st.builds(Widths, count, st.integers(0, 99), count))
     return Cut(draw(st.text(max_size=8)), atoms, tuple(sorted(kept)), draw(st.text(max_size=8)), widths)
 
 
@@ -92,6 +92,8 @@ def one(**changes: object) -> str:
         (one(atoms="true"), "lacks its group, or how many atoms that has"),
         (one(widths="[1, 2]"), "widths must be three counts"),
         (one(widths='"wide"'), "widths must be three counts"),
+        (one(widths="[0, 0, 1]"), "widths must be three counts"),
+        (one(widths="[2, false, 1]"), "widths must be three counts"),
     ],
 )
 def test_text_that_is_no_plan(text: str, reason: str) -> None:
