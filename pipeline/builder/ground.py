@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -15,16 +16,19 @@ from ...calibration.data import Feeds
 from ...calibration.moments import second_moments
 from ...graph_ir import Model, UsageError, load, save
 from ...passes.base import Context
+from ...passes.linear.patches import Moments, Patches
 from ...passes.quantize.bias_correction import values_for_means
 from ...passes.quantize.facts import MAXIMA, MOMENTS
 from ...passes.quantize.insert_qdq import InsertQdq
 from ...passes.quantize.linear_form import Grids, least_squares_grids
 from ...passes.quantize.patches import patches_to_observe, rounding_work
-from ...passes.quantize.plan import tensors_to_observe
+from ...passes.quantize.plan import plan, tensors_to_observe
+from ...passes.quantize.quant_plan import QuantPlan
+from ...passes.quantize.rounding import WeightRounding
 from ...passes.quantize.smooth_quant import SmoothQuant, values_for_maxima
 from .. import manager
 from ..instruments import Verify
-from ..spec import Pipeline, parse
+from ..spec import Pipeline, parse, spec_of
 from .form import Form
 from .measured import wanted_by
 from .settings import BuildSettings
@@ -64,6 +68,22 @@ class Ground:
                 found[value] = self._by_rule(rule)[value]
         return found
 
+    def plan(self, model: Model, form: Form) -> QuantPlan:
+        """What of a copy of the model a form quantizes."""
+        return plan(model, self.ranges(form), form.options.plan_options)
+
+    def fitted(self, method: str, form: Form) -> str:
+        """An accuracy method, as text, that rounds no weights which the form leaves float.
+
+        They would gain nothing by it: their rounding would be noise on top.
+        """
+        (spec,) = parse(method).passes()
+        if not isinstance(spec.pass_, WeightRounding):
+            return method
+        decisions = self.plan(self.model(), form).decisions
+        floats = tuple(decision.node for decision in decisions if not decision.int8)
+        return str(spec_of(replace(spec.pass_, exclude=floats)))
+
     def _by_rule(self, observer: str) -> Mapping[str, Any]:
         if observer not in self._ranges:
             self._ranges[observer] = choose(self._surveyed[0], observer).values
@@ -86,6 +106,12 @@ class Ground:
             threads=0,
             progress=lambda done, total: tell("calibrating", done, total),
         )
+
+    @cached_property
+    def _moments(self) -> Mapping[Patches, Moments]:
+        """Second moments of what linear nodes read."""
+        model, some = self.model(), list(islice(self._data(), METHOD_FEEDS))
+        return second_moments(model, some, patches_to_observe(model), rows=METHOD_ROWS, threads=0)
 
     def grids(self, options: InsertQdq) -> Grids:
         """The grids of weights that `mse_weights` chooses; empty where it is not asked for."""
@@ -111,10 +137,7 @@ class Ground:
         if MOMENTS in wanted:
             if rounding_work(model) > MOST_WORK:
                 return None
-            some = list(islice(self._data(), METHOD_FEEDS))
-            facts[MOMENTS] = second_moments(
-                model, some, patches_to_observe(model), rows=METHOD_ROWS, threads=0
-            )
+            facts[MOMENTS] = self._moments
         context = Context(seed=self._settings.seed, facts=facts)
         if not manager.run(methods, model, context, [Verify()]).changed:
             return None

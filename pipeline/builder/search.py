@@ -32,7 +32,8 @@ OBSERVERS = ("mse", "percentile", "minmax", "entropy")
 MOST_REGIONS = 512  # above this, sensitivities cost more than they bring in a build
 SENSITIVITY_FEEDS = 3
 SMOOTH = "smooth-quant"
-CLEARLY_DB = 0.5  # what an accuracy method has to bring
+SMOOTHED_DB = 0.5  # what that has to bring: it may add operators
+ROUNDED_DB = 0.2  # likewise: it costs nothing, and brings more the more of the rest is float
 WEIGHTS_DB = 10.0  # outputs further off than this suffer from activations, not from the rounding of weights
 CHEAPER = 0.97  # a variant that is not cheaper by this is within the noise of a quick timing
 WORSE = 1.03  # a rung dearer than the best by this does not pay; two in a row end the climb
@@ -141,11 +142,10 @@ class Search(Trials):
 
     def _methods(self, best: Form) -> Form:
         """The form with those accuracy methods before it that bring its outputs clearly closer."""
-        for method in (SMOOTH, f"adaptive-rounding{{bits={best.options.bits} sweeps=2}}"):
-            best = self._closer(best, method)
-        return best
+        best = self._closer(best, SMOOTH, SMOOTHED_DB)
+        return self._closer(best, f"adaptive-rounding{{bits={best.options.bits} sweeps=2}}", ROUNDED_DB)
 
-    def _closer(self, form: Form, method: str) -> Form:
+    def _closer(self, form: Form, method: str, least: float) -> Form:
         """A form that was tried, with an accuracy method before it if that pays."""
         closeness = self._closeness(self._names[form])
         if closeness >= COMFORT_DB:
@@ -154,7 +154,7 @@ class Search(Trials):
             return form
         more = replace(form, methods=(*form.methods, method))
         tried = self._try(more)
-        return form if tried is None or tried[1].closeness_db <= closeness + CLEARLY_DB else more
+        return form if tried is None or tried[1].closeness_db <= closeness + least else more
 
     def _variants(self, best: Form) -> Form:
         """The form with those choices the other way that make it cheaper, each beside those before it."""

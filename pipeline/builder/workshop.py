@@ -21,7 +21,6 @@ from ...passes.base import Context
 from ...passes.quantize.dynamic import KINDS as DYNAMIC
 from ...passes.quantize.dynamic import QuantizeDynamic
 from ...passes.quantize.facts import GRIDS, MEANS, RANGES
-from ...passes.quantize.plan import plan
 from .. import manager
 from ..instruments import Verify
 from ..presets import FINISH, FREEZE, INT8_READY, RAISED
@@ -174,6 +173,7 @@ class Workshop:
         Args:
             form: what it is made of; see there.
         """
+        form = self._fitted(form)
         ground = self.ground(form.methods)
         if ground is None:
             return None
@@ -194,15 +194,23 @@ class Workshop:
         self.notes += [note for note in context.notes if note not in self.notes]
         return self._written(form, model, pipeline)
 
+    def _fitted(self, form: Form) -> Form:
+        """The form with methods that fit what it leaves float; see `Ground.fitted`."""
+        methods: tuple[str, ...] = ()
+        for method in form.methods:
+            ground = self.ground(methods)
+            methods = (*methods, method if ground is None else ground.fitted(method, form))
+        return replace(form, methods=methods)
+
     def range_of(self, form: Form, value: str) -> tuple[float, float]:
         """The range that a form has for a value, by name."""
-        found = self._sure(form.methods).ranges(form)[value]
+        found = self._sure(form).ranges(form)[value]
         return found.lo, found.hi
 
     def regions(self, form: Form) -> int:
         """How many nodes of a static int8 form are int8."""
-        ground = self._sure(form.methods)
-        return len(plan(ground.model(), ground.ranges(form), form.options.plan_options).nodes)
+        ground = self._sure(form)
+        return len(ground.plan(ground.model(), form).nodes)
 
     def priced(self, form: Form, found: Sensitivity, feed: Feed) -> list[Region]:
         """The linear regions of a form with what each costs; see `placement.regions_of`.
@@ -212,13 +220,13 @@ class Workshop:
             found: the measurements.
             feed: gives the sizes of symbolic dimensions.
         """
-        model = self._sure(form.methods).model()
+        model = self._sure(form).model()
         return regions_of(model, found, bindings_in(signature_of(model), [feed]))
 
-    def _sure(self, methods: tuple[str, ...]) -> Ground:
-        ground = self.ground(methods)
+    def _sure(self, form: Form) -> Ground:
+        ground = self.ground(self._fitted(form).methods)
         if ground is None:
-            raise UsageError(f"{', '.join(methods)} has nothing to do here")
+            raise UsageError(f"{', '.join(form.methods)} has nothing to do here")
         return ground
 
     def sensitivity(
@@ -239,17 +247,16 @@ class Workshop:
             outputs: see `calibration.sensitivity`.
             watch: called after each run; what it raises ends the measuring.
         """
-        tell, ground, options = self.settings.progress, self._sure(form.methods), form.options
+        tell, ground, options = self.settings.progress, self._sure(form), form.options
         model = ground.model()
 
         def watched(done: int, total: int | None) -> None:
             tell("measuring sensitivity", done, total)
             watch()
 
-        planned = plan(model, ground.ranges(form), options.plan_options)
         found = sensitivity(
             model,
-            planned,
+            ground.plan(model, form),
             feeds,
             per,
             outputs=outputs,
