@@ -49,9 +49,6 @@ def bounds_of(option: Field[Any]) -> str:
     return f"at least {least:g}" if most == inf else f"from {least:g} to {most:g}"
 
 
-NO_FUNCTIONS = Property("no-functions", lambda model: not model.functions)
-
-
 @dataclass
 class Context:
     """All that varies between runs; a pass itself holds no state.

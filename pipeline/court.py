@@ -30,8 +30,8 @@ class Check:
         passes: which passes it was about.
         claim: the weakest claim among them.
         feeds: how many feeds were compared.
-        judged_by: "bits", "last place" (no difference was larger than that), "float64", "stated bound",
-            "limits" or "nothing" (lossy without limits).
+        judged_by: "bits", "last place" (no difference was larger than that), "float64", "stated bound"
+            or "nothing" (lossy).
         sqnr_db: the least SQNR of an output over the feeds that are not hostile.
     """
 
@@ -142,19 +142,12 @@ class Court:
         if not trial.hostile and not before.dtype.hasobject and before.dtype.kind != "c":
             self._totals.setdefault(name, Fidelity()).update(before, after)
 
-    def sentence(self, least: float | None) -> Check:
-        """What held over all trials; a lossy claim is judged here.
-
-        Raises:
-            ClaimError: an output is below `least` decibels.
-        """
-        if self.claim is Exactness.LOSSY and least is not None:
-            for name, total in self._totals.items():
-                judge.lossy(judge.Case(self.passes, name, "all feeds"), total, least)
+    def sentence(self) -> Check:
+        """What held over all trials."""
         by = {
             Exactness.BITWISE: "bits",
             Exactness.ROUNDING: "stated bound" if self.stated else "float64" if self._tried else "last place",
-            Exactness.LOSSY: "nothing" if least is None else "limits",
+            Exactness.LOSSY: "nothing",
         }[self.claim]
         sqnr = min((total.result().sqnr_db for total in self._totals.values()), default=float("inf"))
         return Check(self.passes, self.claim.value, self._feeds, by, sqnr)

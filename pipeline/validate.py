@@ -24,6 +24,7 @@ Mode: TypeAlias = Literal["end", "pass"]
 GivenFeeds: TypeAlias = Callable[[Model], Iterable[Feed]]
 
 _WITHOUT = "leave --validate out to go on without"
+_SEED = 0  # of the feeds that are made
 _ORDER = (Exactness.BITWISE, Exactness.ROUNDING, Exactness.LOSSY)
 
 
@@ -33,8 +34,6 @@ class Validate(Instrument):
     Args:
         mode: see above; at the end, the weakest claim of the passes that changed something counts.
         feeds: gives real inputs for the model, besides those made from its signature.
-        seed: of the feeds that are made.
-        least_sqnr_db: what a lossy pass must keep; None only measures.
     """
 
     def __init__(
@@ -42,14 +41,10 @@ class Validate(Instrument):
         mode: Mode,
         *,
         feeds: GivenFeeds | None = None,
-        seed: int = 0,
-        least_sqnr_db: float | None = None,
     ) -> None:
         self.checks: list[Check] = []
         self._mode = mode
         self._given = feeds
-        self._seed = seed
-        self._least = least_sqnr_db
         self._ctx = Context()
         self._signature: Signature | None = None
         self._before: list[tuple[Trial, list[Any]]] = []
@@ -105,7 +100,7 @@ class Validate(Instrument):
                 raise DataError(f"numbers cannot be checked: {where}: {error}") from error
             yield Trial(f"sample {index} of the data", feed), outputs
         sizes = 0
-        for trial in ordinary(signature_of(model), self._seed):
+        for trial in ordinary(signature_of(model), _SEED):
             outputs = attempt(run, trial.feed)
             if isinstance(outputs, DataError):
                 self._failure = self._failure or str(outputs)
@@ -114,7 +109,7 @@ class Validate(Instrument):
                 first = trial.feed if first is None else first
                 yield trial, outputs
         if first is not None:
-            for trial in (*hostile(first, self._seed), *extreme(first, self._seed)):
+            for trial in (*hostile(first, _SEED), *extreme(first, _SEED)):
                 outputs = attempt(run, trial.feed)
                 if not isinstance(outputs, DataError):
                     yield trial, outputs
@@ -165,7 +160,7 @@ class Validate(Instrument):
         except ModelError as error:
             raise ClaimError(f"{passes}: the model does not run any more: {error}") from error
         names = [value.name or "" for value in model.graph.outputs]
-        court = Court(passes, claim, self._source, self._seed)
+        court = Court(passes, claim, self._source, _SEED)
         after: list[tuple[Trial, list[Any]]] = []
         for trial, was in self._before:
             try:
@@ -177,7 +172,7 @@ class Validate(Instrument):
             court.judge(trial, names, was, now)
             after.append((trial, now))
         self._before = after
-        self.checks.append(court.sentence(self._least))
+        self.checks.append(court.sentence())
         if court.stated:
             self._ctx.note(f"{passes}: judged by a stated bound; no float64 run could be had")
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .options import MOST_THREADS, AsJson, MaybeData
+from ..analysis.cores import MOST_THREADS
+from .options import AsJson, MaybeData
 from .same_feeds import in_words, refuse_other_inputs
 
 if TYPE_CHECKING:

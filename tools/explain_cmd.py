@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .options import MOST_THREADS, TOP, AsJson, MaybeData, Top
+from ..analysis.cores import MOST_THREADS
+from .options import TOP, AsJson, MaybeData, Top
 
 if TYPE_CHECKING:
     from ..backends.onnxruntime.account import NodeAccount

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-MOST_THREADS = 1024  # beyond it the system refuses, or ends the process
-
 _data = typer.Option(
     metavar="DATA", help=".npz, a folder of .npz or .npy, module:function, or random by name."
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from .options import MOST_THREADS
+from ..analysis.cores import MOST_THREADS
 
 _KEEP = (
     "Least share of its channels each group keeps: 0.25, or 'GLOB=0.5' for groups of that name; repeatable."

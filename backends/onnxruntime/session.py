@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from ...analysis.cores import MOST_THREADS
 from ...graph_ir.errors import DataError, ModelError, UsageError
 from ..base import BackendError, Feed, Port
 from .config import SessionConfig
@@ -31,7 +32,6 @@ _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
 _DEFAULT = SessionConfig()
 _IDLE = "{} has no outputs, so there is nothing to run"
-_MOST_THREADS = 1024  # onnxruntime starts as many as it is told; tens of thousands take the machine down
 _DTYPES = {
     "float": "float32", "double": "float64", "float16": "float16", "bool": "bool", "string": "object",
     "int8": "int8", "int16": "int16", "int32": "int32", "int64": "int64",
@@ -149,8 +149,8 @@ def session_options(
     Raises:
         UsageError: for a number of threads below 0 or over 1024.
     """
-    if not 0 <= threads <= _MOST_THREADS:
-        raise UsageError(f"threads must be between 0, for all cores, and {_MOST_THREADS}, not {threads}")
+    if not 0 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads must be between 0, for all cores, and {MOST_THREADS}, not {threads}")
     options = runtime().SessionOptions()
     options.log_severity_level = SILENT
     options.graph_optimization_level = optimization_level(level)

@@ -11,7 +11,9 @@ import numpy as np
 
 from tersor.graph_ir import Model, constant, tensor
 from tersor.passes import catalog
-from tersor.passes.base import NO_FUNCTIONS, Context, Exactness, Pass, Property
+from tersor.passes.base import Context, Exactness, Pass, Property
+
+NO_FUNCTIONS = Property("no-functions", lambda model: not model.functions)
 
 
 class Scheme(Enum):
