@@ -224,7 +224,7 @@ def may_enlarge(value: ir.Value, shape: Sequence[int]) -> bool:
     """Whether broadcasting with a constant of this shape could change the value's shape."""
     known = dims(value)
     if known is None or len(shape) > len(known):
-        return True
+        return len(shape) > 0
     return any(c not in (1, d) for c, d in zip(shape[::-1], known[::-1], strict=False))
 
 

@@ -46,10 +46,10 @@ FINISH = (
     "activations-by-exp,sum-before-layer-norm,eliminate-dead-code,sink-constants,declare-shapes"
 )
 
-# What channels are removed from: constants told apart from what is computed, keys transposed without leaving
-# their heads, copies of a weight cut as one, and no vectors shared by chance.
+# What channels are removed from: constants told apart from what is computed, Einsum as a product, keys
+# transposed without leaving their heads, copies of a weight cut as one, and no vectors shared by chance.
 PRUNE_READY = (
-    f"{FREEZE},inline,infer-shapes,(fold-constants,fold-shapes,inline-constant-if)!,"
+    f"{FREEZE},inline,infer-shapes,(fold-constants,fold-shapes,inline-constant-if,einsum-to-matmul)!,"
     "canonicalize,merge-transpose,eliminate-zero-states,eliminate-dead-code,infer-shapes,part-merged-axes,"
     "eliminate-dead-code,dedup-weights,unshare-vectors"
 )

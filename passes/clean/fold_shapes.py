@@ -12,9 +12,11 @@ from ...graph_ir import INFERRED, DataType, Model, Node, Rewriter, Shape, Value
 from ...graph_ir.ops import STANDARD_DOMAINS, dims, input_at, int_attr, is_constant, static_shape
 from ..base import Context, Exactness, Pass
 
+_NUMPY = {DataType.INT64: np.int64, DataType.INT32: np.int32, DataType.BOOL: np.bool_}
+
 
 class FoldShapes(Pass):
-    """Replace integer tensors that follow from the signature by constants, and fix Reshape targets.
+    """Replace integer and bool tensors that follow from the signature by constants, and fix Reshape targets.
 
     A Reshape whose target has one unknown element gets a constant target with -1 there (when all others are
     known and none is 0), or 0 where the element is the input's own dimension at the same place. One to the
@@ -54,7 +56,7 @@ def _fold_outputs(node: Node, rewriter: Rewriter) -> int:
         if DATA not in output.meta.data:  # nothing is known of its contents: true of nearly all
             continue
         dtype = output.dtype
-        if dtype is not DataType.INT64 and dtype is not DataType.INT32:
+        if dtype is None or dtype not in _NUMPY:
             continue
         if output.is_graph_output() or not output.uses():
             continue
@@ -67,7 +69,7 @@ def _fold_outputs(node: Node, rewriter: Rewriter) -> int:
             or not rewriter.allowed("fold-shapes", node)
         ):
             continue
-        array = np.asarray(known, dtype=np.int32 if dtype == DataType.INT32 else np.int64)
+        array = np.asarray(known, dtype=_NUMPY[dtype])
         rank = None if output.shape is None else len(output.shape)
         if rank == 0:
             array = array.reshape(())

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from ...graph_ir import Model, Node, Rewriter, Value
-from ...graph_ir.ops import is_op, rank
+from ...graph_ir.ops import is_op, may_enlarge, rank
 from ..base import Context, Exactness, Pass
-from ..pattern import Match, Miss, Rule, commute, const, maybe, op, var
+from ..pattern import Const, Match, Miss, Rule, commute, const, maybe, op, var
 from .linear import LINEAR, channels_of_input, linear_of, view
 from .weights import FLOATS, Wide, channels, fold_weights, rounded, typed, wide
 
@@ -202,6 +202,24 @@ class ChainOfConstants(Rule):
         return rw.node("Mul" if factor else "Add", [m["x"], constant], before=root).outputs[0]
 
 
+class ZeroAddend(Rule):
+    """x + 0 = x, where an exporter writes a factor as a factor and an addend of 0 (Paddle's `scale`).
+
+    A negative zero keeps its sign, which the sum would lose; no other number differs.
+    """
+
+    root: ClassVar = commute("Add", var("x"), Const("zero", 0.0))
+
+    def rewrite(self, m: Match, rw: Rewriter) -> Value | Miss:
+        """The other operand."""
+        x, result = m["x"], m.root.outputs[0]
+        if x.dtype not in FLOATS or may_enlarge(x, m.array("zero").shape):
+            return Miss("not floats, or zero may have more axes")
+        if result.is_graph_output() and not rw.can_take_output(result, x):
+            return Miss("names a graph output")
+        return x
+
+
 class AffineBeforeOnRight(AffineBefore):
     """The same where the weight is MatMul's left operand."""
 
@@ -218,7 +236,7 @@ class FoldAffine(Pass):
         before a linear operator  W (s x + t) + b = (W s) x + (W t + b)
     Weights are folded in float64 and rounded once; a MatMul's bias is the Add behind it. One number for all
     folds through a reshape or transpose in front of the operator, too. Of two factors or addends that find no
-    operator, one behind the other, one is left.
+    operator, one behind the other, one is left; an addend of 0 goes.
 
     Not valid, so left alone: integers; a constant that differs along another axis than the channels, or that
     would (or, shapes being unknown, could) broadcast the other operand to a larger shape; division by zero,
@@ -240,7 +258,7 @@ class FoldAffine(Pass):
 
     def run(self, model: Model, ctx: Context) -> bool:
         """Fold wherever valid; True if anything changed."""
-        rules: list[Rule] = [AffineAfter(), NegAfter(), ChainOfConstants()]
+        rules: list[Rule] = [AffineAfter(), NegAfter(), ZeroAddend(), ChainOfConstants()]
         if self.before:
             rules += [AffineBefore(), AffineBeforeOnRight(), AffineBeforeMove(), NegBefore()]
         return fold_weights(model, ctx, rules)

@@ -171,3 +171,20 @@ def test_allowzero_stays_beside_minus_one() -> None:
         y = Reshape<allowzero = 1>(x, t)"""
     result = folded(model_of(nodes, ONE, x="float[N,3,4] x", y="float[N,M] y"), 2)
     assert "allowzero" in result.text
+
+
+def test_whether_a_size_is_minus_one_is_known() -> None:
+    """As torch repeats a class token for each picture: -1 stands for the sizes that stay."""
+    body = """s = Shape(x) n = Gather(s, zero1) t = Concat<axis = 0>(n, minus, minus)
+        m = Equal(t, negatives) w = Where(m, ones, t) y = Expand(token, w)"""
+    weights = (
+        ONE + ", float[1,1,3] token = {1, 2, 3}, int64[3] ones = {1, 1, 1}, int64[3] negatives = {-1, -1, -1}"
+    )
+    result = folded(model_of(body, weights, x="float[N,2] x", y="float[N,1,3] y"))
+    assert "Equal" not in result.ops
+
+
+def test_a_comparison_with_a_size_that_may_be_equal_stays() -> None:
+    body = "s = Shape(x) n = Gather(s, zero1) m = Equal(n, two) w = Where(m, one, n) y = Expand(token, w)"
+    result = folded(model_of(body, ONE + ", float[1] token = {1}", x="float[N,2] x", y="float[M] y"), 2)
+    assert "Equal" in result.ops

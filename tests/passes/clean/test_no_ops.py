@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tersor.graph_ir import DataType
 from tersor.passes.clean.infer_shapes import InferShapes
 from tersor.passes.clean.no_ops import EliminateNoOps
 from tests.support.numerics import assert_bitwise, snapshot
@@ -165,3 +166,15 @@ def test_bodies_are_cleaned() -> None:
         y = Neg(i)"""
     result = rewrite(STEPS, model_of(nodes, WEIGHTS, x="float[2] x, bool c", y="float[2] y"))
     assert sorted(result.ops) == ["Abs", "If", "Mul", "Neg", "Neg"]
+
+
+@pytest.mark.parametrize(("neutral", "left"), [("one", ["Relu"]), ("ones1", ["Relu", "Mul"])])
+def test_a_scalar_enlarges_nothing_of_whatever_rank(neutral: str, left: list[str]) -> None:
+    model = model_of(
+        f"a = Relu(x) y = Mul(a, {neutral})",
+        WEIGHTS + ", float[1] ones1 = {1}",
+        x="float[2,3] x",
+        y="float[2,3] y",
+    )
+    model.graph[0].outputs[0].dtype = DataType.FLOAT
+    assert rewrite(EliminateNoOps(), model).ops == left

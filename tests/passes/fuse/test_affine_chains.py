@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from tersor.graph_ir import DataType
 from tersor.passes.clean.infer_shapes import InferShapes
 from tersor.passes.fuse.affine import FoldAffine
 from tests.support.rewriting import declined, model_of, rewrite
@@ -109,3 +110,39 @@ def test_constants_that_stay_two(body: str, reason: str) -> None:
     weights = """float c = {3.0}, float[1] d = {0.7}, float big = {8388608.0}, float huge = {1e30},
         float[1,4] row = {seed}, float[2,1] column = {seed}"""
     assert declined(FOLD, model_of(body, weights, x="float[2,4] x")) == {reason}
+
+
+@pytest.mark.parametrize("opset", [9, 17])
+@pytest.mark.parametrize("total", ["Add(n, zero)", "Add(zero, n)", "Add(n, one_zero)"])
+def test_an_addend_of_zero_goes(total: str, opset: int) -> None:
+    """As Paddle writes the scale of queries."""
+    body = f"n = Mul(x, c) s = {total} y = MatMul(s, z)"
+    weights = "float c = {0.35}, float zero = {0.0}, float[1] one_zero = {-0.0}"
+    model = model_of(body, weights, x="float[2,3,4] x, float[2,4,3] z", y="float[2,3,3] y", opset=opset)
+    assert rewrite((InferShapes(), FOLD), model).ops == ["Mul", "MatMul"]
+
+
+def test_zero_added_to_a_value_of_unknown_rank_goes_if_it_is_a_scalar() -> None:
+    def left(zero: str) -> list[str]:
+        model = model_of("a = Relu(x) y = Add(a, zero)", zero, x="float[2,4] x", y="float[2,4] y")
+        model.graph[0].outputs[0].dtype = DataType.FLOAT
+        assert model.graph[0].outputs[0].shape is None
+        return rewrite(FOLD, model).ops
+
+    assert left("float zero = {0.0}") == ["Relu"]
+    assert left("float[1] zero = {0.0}") == ["Relu", "Add"]
+
+
+@pytest.mark.parametrize(
+    ("body", "y"),
+    [
+        ("y = Add(x, zero)", "2,4"),  # an input cannot take the output's name
+        ("n = Neg(x) y = Add(n, rank3)", "1,2,4"),  # one axis more
+        ("n = Neg(x) y = Add(n, least)", "2,4"),
+        ("n = Neg(x) y = Sub(zero, n)", "2,4"),
+    ],
+)
+def test_near_misses_of_zero_stay(body: str, y: str) -> None:
+    weights = "float zero = {0.0}, float[1,1,1] rank3 = {0.0}, float least = {1e-45}"
+    model = model_of(body, weights, x="float[2,4] x", y=f"float[{y}] y")
+    assert body.count("=") == len(rewrite((InferShapes(), FOLD), model).ops)

@@ -89,3 +89,20 @@ def test_no_rank_no_merge() -> None:
     model = model_of(sliced("one, end, one", "zero, last, two"), WEIGHTS, x="float[] x", y="float[] y")
     model.graph.inputs[0].shape = None
     assert not MergeSlices().run(model, Context())
+
+
+def test_pixels_of_each_phase_are_one_slice_each() -> None:
+    """As Swin merges its patches: both columns' Slices read the one of the rows."""
+    body = """a = Slice(x, zero, end, one, two)  b = Slice(x, one, end, one, two)
+    c = Slice(a, zero, end, two, two)  d = Slice(a, one, end, two, two)
+    e = Slice(b, zero, end, two, two)  f = Slice(b, one, end, two, two)
+    y = Concat<axis = 0>(c, d, e, f)"""
+    done = rewrite(STEPS, model_of(body, WEIGHTS, x=X, y="float[16,3,4] y"))
+    assert done.ops == [*["Slice"] * 4, "Concat"]
+
+
+def test_a_slice_that_one_reader_needs_stays_for_all() -> None:
+    """The other one takes of the same axis again."""
+    body = sliced("one, end, one", "zero, last, two") + "\n z = Slice(a, zero, last, one)"
+    done = rewrite(MergeSlices(), model_of(body, WEIGHTS, x=X, y=f"{Y}, float[D,E,F] z"))
+    assert done.ops == ["Slice"] * 3

@@ -94,3 +94,22 @@ def test_copies_of_a_weight_are_cut_as_one_as_they_are_once_simplified() -> None
     found = halve(ready(model()))
     assert sizes(found) == {"h:1": 8}
     assert sizes(couple(ready(model(), f"{LOSSLESS},{PRUNE_READY}"))) == sizes(found)
+
+
+def test_attention_by_einsum_loses_the_heads_that_it_loses_once_simplified() -> None:
+    """As Keras writes it: weights of three axes, and heads that are never moved."""
+
+    def model() -> Model:
+        return build(
+            """q = Einsum<equation = "abc,cde->abde">(x, wq)  k = Einsum<equation = "abc,cde->abde">(x, wk)
+            v = Einsum<equation = "abc,cde->abde">(x, wv)
+            s = Einsum<equation = "btnh,bsnh->bnts">(q, k)  p = Softmax(s)
+            c = Einsum<equation = "bnts,bsnh->btnh">(p, v)  y = Einsum<equation = "abcd,cde->abe">(c, wo)""",
+            "wq 6,4,5; wk 6,4,5; wv 6,4,5; wo 4,5,3",
+            x="float[B,7,6] x",
+            y="float[B,7,3] y",
+        )
+
+    found = halve(ready(model()))
+    assert list(sizes(found).values()) == [4]
+    assert sizes(couple(ready(model(), f"{LOSSLESS},{PRUNE_READY}"))) == sizes(found)
